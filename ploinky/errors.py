@@ -1,0 +1,399 @@
+"""Everything that can go wrong, as one shallow tree.
+
+Nothing enters; what leaves are exceptions that carry a ``code`` (part of the
+public contract), an HTTP ``status`` and a message that names the cause and,
+where there is one, the next step.  This module knows nothing of HTTP framing:
+the mapping to an answer happens at the gateway's and the API's edge.
+
+::
+
+    PloinkyError
+    +-- CallFailed                 a request to an agent could not be answered
+    |   +-- BadRequest, BadJson, BadCommand, BodyTooLarge, RequestTimeout,
+    |   |   MethodNotAllowed, NoSuchRoute, TooManyRequests
+    |   +-- Unauthenticated, Forbidden
+    |   +-- AgentUnreachable, AgentBroken, TaskTimeout
+    |   +-- Overloaded, NoHealthyInstance, Draining   (all with retry_after_seconds)
+    +-- RequestRefused             a management request cannot be carried out
+    |   +-- ValidationFailed, NotFound, Conflict
+    |   +-- ManifestInvalid, EnvironmentMissing, AgentAmbiguous, AgentNotFound
+    +-- DeployFailed               a release did not come up; ``step`` says where
+    |   +-- SourceFailed, ImageFailed, InstallFailed, StartFailed, ProbeFailed
+    +-- SourceError                Git would not give what was asked for
+    |   +-- UrlRefused, RepositoryUnreachable, RefNotFound, SourceTooLarge
+    +-- EngineError                the container engine refused or is away
+    |   +-- EngineUnavailable, ImageUnavailable
+    +-- ServerError                this server cannot start or go on
+        +-- SettingsInvalid, AlreadyRunning, PortInUse, WorkerCouldNotBoot
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+
+class PloinkyError(Exception):
+    """The root: a message for people, a code for programs.
+
+    Attributes:
+        message: One or two sentences; the cause, then what to do about it.
+        details: JSON-serialisable extras, or None.
+    """
+
+    code: ClassVar[str] = "INTERNAL_ERROR"
+    status: ClassVar[int] = 500
+
+    def __init__(self, message: str, *, details: Any = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.details = details
+
+
+# --- calls ------------------------------------------------------------------
+
+
+class CallFailed(PloinkyError):
+    """A request to an agent could not be answered with the agent's own words."""
+
+    status = 502
+
+    def __init__(
+        self, message: str, *, details: Any = None, retry_after_seconds: int | None = None
+    ) -> None:
+        super().__init__(message, details=details)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class BadRequest(CallFailed):
+    """The bytes are not HTTP, or not HTTP that can be read in one way only."""
+
+    code = "BAD_REQUEST"
+    status = 400
+
+
+class BadJson(CallFailed):
+    """The body is not JSON, or not a task."""
+
+    code = "BAD_JSON"
+    status = 400
+
+
+class BadCommand(CallFailed):
+    """The command's name does not match ``[A-Za-z0-9_][A-Za-z0-9_.-]*``."""
+
+    code = "BAD_COMMAND"
+    status = 400
+
+
+class Unauthenticated(CallFailed):
+    """No credential, or one that is not (or no longer) valid."""
+
+    code = "UNAUTHENTICATED"
+    status = 401
+
+
+class Forbidden(CallFailed):
+    """The principal is known and may not do this."""
+
+    code = "FORBIDDEN"
+    status = 403
+
+
+class NoSuchRoute(CallFailed):
+    """Nothing is deployed at this domain and path."""
+
+    code = "NO_SUCH_ROUTE"
+    status = 404
+
+
+class MethodNotAllowed(CallFailed):
+    """The target takes other methods; ``allow`` lists them."""
+
+    code = "METHOD_NOT_ALLOWED"
+    status = 405
+
+    def __init__(self, message: str, *, allow: Sequence[str]) -> None:
+        super().__init__(message)
+        self.allow = tuple(allow)
+
+
+class RequestTimeout(CallFailed):
+    """The client took too long to send its request."""
+
+    code = "REQUEST_TIMEOUT"
+    status = 408
+
+
+class BodyTooLarge(CallFailed):
+    """The body is larger than the target takes."""
+
+    code = "BODY_TOO_LARGE"
+    status = 413
+
+
+class HeadTooLarge(CallFailed):
+    """The request head is over 64 KiB or has over 100 fields."""
+
+    code = "HEAD_TOO_LARGE"
+    status = 431
+
+
+class TooManyRequests(CallFailed):
+    """The client's rate limit is used up."""
+
+    code = "TOO_MANY_REQUESTS"
+    status = 429
+
+
+class AgentUnreachable(CallFailed):
+    """No connection to the agent, or it closed before it answered."""
+
+    code = "AGENT_UNREACHABLE"
+    status = 502
+
+
+class AgentBroken(CallFailed):
+    """The agent answered something that is not HTTP, or not an answer."""
+
+    code = "AGENT_BROKEN"
+    status = 502
+
+
+class Overloaded(CallFailed):
+    """Every instance is busy and the queue before them is full."""
+
+    code = "OVERLOADED"
+    status = 503
+
+
+class NoHealthyInstance(CallFailed):
+    """The deployment exists, and none of its instances can take a call now."""
+
+    code = "NO_HEALTHY_INSTANCE"
+    status = 503
+
+
+class Draining(CallFailed):
+    """This server is shutting down and takes no new calls."""
+
+    code = "DRAINING"
+    status = 503
+
+
+class TaskTimeout(CallFailed):
+    """The task ran past its deadline and was aborted."""
+
+    code = "TASK_TIMEOUT"
+    status = 504
+
+
+# --- management requests ----------------------------------------------------
+
+
+class RequestRefused(PloinkyError):
+    """A management request that cannot be carried out as it is."""
+
+    status = 400
+
+
+class ValidationFailed(RequestRefused):
+    """One or more fields do not fit; ``details`` has ``{field: problem}``."""
+
+    code = "VALIDATION_FAILED"
+    status = 400
+
+    def __init__(self, problems: Mapping[str, str]) -> None:
+        said = "; ".join(f"{field}: {problem}" for field, problem in problems.items())
+        super().__init__(said, details=dict(problems))
+        self.problems = dict(problems)
+
+
+class NotFound(RequestRefused):
+    """There is no such deployment, domain, repository or key."""
+
+    code = "NOT_FOUND"
+    status = 404
+
+
+class Conflict(RequestRefused):
+    """The name or path is taken, or the thing is in another state."""
+
+    code = "CONFLICT"
+    status = 409
+
+
+class ManifestInvalid(RequestRefused):
+    """``manifest.json`` is not JSON (line and column) or a field is of a wrong type."""
+
+    code = "MANIFEST_INVALID"
+    status = 422
+
+
+class EnvironmentMissing(RequestRefused):
+    """Variables that the manifest requires were not set by the deployment."""
+
+    code = "ENV_MISSING"
+    status = 422
+
+
+class AgentAmbiguous(RequestRefused):
+    """More than one registered repository has an agent of this name."""
+
+    code = "AGENT_AMBIGUOUS"
+    status = 409
+
+
+class AgentNotFound(RequestRefused):
+    """No registered repository has an agent of this name."""
+
+    code = "AGENT_NOT_FOUND"
+    status = 404
+
+
+# --- a release that did not come up -----------------------------------------
+
+
+class DeployFailed(PloinkyError):
+    """A release did not come up; what served before still serves.
+
+    Attributes:
+        step: ``source``, ``image``, ``install``, ``start`` or ``probe``.
+        output: The last lines that the failed step printed, or ``""``.
+    """
+
+    code = "DEPLOY_FAILED"
+    status = 422
+    step: ClassVar[str] = "deploy"
+
+    def __init__(self, message: str, *, output: str = "", details: Any = None) -> None:
+        super().__init__(message, details=details)
+        self.output = output
+
+
+class SourceFailed(DeployFailed):
+    """The code could not be fetched or checked out."""
+
+    code = "SOURCE_FAILED"
+    step = "source"
+
+
+class ImageFailed(DeployFailed):
+    """The image is absent and could not be pulled."""
+
+    code = "IMAGE_FAILED"
+    step = "image"
+
+
+class InstallFailed(DeployFailed):
+    """``install`` (or ``update``) exited non-zero or ran out of time."""
+
+    code = "INSTALL_FAILED"
+    step = "install"
+
+
+class StartFailed(DeployFailed):
+    """The engine would not create or start the instance."""
+
+    code = "START_FAILED"
+    step = "start"
+
+
+class ProbeFailed(DeployFailed):
+    """The instance started and never became ready."""
+
+    code = "PROBE_FAILED"
+    step = "probe"
+
+
+# --- Git --------------------------------------------------------------------
+
+
+class SourceError(PloinkyError):
+    """Git would not give what was asked for."""
+
+    code = "SOURCE_ERROR"
+    status = 422
+
+
+class UrlRefused(SourceError):
+    """The repository URL is of a kind, or points to a place, that is not allowed."""
+
+    code = "URL_REFUSED"
+    status = 400
+
+
+class RepositoryUnreachable(SourceError):
+    """The repository could not be reached, read or authenticated to."""
+
+    code = "REPOSITORY_UNREACHABLE"
+
+
+class RefNotFound(SourceError):
+    """The repository has no such branch, tag, commit or sub-directory."""
+
+    code = "REF_NOT_FOUND"
+
+
+class SourceTooLarge(SourceError):
+    """The repository or checkout is over the size limit."""
+
+    code = "SOURCE_TOO_LARGE"
+
+
+# --- engines ----------------------------------------------------------------
+
+
+class EngineError(PloinkyError):
+    """The container engine refused a request; the message has its own words."""
+
+    code = "ENGINE_ERROR"
+    status = 502
+
+
+class EngineUnavailable(EngineError):
+    """The engine does not answer."""
+
+    code = "ENGINE_UNAVAILABLE"
+    status = 503
+
+
+class ImageUnavailable(EngineError):
+    """The image is not here and the engine could not pull it."""
+
+    code = "IMAGE_UNAVAILABLE"
+
+
+# --- this server ------------------------------------------------------------
+
+
+class ServerError(PloinkyError):
+    """This server cannot start or go on."""
+
+
+class SettingsInvalid(ServerError):
+    """Every setting that does not fit, with its source, one a line."""
+
+    code = "SETTINGS_INVALID"
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems), details=list(problems))
+        self.problems = tuple(problems)
+
+
+class AlreadyRunning(ServerError):
+    """Another server runs on this data directory."""
+
+    code = "ALREADY_RUNNING"
+
+
+class PortInUse(ServerError):
+    """Another program listens on the public port."""
+
+    code = "PORT_IN_USE"
+
+
+class WorkerCouldNotBoot(ServerError):
+    """A worker stopped before it could serve; starting it again would not help."""
+
+    code = "WORKER_COULD_NOT_BOOT"

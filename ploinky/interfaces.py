@@ -1,0 +1,485 @@
+"""The doors between rooms.
+
+Interfaces and nothing else; each says what a caller gets, when a Deferred
+fires, what cancelling does and who ends what is returned.  The values that
+pass through are in `ploinky.values`, the errors in `ploinky.errors`.
+
+Unless a method says otherwise, cancelling an `async` method's Deferred gives
+up the wait and leaves nothing behind that a later call would trip over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from zope.interface import Attribute, Interface
+
+if TYPE_CHECKING:
+    from ploinky.errors import CallFailed
+    from ploinky.values import (
+        AgentListing,
+        Deployment,
+        DeploymentKey,
+        DeploymentView,
+        DeployRequest,
+        GitSource,
+        InstanceSpec,
+        InstanceStatus,
+        Principal,
+        Release,
+        Repository,
+        Route,
+        RouteSnapshot,
+        RunResult,
+        Target,
+    )
+
+Report = Callable[[str], None]
+"""Takes one line of progress for people."""
+
+
+# --- the data corridor ------------------------------------------------------
+
+
+class IRouter(Interface):
+    """(host, path) to a route.  Pure and synchronous: no I/O, no waiting."""
+
+    generation: int = Attribute("Of the snapshot in use; memos made under another are stale.")
+
+    def match(host: bytes, path: bytes) -> Route:
+        """Find the route with the longest path prefix, on whole segments.
+
+        Args:
+            host: The `Host` field's value, port and upper case allowed.
+            path: The request target's path, still escaped, beginning with `/`.
+
+        Raises:
+            NoSuchRoute: Nothing is deployed there.
+        """
+
+    def principal(token: str) -> Principal:
+        """Tell whose bearer token this is; `NOBODY` where it is unknown or has expired."""
+
+    def adopt(snapshot: RouteSnapshot) -> None:
+        """Route by `snapshot` from now on; one of an older generation is ignored."""
+
+
+class ILease(Interface):
+    """One claimed place at one instance.  Whoever claimed it releases it, once."""
+
+    route: Route = Attribute("The route it was claimed for.")
+    target: Target = Attribute("The chosen instance.")
+
+    def release(failed: bool = False) -> None:
+        """Give the place back.  A second call does nothing.
+
+        Args:
+            failed: The instance could not be reached; others are preferred for a while.
+        """
+
+
+class IOrchestrator(Interface):
+    """Route to a lease on one healthy instance; counts what is in flight."""
+
+    def claim(route: Route) -> ILease | None:
+        """Choose and count in one step, without waiting.
+
+        Returns:
+            A lease, or None where every instance is at its `concurrency`: then `claim_later`.
+
+        Raises:
+            NoHealthyInstance: The route has no targets.
+        """
+
+    async def claim_later(route: Route, timeout_seconds: float) -> ILease:
+        """Wait in the bounded queue before the route's instances.  Cancelling leaves the queue.
+
+        Raises:
+            Overloaded: The queue is full, or the wait was over first.
+            NoHealthyInstance: The last instance went away meanwhile.
+        """
+
+    async def drained(instances: frozenset[str], timeout_seconds: float) -> int:
+        """Wait until nothing is in flight at these instances.
+
+        Returns:
+            How many requests were still in flight when the time was up; 0 is clean.
+        """
+
+    def in_flight() -> int:
+        """Tell how many leases are out."""
+
+
+class IAnswer(Interface):
+    """Where a transport puts what the agent says.  The gateway implements it.
+
+    Order: `started`, any number of `data`, `ended`; or `failed` at any point
+    before `ended`, after which nothing more comes.  All are called synchronously.
+    """
+
+    def started(status: int, fields: Sequence[tuple[bytes, bytes]], length: int | None) -> None:
+        """The agent's final head, parsed strictly.
+
+        Args:
+            fields: End-to-end fields only: hop-by-hop ones and `Content-Length` are gone.
+            length: Of the body in bytes; None where it is not known beforehand.
+        """
+
+    def data(chunk: bytes) -> None:
+        """Body bytes, decoded from any transfer coding."""
+
+    def ended() -> None:
+        """The answer is whole."""
+
+    def failed(error: CallFailed) -> None:
+        """No (whole) answer will come."""
+
+
+class IExchange(Interface):
+    """One request on its way to an agent; the transport implements it."""
+
+    def write(chunk: bytes) -> None:
+        """Send body bytes of a request whose body does not come whole."""
+
+    def finish() -> None:
+        """The request body is whole."""
+
+    def cancel() -> None:
+        """The client left or time is up: abort inside the agent.  The answer gets no further call."""
+
+    def pause() -> None:
+        """Read no further from the agent: the client is slower than it."""
+
+    def resume() -> None:
+        """Go on after `pause`."""
+
+
+class IAgentTransport(Interface):
+    """(lease, task) to an answer.  Knows wires, knows nothing of routes."""
+
+    def send(lease: ILease, request: Any, answer: Any) -> IExchange:
+        """Begin an exchange; everything it yields goes to `answer`, never by exception.
+
+        Args:
+            request: `ploinky.values.TaskCall`.
+            answer: Provides `IAnswer`.
+        """
+
+
+class IUpstream(Interface):
+    """Keep-alive connections to agents, pooled by address."""
+
+    def exchange(address: Any, head: bytes, body: bytes | None, answer: Any) -> IExchange:
+        """Send one HTTP/1.1 request and parse its answer strictly.
+
+        A connection that turns out to be stale (closed before one byte of the answer was
+        read, on a reused connection) is replaced and the request sent once more, if and
+        only if its whole body is at hand in `body`.
+
+        Args:
+            address: `ploinky.values.Address`.
+            head: Request line and fields, ending in an empty line, with framing that fits `body`.
+            body: The whole body, or None where `IExchange.write` will bring it.
+            answer: Provides `IAnswer`.  `AgentUnreachable`, `AgentBroken` are its failures.
+        """
+
+    def close() -> None:
+        """Close idle connections; those in use end with their exchange."""
+
+
+# --- leader and workers -----------------------------------------------------
+
+
+class IWorkerGroup(Interface):
+    """The leader's view of all workers at once."""
+
+    async def publish(routes: Sequence[Route]) -> int:
+        """Make `routes` the table of every worker.
+
+        Returns:
+            The generation, once every live worker serves by it.  A worker that does not
+            acknowledge within 5 s is ended and replaced, and then counts as done.
+        """
+
+    async def publish_principals(principals: Sequence[Principal]) -> int:
+        """Make `principals` the valid credentials in every worker; as `publish`."""
+
+    async def drain(instances: frozenset[str], timeout_seconds: float) -> int:
+        """Wait until no worker has a request in hand at these instances.
+
+        Returns:
+            How many requests were left when the time was up.
+        """
+
+    def status() -> list[dict[str, Any]]:
+        """One entry a worker: `{slot, pid, state, generation, restarts}`."""
+
+
+# --- the control corridor ---------------------------------------------------
+
+
+class IDeploymentManager(Interface):
+    """The only writer of the route table.  Conducts; does no I/O of its own.
+
+    Serialised per deployment, parallel across.  Every method raises `NotFound` for a
+    key that is not deployed, except `deploy`.
+    """
+
+    async def deploy(request: DeployRequest, report: Report) -> DeploymentView:
+        """Create or redeploy.  Fires once every worker serves the new release.
+
+        Cancelling stops the deploy at its next step; what served before still serves.
+
+        Raises:
+            RequestRefused: Before anything was changed.
+            DeployFailed: With step and output; the old release still serves.
+        """
+
+    async def remove(key: DeploymentKey) -> None:
+        """Take the route away, drain, stop every instance, delete what belonged to it."""
+
+    async def restart(key: DeploymentKey) -> DeploymentView:
+        """Replace the instances of the active release by new ones, dropping no request."""
+
+    async def stop(key: DeploymentKey) -> DeploymentView:
+        """Drain and stop the instances; calls get `NO_HEALTHY_INSTANCE` that says so."""
+
+    async def start(key: DeploymentKey) -> DeploymentView:
+        """Start the active release of a stopped deployment."""
+
+    def deployments() -> list[DeploymentView]:
+        """All of them, ordered by key."""
+
+
+class IRuntime(Interface):
+    """A container engine, or what stands in for one.  Blocking work is done elsewhere.
+
+    Every method raises `EngineUnavailable` where the engine does not answer.
+    """
+
+    name: str = Attribute("`docker`, `podman`, `process` or a plugin's own.")
+
+    async def prepare(image: str, report: Report) -> str:
+        """See that the image is here, pulling it if absent.
+
+        Returns:
+            The image's own id (content address) where the engine has one, else `image`.
+
+        Raises:
+            ImageUnavailable: With the engine's own message.
+        """
+
+    async def run_once(
+        spec: InstanceSpec, shell_command: str, timeout_seconds: float, report: Report
+    ) -> RunResult:
+        """Run a shell command in a throw-away container of the spec's image and mounts.
+
+        It is gone when the Deferred fires, also after a time-out (exit code 124) or cancel.
+        """
+
+    async def start(spec: InstanceSpec) -> InstanceStatus:
+        """Create and start; leaves nothing behind where it fails.
+
+        Raises:
+            StartFailed: The engine refused; its own message.
+        """
+
+    async def remove(instance: str, grace_seconds: float) -> None:
+        """Stop (SIGTERM, then SIGKILL) and remove.  One that is gone already is no error."""
+
+    async def instances(cluster: str) -> list[InstanceStatus]:
+        """All instances, running or not, that carry this cluster's label."""
+
+    async def output(instance: str, lines: int) -> str:
+        """The last lines of its standard output and error; `""` if it is gone."""
+
+
+class IRuntimeFactory(Interface):
+    """A plugin in `ploinky.plugins` that adds a runtime; light to import."""
+
+    name: str = Attribute("What the setting `runtime` calls it.")
+
+    def describe() -> str:
+        """One line for listings."""
+
+    async def available(reactor: Any) -> str:
+        """Find out whether it can be used here and now.
+
+        Returns:
+            `""` if it can, else the reason in words for a user, with the next step.
+        """
+
+    async def create(reactor: Any, settings: Any) -> Any:
+        """Give an `IRuntime` (which may also be an `IService`: it is then started and stopped).
+
+        Raises:
+            EngineUnavailable: It does not answer after all.
+        """
+
+
+class IAuthenticatorFactory(Interface):
+    """A plugin in `ploinky.plugins` that adds a way to log in; light to import."""
+
+    name: str = Attribute("Shown in listings.")
+
+    def describe() -> str:
+        """One line for listings."""
+
+    async def available(reactor: Any) -> str:
+        """As for `IRuntimeFactory`."""
+
+    async def create(reactor: Any, settings: Any, keys: Any) -> Any:
+        """Give an `IAuthenticator`."""
+
+
+class IAuthenticator(Interface):
+    """Credential to principal, on the management side."""
+
+    async def authenticate(token: str) -> Principal | None:
+        """Tell whose credential this is; None where it is not valid (for this authenticator)."""
+
+
+class IInstances(Interface):
+    """The lives of all instances of this server: started, probed, restarted, ended."""
+
+    async def launch(spec: InstanceSpec, report: Report) -> Target:
+        """Start an instance and wait until it is ready.  Ended again where that fails or is cancelled.
+
+        Raises:
+            StartFailed: The engine refused.
+            ProbeFailed: It died (exit code, out-of-memory flag, last output) or never became ready.
+        """
+
+    async def adopt(spec: InstanceSpec) -> Target | None:
+        """Take over one that an earlier leader started.
+
+        Returns:
+            Its target once it answers its probe; None where it does not, and it is then ended.
+        """
+
+    async def end(instance: str, grace_seconds: float) -> None:
+        """Stop and remove it, and forget it.  One that is gone already is no error."""
+
+    async def discover() -> list[InstanceStatus]:
+        """All that carry this server's label, known to this process or not."""
+
+    def watch(changed: Callable[[str, bool], None]) -> None:
+        """Call `changed(instance, healthy)` whenever a launched or adopted one changes."""
+
+
+class ISource(Interface):
+    """Git repositories: mirrors, and checkouts by commit."""
+
+    async def resolve(source: GitSource, fresh: bool) -> str:
+        """Find the commit that the source's ref names.
+
+        Args:
+            fresh: Fetch even where the mirror is younger than `cacheTime`.
+
+        Raises:
+            UrlRefused, RepositoryUnreachable, RefNotFound, SourceTooLarge
+        """
+
+    async def checkout(source: GitSource, commit: str, sub_path: str, destination: str) -> None:
+        """Write one sub-directory (`""`: all) of a commit to a directory that does not exist yet.
+
+        All or nothing: on failure and on cancel nothing stands at `destination`.
+
+        Raises:
+            RefNotFound: There is no such sub-directory.
+            SourceTooLarge: It is over the limit.
+        """
+
+    async def agents(source: GitSource) -> list[AgentListing]:
+        """List the agents of a repository: its root and each directory with a manifest."""
+
+    async def forget(url: str) -> None:
+        """Delete the mirror of a repository that is not registered any more."""
+
+
+# --- what is kept -----------------------------------------------------------
+
+
+class IDeploymentStore(Interface):
+    """Deployments and their releases.  Each method is one transaction."""
+
+    async def deployments() -> list[Deployment]:
+        """All of them."""
+
+    async def save_deployment(deployment: Deployment) -> None:
+        """Insert, or replace the one with this id.
+
+        Raises:
+            Conflict: Another deployment has this key.
+        """
+
+    async def delete_deployment(deployment_id: str) -> None:
+        """Delete it with its releases; one that is gone is no error."""
+
+    async def releases(deployment_id: str) -> list[Release]:
+        """Newest first."""
+
+    async def save_release(release: Release) -> None:
+        """Insert, or replace the one with this deployment and number."""
+
+    async def activate(deployment: Deployment, number: int) -> Deployment:
+        """The switch, in one transaction: this release active, the one before retired."""
+
+
+class IRepositoryStore(Interface):
+    """Registered repositories and domains."""
+
+    async def repositories() -> list[Repository]:
+        """Ordered by name."""
+
+    async def add_repository(repository: Repository) -> None:
+        """Register it.
+
+        Raises:
+            Conflict: The name is taken.
+        """
+
+    async def remove_repository(name: str) -> None:
+        """Forget it.
+
+        Raises:
+            NotFound: There is none of this name.
+        """
+
+    async def domains() -> list[Mapping[str, Any]]:
+        """`{name, enabled}` each, ordered; `localhost` exists from the start."""
+
+    async def add_domain(name: str) -> None:
+        """Add it.
+
+        Raises:
+            Conflict: It exists.
+        """
+
+    async def remove_domain(name: str) -> None:
+        """Remove it.
+
+        Raises:
+            NotFound: It does not exist.
+        """
+
+
+class IKeyStore(Interface):
+    """API keys and login sessions, by the SHA-256 of their token."""
+
+    async def principals() -> list[Principal]:
+        """All that are valid now."""
+
+    async def add_principal(principal: Principal) -> None:
+        """Keep it.
+
+        Raises:
+            Conflict: A key with this id exists (sessions share ids freely).
+        """
+
+    async def remove_principal(token_hash: str) -> None:
+        """Forget it; one that is gone is no error."""
+
+    async def add_first_key(principal: Principal) -> bool:
+        """Keep it if there is no key at all yet, in one transaction; tell whether it was kept."""

@@ -1,0 +1,553 @@
+"""The nouns that rooms pass to one another: frozen values without behaviour of their own.
+
+Constructors hold the invariants; change is `attrs.evolve`.  This module knows
+no room, does no I/O and reads no clock.  Times are Unix seconds (float) unless
+a name says otherwise.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import field, frozen
+
+from ploinky.errors import ValidationFailed
+
+COMMAND_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\Z")
+"""What a command may be called (contract, section 3); never a path."""
+
+_LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
+_DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\Z")
+_SEGMENT = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@-]+\Z")
+
+
+class Kind(str, enum.Enum):
+    """What a route's target is, and so how a request is handed to it."""
+
+    TASK = "task"
+    SERVICE = "service"
+    STATIC = "static"
+    EXTERNAL = "external"
+    CONTROL = "control"
+    """The leader's own control socket: `/management` and its neighbours."""
+
+
+class Wire(str, enum.Enum):
+    """How a task reaches an agent."""
+
+    HTTP = "http"
+    FILE = "file"
+
+
+class CallAuth(str, enum.Enum):
+    """Who may call a deployment."""
+
+    NONE = "none"
+    SESSION = "session"
+    KEY = "key"
+
+
+class Role(str, enum.Enum):
+    """What a principal may do; see contract, section 5."""
+
+    ADMIN = "admin"
+    DEPLOYER = "deployer"
+    VIEWER = "viewer"
+    CALLER = "caller"
+
+
+class DeploymentState(str, enum.Enum):
+    """Where a deployment stands, as users see it."""
+
+    DEPLOYING = "deploying"
+    RUNNING = "running"
+    UNHEALTHY = "unhealthy"
+    STOPPED = "stopped"
+    FAILED = "failed"
+    """Never served: its first release did not come up."""
+    REMOVING = "removing"
+
+
+class ReleaseState(str, enum.Enum):
+    """Where a release stands.  Only one release of a deployment is `ACTIVE`."""
+
+    PREPARING = "preparing"
+    ACTIVE = "active"
+    RETIRED = "retired"
+    FAILED = "failed"
+
+
+def validated_domain(raw_domain: str) -> str:
+    """Give the canonical form of a host name: lower case, no port, no final dot.
+
+    Raises:
+        ValidationFailed: It is not a host name.
+    """
+    domain = raw_domain.strip().lower().rstrip(".")
+    if len(domain) > 253 or not _DOMAIN.match(domain):
+        raise ValidationFailed(
+            {"domain": f"{raw_domain!r} is not a host name such as localhost or api.example.com"}
+        )
+    return domain
+
+
+def validated_path(raw_path: str) -> str:
+    """Give the canonical form of a path prefix: one leading slash, none at the end.
+
+    Raises:
+        ValidationFailed: A segment is empty, a dot segment, or has characters
+            that a URL path cannot hold unescaped.
+    """
+    segments = raw_path.strip().strip("/")
+    if not segments:
+        return "/"
+    for segment in segments.split("/"):
+        if segment in (".", "..") or not _SEGMENT.match(segment):
+            raise ValidationFailed(
+                {"path": f"{raw_path!r} is not a path such as /demo or /v1/users"}
+            )
+    return "/" + segments
+
+
+@frozen(order=True)
+class DeploymentKey:
+    """Where a deployment is reached.  Build it with `of`, which validates.
+
+    Attributes:
+        domain: Lower-case host name without port.
+        path: `/`, or `/seg[/seg...]` without a final slash.
+    """
+
+    domain: str
+    path: str
+
+    @classmethod
+    def of(cls, raw_domain: str, raw_path: str) -> DeploymentKey:
+        """Validate both halves.
+
+        Raises:
+            ValidationFailed: Either half does not fit; all problems at once.
+        """
+        problems: dict[str, str] = {}
+        domain = path = ""
+        try:
+            domain = validated_domain(raw_domain)
+        except ValidationFailed as error:
+            problems |= error.problems
+        try:
+            path = validated_path(raw_path)
+        except ValidationFailed as error:
+            problems |= error.problems
+        if problems:
+            raise ValidationFailed(problems)
+        return cls(domain, path)
+
+    def __str__(self) -> str:
+        return f"{self.domain}{self.path}"
+
+
+@frozen
+class Address:
+    """Where something listens: a Unix socket's path, or a host and port.
+
+    Attributes:
+        path: Absolute path of a Unix socket, or `""`.
+        host: Host name or IP address, or `""`.
+        port: TCP port, or 0.
+    """
+
+    path: str = ""
+    host: str = ""
+    port: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """Read `unix:PATH` or `tcp:HOST:PORT` (what `str` gives).
+
+        Raises:
+            ValueError: It is neither.
+        """
+        scheme, _, rest = text.partition(":")
+        if scheme == "unix" and rest:
+            return cls(path=rest)
+        host, _, port = rest.rpartition(":")
+        if scheme == "tcp" and host and port.isdigit() and 0 < int(port) < 65536:
+            return cls(host=host.strip("[]"), port=int(port))
+        raise ValueError(f"{text!r} is neither unix:PATH nor tcp:HOST:PORT")
+
+    def __str__(self) -> str:
+        if self.path:
+            return f"unix:{self.path}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"tcp:{host}:{self.port}"
+
+
+@frozen
+class Target:
+    """One instance that a route may choose, or the one place it always leads to.
+
+    Attributes:
+        instance: The instance's id; `""` for external targets and the control socket.
+        address: Where it listens.
+        wire: How tasks reach it; always `HTTP` for kinds other than `TASK`.
+        queue_directory: The instance's queue on this host; `""` where it has none.
+    """
+
+    instance: str
+    address: Address
+    wire: Wire = Wire.HTTP
+    queue_directory: str = ""
+
+
+@frozen
+class Route:
+    """What one (domain, path) leads to.
+
+    Attributes:
+        key: For `CONTROL` the domain is `*`: it holds for every domain.
+        deployment: The deployment's id; `""` for `CONTROL`.
+        release: Number of the release behind it; 0 for `CONTROL`.
+        targets: Healthy instances.  Empty: `NO_HEALTHY_INSTANCE`.
+        reason: Why there are no targets, in words for the caller; `""` otherwise.
+    """
+
+    key: DeploymentKey
+    kind: Kind
+    deployment: str = ""
+    release: int = 0
+    targets: tuple[Target, ...] = ()
+    reason: str = ""
+    timeout_seconds: float = 30.0
+    max_body_bytes: int = 16 * 1024 * 1024
+    concurrency: int = 64
+    auth: CallAuth = CallAuth.NONE
+
+
+@frozen
+class Principal:
+    """Who calls.
+
+    Attributes:
+        id: `Admin`, a key's name, or `InternetUser` for nobody.
+        token_hash: Hex SHA-256 of the bearer token; `""` for nobody.
+        expires_at: Unix seconds, or None for never.
+        scope: Domains, or `domain/path` deployments, that a `deployer` or `caller`
+            is confined to; empty for everywhere.
+        session: True for a login session, False for an API key.
+    """
+
+    id: str
+    role: Role | None
+    token_hash: str = field(default="", repr=False)
+    expires_at: float | None = None
+    scope: tuple[str, ...] = ()
+    session: bool = False
+
+
+NOBODY = Principal(id="InternetUser", role=None)
+"""The principal of a call without a credential."""
+
+
+@frozen
+class TaskCall:
+    """One call of a command, ready for any wire.
+
+    Attributes:
+        task: Unique id; file names derive from it (`[a-z0-9-]{1,64}`).
+        params: The params as JSON text of an array, exactly as the caller sent them.
+        user: The principal's id.
+        deadline_ms: Unix milliseconds at which it is aborted.
+    """
+
+    task: str
+    command: str
+    params: bytes
+    user: str
+    deadline_ms: int
+    request_id: str
+
+
+@frozen
+class RouteSnapshot:
+    """All that a worker needs in order to answer: one generation of it.
+
+    Attributes:
+        generation: Grows with every change; a worker only ever moves forward.
+    """
+
+    generation: int
+    routes: tuple[Route, ...]
+    principals: tuple[Principal, ...] = ()
+
+
+@frozen
+class Health:
+    """How an instance is probed.
+
+    Attributes:
+        path: HTTP path; AgentCore's own `/health` for task agents.
+        interval_seconds: Between probes of a ready instance.
+        timeout_seconds: For one probe.
+        retries: Failures in a row that make it unhealthy.
+        start_period_seconds: How long it may take to become ready.
+    """
+
+    path: str = "/health"
+    interval_seconds: float = 10.0
+    timeout_seconds: float = 5.0
+    retries: int = 3
+    start_period_seconds: float = 60.0
+
+
+@frozen
+class Resources:
+    """Limits of one instance; None means none.
+
+    Attributes:
+        memory_bytes: Memory, without swap.
+        cpus: Cores, may be a fraction.
+        pids: Processes and threads.
+    """
+
+    memory_bytes: int | None = None
+    cpus: float | None = None
+    pids: int | None = None
+
+
+@frozen
+class Volume:
+    """A named volume that outlives releases.
+
+    Attributes:
+        name: As in the manifest; the runtime prefixes it with the deployment.
+        path: Absolute path inside the container.
+    """
+
+    name: str
+    path: str
+
+
+@frozen
+class InstanceSpec:
+    """All that a runtime needs in order to start one instance.
+
+    Attributes:
+        instance: Unique id (`[a-z0-9]{12}`); container name and labels derive from it.
+        cluster: This server's id; only what carries it is ever touched.
+        command: Overrides the image's command; empty: AgentCore's `run.sh`
+            for `TASK`, the image's own command for `SERVICE`.
+        environment: The deployment's own variables (may hold secrets) and the
+            `PLOINKY_*` ones of the contract that do not depend on the runtime.
+        code_directory: The release's checkout on this host, mounted read-write
+            at `/agent`; `""` for image-only deployments.
+        queue_directory: This instance's queue on this host.
+        user: `uid[:gid]` or name; `""`: the default of its kind.
+        capabilities: To keep; None: the default of its kind.
+    """
+
+    instance: str
+    deployment: str
+    release: int
+    cluster: str
+    key: DeploymentKey
+    agent: str
+    kind: Kind
+    image: str
+    queue_directory: str
+    code_directory: str = ""
+    command: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(factory=dict, repr=False)
+    wire: Wire = Wire.HTTP
+    port: int | None = None
+    health: Health = Health()
+    resources: Resources = Resources()
+    concurrency: int = 64
+    user: str = ""
+    capabilities: tuple[str, ...] | None = None
+    volumes: tuple[Volume, ...] = ()
+
+
+@frozen
+class InstanceStatus:
+    """What a runtime knows of one instance that carries this server's labels.
+
+    Attributes:
+        running: Whether its main process runs now.
+        exit_code: Of the last run that ended; None while it never ended.
+        out_of_memory: Whether the kernel ended it for its memory limit.
+        restarts: How often it was started again.
+        address: Where a service or a published AgentCore port is reached, where the runtime
+            decides that (bridge address, published port); None: `agent.sock` in its queue.
+    """
+
+    instance: str
+    deployment: str
+    release: int
+    running: bool
+    exit_code: int | None = None
+    out_of_memory: bool = False
+    restarts: int = 0
+    address: Address | None = None
+
+
+@frozen
+class RunResult:
+    """How a throw-away container ended.
+
+    Attributes:
+        output: Standard output and error as they came, the last 64 KiB.
+    """
+
+    exit_code: int
+    output: str
+
+
+@frozen
+class GitCredential:
+    """What opens one repository; never printed.
+
+    Attributes:
+        username: For `token`; most hosts ignore it.
+        token: Password or access token for https; `""` where there is none.
+        ssh_key: A private key in OpenSSH's format; `""` where there is none.
+        known_hosts: Lines of `known_hosts` that the server's key must match;
+            `""`: the first key seen is trusted and kept.
+    """
+
+    username: str = field(default="git", repr=False)
+    token: str = field(default="", repr=False)
+    ssh_key: str = field(default="", repr=False)
+    known_hosts: str = field(default="", repr=False)
+
+
+@frozen
+class GitSource:
+    """A repository and a place in its history.
+
+    Attributes:
+        url: As the user gave it, without a credential in it.
+        ref: Branch, tag or commit id; `""`: the remote's default branch.
+        any_file_url: Whether file URLs outside the allowed roots may be read (admins only).
+    """
+
+    url: str
+    ref: str = ""
+    credential: GitCredential | None = field(default=None, repr=False)
+    any_file_url: bool = False
+
+
+@frozen
+class AgentListing:
+    """One agent found in a repository.
+
+    Attributes:
+        path: Directory in the repository; `""` for its root.
+        about: One line from its manifest.
+        problem: Why its manifest cannot be used; `""` if it can.
+    """
+
+    name: str
+    path: str
+    about: str = ""
+    problem: str = ""
+
+
+@frozen
+class Repository:
+    """A registered repository.
+
+    Attributes:
+        credential: Kept encrypted at rest; never leaves through the API.
+    """
+
+    name: str
+    url: str
+    branch: str = ""
+    credential: GitCredential | None = field(default=None, repr=False)
+    created_at: float = 0.0
+
+
+@frozen
+class DeployRequest:
+    """What a caller asks to be deployed, validated in form.
+
+    Attributes:
+        repository: URL or registered name; `""`: search the registered ones.
+        settings: Manifest settings that the deployment overrides, by manifest name.
+        any_file_url: Whether the caller (an admin) may name any file URL.
+    """
+
+    key: DeploymentKey
+    agent: str
+    repository: str = ""
+    branch: str = ""
+    sub_path: str = ""
+    image: str = ""
+    target: str = ""
+    environment: Mapping[str, str] = field(factory=dict, repr=False)
+    settings: Mapping[str, Any] = field(factory=dict)
+    any_file_url: bool = False
+
+
+@frozen
+class Release:
+    """One immutable version of a deployment.
+
+    Attributes:
+        number: 1, 2, 3 ... within its deployment.
+        commit: Full commit id; `""` for image-only and external.
+        settings: The effective settings it was built with (manifest and request
+            merged), by manifest name; JSON-serialisable.
+        request: What was asked for, so that a restart can build it again.
+        error: Code, step, message and output of a release that failed; None otherwise.
+    """
+
+    deployment: str
+    number: int
+    state: ReleaseState
+    request: DeployRequest
+    commit: str = ""
+    image: str = ""
+    settings: Mapping[str, Any] = field(factory=dict)
+    environment: Mapping[str, str] = field(factory=dict, repr=False)
+    created_at: float = 0.0
+    error: Mapping[str, Any] | None = None
+
+
+@frozen
+class Deployment:
+    """One agent at one (domain, path).
+
+    Attributes:
+        id: Unique for ever (`[a-z0-9]{12}`); directories and labels derive from it.
+        active_release: Number of the release that serves; 0 before the first one did.
+        wanted: `running` or `stopped`: what its owner last asked for.
+    """
+
+    id: str
+    key: DeploymentKey
+    agent: str
+    active_release: int = 0
+    wanted: str = "running"
+    created_at: float = 0.0
+    updated_at: float = 0.0
+
+
+@frozen
+class DeploymentView:
+    """A deployment as it stands now, for lists and answers.
+
+    Attributes:
+        step: What a deploy in progress is doing; `""` otherwise.
+        error: Why the last release failed, `{code, step, message, output}`; None if it did not.
+    """
+
+    deployment: Deployment
+    release: Release | None
+    state: DeploymentState
+    step: str = ""
+    healthy_instances: int = 0
+    error: Mapping[str, Any] | None = None
