@@ -1,0 +1,130 @@
+"""Requests to a server, and what its answers mean.
+
+`requests` is used as the Docker SDK brings it along anyway; a command makes a
+handful of calls, so nothing here needs to be asynchronous.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+
+from ploinky.cli.connection import Connection
+from ploinky.cli.failures import CONFIGURATION, CONNECTION, CommandFailed, from_answer
+
+API = "/management/api"
+CONNECT_SECONDS = 5.0
+ANSWER_SECONDS = 60.0
+
+
+class Client:
+    """One server, spoken to as one principal."""
+
+    def __init__(self, connection: Connection) -> None:
+        address = urlsplit(connection.url)
+        if address.scheme not in ("http", "https") or not address.hostname:
+            raise CommandFailed(
+                f"{connection.url!r} is not a server's address",
+                hint="it looks like http://localhost:8000",
+                exit_code=CONFIGURATION,
+            )
+        self.connection = connection
+        self._session = requests.Session()
+        self._session.trust_env = False  # a proxy or .netrc must never see the key
+
+    def api(
+        self,
+        method: str,
+        path: str,
+        /,
+        body: Any = None,
+        *,
+        timeout: float | None = ANSWER_SECONDS,
+        **query: Any,
+    ) -> Any:
+        """Call the management API.
+
+        Args:
+            timeout: Seconds to wait for the answer; None for as long as it takes.
+
+        Returns:
+            The answer's JSON.
+
+        Raises:
+            CommandFailed: No connection, or an error answer.
+        """
+        return self._json(method, f"{API}/{path}", body, query=query, timeout_seconds=timeout)
+
+    def login(self, key: str) -> Mapping[str, Any]:
+        """Exchange an API key for a session: `{authorizationToken, userId}`."""
+        answer: Mapping[str, Any] = self._json(
+            "POST", "/auth", {"command": "login", "params": [key]}, anonymous=True
+        )
+        return answer
+
+    def logout(self) -> None:
+        """End this session on the server."""
+        self._json("POST", "/auth", {"command": "logout", "params": []})
+
+    def call(self, domain: str, path: str, body: Any, timeout_seconds: float) -> Any:
+        """Call an agent; `domain` goes into the `Host` field."""
+        headers = {"Host": domain} if domain else {}
+        return self._json("POST", path, body, headers=headers, timeout_seconds=timeout_seconds)
+
+    def _json(
+        self,
+        method: str,
+        path: str,
+        body: Any,
+        *,
+        query: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        anonymous: bool = False,
+        timeout_seconds: float | None = ANSWER_SECONDS,
+    ) -> Any:
+        sent = dict(headers or {})
+        if self.connection.token and not anonymous:
+            sent["Authorization"] = f"Bearer {self.connection.token}"
+        try:
+            answer = self._session.request(
+                method,
+                self.connection.url + path,
+                params={k: v for k, v in (query or {}).items() if v is not None},
+                json=body,
+                headers=sent,
+                timeout=(CONNECT_SECONDS, timeout_seconds),
+                allow_redirects=False,
+            )
+        except requests.exceptions.ReadTimeout as error:
+            raise CommandFailed(
+                f"{self.connection.url} did not answer within {timeout_seconds:.0f} s",
+                exit_code=CONNECTION,
+            ) from error
+        except requests.exceptions.RequestException as error:
+            raise CommandFailed(
+                f"no connection to {self.connection.url}: {_reason(error)}",
+                hint="start a server with: p-cli cloud start   "
+                "or name another: p-cli cloud connect URL",
+                exit_code=CONNECTION,
+            ) from error
+        try:
+            document = answer.json() if answer.content else None
+        except ValueError:
+            document = answer.text if answer.ok else None
+        if not answer.ok:
+            raise from_answer(answer.status_code, document)
+        return document
+
+
+def _reason(error: BaseException) -> str:
+    """Find the operating system's own word in a chain of wrappers."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.strerror:
+            return seen.strerror
+        reason = getattr(seen, "reason", None) or (seen.args[0] if seen.args else None)
+        seen = reason if isinstance(reason, BaseException) else seen.__cause__ or seen.__context__
+    return str(error)

@@ -1,0 +1,95 @@
+"""Where the server is and who we are: `.ploinky/cloud.json`.
+
+The file is looked for in this directory, then in each one above, then in the
+user's home.  `PLOINKY_URL` and `PLOINKY_API_KEY` win over it.  It holds a
+session token, so it is 0600 and replaced whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import attrs
+from attrs import field, frozen
+
+from ploinky.cli.failures import CONFIGURATION, CommandFailed
+
+FILE = Path(".ploinky") / "cloud.json"
+DEFAULT_URL = "http://localhost:8000"
+
+
+@frozen
+class Connection:
+    """One server and the credential for it.
+
+    Attributes:
+        token: Session token or API key; `""` for none.
+        path: The file it came from or will be saved to.
+    """
+
+    url: str
+    token: str = field(default="", repr=False)
+    path: Path = FILE
+
+
+def find(directory: Path, home: Path, environment: Mapping[str, str]) -> Connection:
+    """Read the nearest connection file, overridden by the environment.
+
+    Raises:
+        CommandFailed: The file cannot be read or is not what `connect` writes.
+    """
+    path = _nearest(directory, home)
+    document: dict[str, str] = {}
+    if path is not None:
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+            document["url"] + document.get("token", "")
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise CommandFailed(
+                f"{path} is not a connection file: {error}",
+                hint=f"remove it (rm {path}) and connect again: p-cli cloud connect URL",
+                exit_code=CONFIGURATION,
+            ) from error
+    url = environment.get("PLOINKY_URL") or document.get("url", DEFAULT_URL)
+    return Connection(
+        url=url.rstrip("/"),
+        token=environment.get("PLOINKY_API_KEY") or document.get("token", ""),
+        path=path or directory / FILE,
+    )
+
+
+def save(connection: Connection) -> None:
+    """Write the file so that only its owner can read it.
+
+    Raises:
+        CommandFailed: The place is not writable.
+    """
+    path = connection.path
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fresh = path.with_suffix(f".{os.getpid()}")
+        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with open(descriptor, "w", encoding="utf-8") as file:
+            json.dump({"url": connection.url, "token": connection.token}, file)
+        fresh.replace(path)
+    except OSError as error:
+        raise CommandFailed(
+            f"{path} cannot be written: {error.strerror}",
+            hint="run p-cli in a directory of your own",
+            exit_code=CONFIGURATION,
+        ) from error
+
+
+def without_token(connection: Connection) -> Connection:
+    """Give the same server, with nobody logged in."""
+    return attrs.evolve(connection, token="")
+
+
+def _nearest(directory: Path, home: Path) -> Path | None:
+    for place in (directory, *directory.parents, home):
+        if (place / FILE).is_file():
+            return place / FILE
+    return None

@@ -1,0 +1,233 @@
+"""Deployments: deploy, undeploy, list, restart, stop, start, releases, logs of one."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from ploinky.cli import output
+from ploinky.cli.client import Client
+from ploinky.cli.failures import CONFIGURATION, CommandFailed
+from ploinky.cli.shared import client, json_option
+
+_POLL_SECONDS = 0.25
+
+
+def _environment(pairs: tuple[str, ...]) -> dict[str, str]:
+    environment = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise CommandFailed(
+                f"--env {name or pair}: expected NAME=VALUE", exit_code=CONFIGURATION
+            )
+        environment[name] = value
+    return environment
+
+
+def _config(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CommandFailed(f"{path}: {error}", exit_code=CONFIGURATION) from error
+    if not isinstance(document, dict):
+        raise CommandFailed(f"{path}: expected a JSON object", exit_code=CONFIGURATION)
+    return document
+
+
+@click.command()
+@click.argument("domain", required=False)
+@click.argument("path", required=False)
+@click.argument("agent", required=False)
+@click.option("--repository", help="Git URL, or the name of a registered repository.")
+@click.option("--branch", help="Branch, tag or commit; default: the repository's own.")
+@click.option("--image", help="Container image; wins over the manifest's.")
+@click.option("--target", help="Route to something that already runs: http://host:port, unix:PATH.")
+@click.option(
+    "--env", multiple=True, metavar="NAME=VALUE", help="Environment variable; repeatable."
+)
+@click.option(
+    "--config",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="JSON file with any of these, and the manifest's settings.",
+)
+@json_option
+def deploy(
+    domain: str | None,
+    path: str | None,
+    agent: str | None,
+    env: tuple[str, ...],
+    config: Path | None,
+    want_json: bool,
+    **options: str | None,
+) -> None:
+    """Deploy AGENT to DOMAIN and PATH; what served there before serves until the new one does."""
+    body = _config(config)
+    given = {"domain": domain, "path": path, "agent": agent, **options}
+    body |= {name: value for name, value in given.items() if value is not None}
+    if env:
+        body["environment"] = {**body.get("environment", {}), **_environment(env)}
+    missing = [name for name in ("domain", "path") if not body.get(name)]
+    if missing:
+        raise CommandFailed(
+            f"no {' and no '.join(missing)} given",
+            hint="p-cli cloud deploy localhost /demo demo",
+            exit_code=CONFIGURATION,
+        )
+    answer = _with_progress(client(), body)
+    if want_json:
+        output.as_json(answer)
+        return
+    deployment = answer["deployment"]
+    where = deployment["domain"] + deployment["path"]
+    click.echo(f"{where} serves release {deployment['release']} of {deployment['agent']}.")
+    for warning in deployment.get("warnings", ()):
+        click.echo(f"Warning: {warning}", err=True)
+
+
+def _with_progress(caller: Client, body: Mapping[str, Any]) -> Any:
+    """Deploy, showing the step it is in until it has ended one way or the other."""
+    outcome: list[Any] = []
+
+    def work() -> None:
+        try:
+            outcome.append(caller.api("POST", "deployments", body, timeout=None))
+        except CommandFailed as error:
+            outcome.append(error)
+
+    worker = threading.Thread(target=work, daemon=True)
+    watcher = Client(caller.connection)
+    shown = ""
+    console = Console(stderr=True, highlight=False)
+    with console.status("deploying") as line:
+        worker.start()
+        while worker.is_alive():
+            worker.join(_POLL_SECONDS)
+            step = _step(watcher, body)
+            if step and step != shown:
+                shown = step
+                line.update(step)
+                if not console.is_terminal:
+                    console.print(f"  {step}")
+    if isinstance(outcome[0], CommandFailed):
+        raise outcome[0]
+    return outcome[0]
+
+
+def _step(watcher: Client, body: Mapping[str, Any]) -> str:
+    try:
+        found = watcher.api("GET", "deployments", domain=body["domain"], path=body["path"])
+    except CommandFailed:
+        return ""
+    return next((str(d.get("step") or "") for d in found["deployments"]), "")
+
+
+@click.command()
+@click.argument("domain")
+@click.argument("path")
+def undeploy(domain: str, path: str) -> None:
+    """Remove the deployment at DOMAIN and PATH; calls in hand are finished first."""
+    client().api("DELETE", "deployments", {"domain": domain, "path": path})
+    click.echo(f"{domain}{path} is gone.")
+
+
+@click.group(invoke_without_command=True)
+@json_option
+@click.pass_context
+def deployments(context: click.Context, want_json: bool) -> None:
+    """List the deployments; or restart, stop, start or sync one, or see its output."""
+    if context.invoked_subcommand is not None:
+        return
+    answer = client().api("GET", "deployments")
+    if want_json:
+        output.as_json(answer)
+        return
+    output.table(
+        ("deployment", "agent", "status", "release", "kind", "image"),
+        (
+            (
+                d["domain"] + d["path"],
+                d["agent"],
+                d["status"],
+                d.get("release"),
+                d.get("kind"),
+                d.get("image"),
+            )
+            for d in answer["deployments"]
+        ),
+        empty="Nothing is deployed.  Try: p-cli cloud deploy localhost /demo demo",
+    )
+    for found in answer["deployments"]:
+        if found.get("error"):
+            click.echo(
+                f"{found['domain']}{found['path']}: last deploy failed: {found['error']['message']}",
+                err=True,
+            )
+
+
+@click.command()
+@click.argument("domain")
+@click.argument("path")
+@json_option
+def releases(domain: str, path: str, want_json: bool) -> None:
+    """List the releases of the deployment at DOMAIN and PATH, newest first."""
+    answer = client().api("GET", "deployments/releases", domain=domain, path=path)
+    if want_json:
+        output.as_json(answer)
+        return
+    output.table(
+        ("release", "state", "commit", "image", "error"),
+        (
+            (
+                r["number"],
+                r["state"],
+                (r.get("commit") or "")[:12],
+                r.get("image"),
+                (r.get("error") or {}).get("message", ""),
+            )
+            for r in answer["releases"]
+        ),
+        empty="There are no releases.",
+    )
+
+
+def _change(verb: str, about: str, done: str) -> click.Command:
+    @click.command(verb, help=about)
+    @click.argument("domain")
+    @click.argument("path")
+    def command(domain: str, path: str) -> None:
+        client().api("POST", f"deployments/{verb}", {"domain": domain, "path": path}, timeout=None)
+        click.echo(f"{domain}{path} {done}.")
+
+    return command
+
+
+deployments.add_command(
+    _change("restart", "Replace its instances by new ones; no call is lost.", "was restarted")
+)
+deployments.add_command(_change("stop", "Stop its instances, keep its releases.", "is stopped"))
+deployments.add_command(_change("start", "Start it again after stop.", "serves"))
+deployments.add_command(
+    _change("sync", "Fetch its repository and deploy what is new.", "is up to date")
+)
+
+
+@deployments.command("logs")
+@click.argument("domain")
+@click.argument("path")
+@click.option("--lines", default=100, show_default=True, help="How many of the last lines.")
+def logs(domain: str, path: str, lines: int) -> None:
+    """Print what its instances printed last."""
+    answer = client().api("GET", "deployments/logs", domain=domain, path=path, lines=lines)
+    click.echo(answer if isinstance(answer, str) else json.dumps(answer, indent=2))
+
+
+COMMANDS = (deploy, undeploy, deployments, releases)

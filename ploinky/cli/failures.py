@@ -1,0 +1,81 @@
+"""What a person is told when a command fails: one line, a hint, an exit status.
+
+Exit statuses (contract, section 6): 0 ok, 1 error, 2 connection,
+3 authentication, 4 container or deployment, 5 configuration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import IO, Any
+
+import click
+
+ERROR, CONNECTION, AUTHENTICATION, DEPLOYMENT, CONFIGURATION = 1, 2, 3, 4, 5
+
+_BY_CODE = {
+    "VALIDATION_FAILED": CONFIGURATION,
+    "SETTINGS_INVALID": CONFIGURATION,
+    "MANIFEST_INVALID": CONFIGURATION,
+    "ENV_MISSING": CONFIGURATION,
+    "DEPLOY_FAILED": DEPLOYMENT,
+    "SOURCE_FAILED": DEPLOYMENT,
+    "IMAGE_FAILED": DEPLOYMENT,
+    "INSTALL_FAILED": DEPLOYMENT,
+    "START_FAILED": DEPLOYMENT,
+    "PROBE_FAILED": DEPLOYMENT,
+    "ENGINE_ERROR": DEPLOYMENT,
+    "ENGINE_UNAVAILABLE": DEPLOYMENT,
+    "IMAGE_UNAVAILABLE": DEPLOYMENT,
+    "NO_HEALTHY_INSTANCE": DEPLOYMENT,
+    "AGENT_UNREACHABLE": DEPLOYMENT,
+    "AGENT_BROKEN": DEPLOYMENT,
+}
+_BY_STATUS = {401: AUTHENTICATION, 403: AUTHENTICATION}
+_HINTS = {
+    401: "log in with: p-cli cloud login <API_KEY>  (or set PLOINKY_API_KEY)",
+    403: "this key's role does not allow it; use a key with a larger role",
+}
+
+
+class CommandFailed(click.ClickException):
+    """Ends the command with a message, and a hint on what to do where there is one."""
+
+    def __init__(
+        self, message: str, *, hint: str = "", exit_code: int = ERROR, output: str = ""
+    ) -> None:
+        super().__init__(message)
+        self.hint = hint
+        self.exit_status = exit_code
+        self.output = output
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print it on standard error."""
+        click.echo(f"{click.style('Error:', fg='red')} {self.message}", err=True, file=file)
+        if self.output:
+            for line in self.output.rstrip().splitlines():
+                click.echo(f"  | {line}", err=True, file=file)
+        if self.hint:
+            click.echo(f"{click.style('Hint:', fg='yellow')}  {self.hint}", err=True, file=file)
+
+
+def from_answer(status: int, body: Any) -> CommandFailed:
+    """Turn an error answer of the server (API or gateway) into what a person is told."""
+    if not isinstance(body, Mapping):
+        return CommandFailed(
+            f"the server answered {status} with something that is not its own error form",
+            hint="is this a Ploinky server? see: p-cli cloud status",
+            exit_code=CONNECTION,
+        )
+    code = str(body.get("code", ""))
+    message = str(body.get("message") or body.get("error") or f"the server answered {status}")
+    details = body.get("details")
+    output = step = ""
+    if isinstance(details, Mapping):
+        output, step = str(details.get("output") or ""), str(details.get("step") or "")
+    return CommandFailed(
+        (f"[{step}] " if step else "") + message + (f" ({code})" if code else ""),
+        hint=_HINTS.get(status, ""),
+        exit_code=_BY_STATUS.get(status) or _BY_CODE.get(code, ERROR),
+        output=output,
+    )

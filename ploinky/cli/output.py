@@ -1,0 +1,55 @@
+"""How results look: tables for people on a terminal, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+_COLOURS = {
+    "running": "green",
+    "ok": "green",
+    "deploying": "cyan",
+    "unhealthy": "yellow",
+    "degraded": "yellow",
+    "stopped": "dim",
+    "failed": "red",
+    "down": "red",
+}
+
+
+def as_json(document: Any) -> None:
+    """Print a document on standard output, indented, keys as they came."""
+    click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str) -> None:
+    """Print rows under a heading, or one line that says there are none."""
+    drawn = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        drawn.add_column(column, overflow="fold")
+    for row in rows:
+        drawn.add_row(*(_cell(value) for value in row))
+    if drawn.row_count:
+        Console(highlight=False, soft_wrap=False).print(drawn)
+    else:
+        click.echo(empty)
+
+
+def pairs(document: Mapping[str, Any]) -> None:
+    """Print names and values, aligned."""
+    width = max((len(name) for name in document), default=0)
+    console = Console(highlight=False)
+    for name, value in document.items():
+        console.print(f"[bold]{name.ljust(width)}[/]  {_cell(value)}", soft_wrap=True)
+
+
+def _cell(value: Any) -> str:
+    text = escape("" if value is None else str(value))
+    colour = _COLOURS.get(text)
+    return f"[{colour}]{text}[/]" if colour else text

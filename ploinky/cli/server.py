@@ -1,0 +1,185 @@
+"""`p-cli cloud start` and `stop`: the server on this machine, as a process."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+import requests
+
+from ploinky.cli.failures import CONFIGURATION, CONNECTION, ERROR, CommandFailed
+from ploinky.cli.shared import json_option
+from ploinky.settings import DATA_DIRECTORY
+
+_POLL_SECONDS = 0.05
+_START_SECONDS = 60.0
+_STOP_SECONDS = 90.0
+_TWISTD = "import sys; from twisted.scripts.twistd import run; sys.argv[0] = 'twistd'; run()"
+
+directory_option = click.option(
+    "--dir",
+    "directory",
+    envvar="PLOINKY_CLOUD_DIR",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("."),
+    help="Where the server keeps its data [default: this directory; or PLOINKY_CLOUD_DIR].",
+)
+
+
+def _leader(directory: Path) -> dict[str, Any] | None:
+    """Read what a running leader says of itself; None where none runs."""
+    try:
+        text = (directory / DATA_DIRECTORY / "run" / "leader.json").read_text(encoding="utf-8")
+        leader: dict[str, Any] = json.loads(text)
+        os.kill(leader["pid"], 0)
+    except PermissionError:
+        return leader
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return leader
+
+
+def _url(leader: Mapping[str, Any]) -> str:
+    host = leader.get("host") or "localhost"
+    if host in ("0.0.0.0", "::", "127.0.0.1", "::1"):  # noqa: S104 - compared, not bound
+        host = "localhost"
+    return f"http://{host}:{leader['port']}"
+
+
+@click.command()
+@click.option("--port", help="Public port; 0 takes a free one  [default: 8000; or PORT].")
+@click.option("--host", help="Address to listen on  [default: 127.0.0.1; 0.0.0.0 for everybody].")
+@directory_option
+@click.option("--workers", help="Worker processes, or auto for one per core  [default: auto].")
+@click.option("--runtime", help="docker, podman, process or auto  [or CONTAINER_RUNTIME].")
+@click.option("--foreground", is_flag=True, help="Stay, and log here; Ctrl-C ends it.")
+@json_option
+def start(directory: Path, foreground: bool, want_json: bool, **options: str | None) -> None:
+    """Start a server; returns once it answers."""
+    directory = directory.absolute()
+    running = _leader(directory)
+    if running is not None:
+        raise CommandFailed(
+            f"a server runs on {directory} already: pid {running['pid']}, {_url(running)}",
+            hint="stop it with: p-cli cloud stop   or choose another directory with --dir",
+        )
+    command = [sys.executable, "-c", _TWISTD, "--nodaemon", "--pidfile=", "ploinky"]
+    command += [f"--dir={directory}"]
+    command += [f"--{name}={value}" for name, value in options.items() if value is not None]
+    if foreground:
+        sys.stdout.flush()
+        os.execv(command[0], command)  # noqa: S606 - our own interpreter, our own argv
+    leader = _start_and_wait(command, directory)
+    if want_json:
+        click.echo(json.dumps({"url": _url(leader), **leader}, indent=2))
+        return
+    click.echo(f"Server:    {_url(leader)}")
+    click.echo(f"Dashboard: {_url(leader)}/management")
+    click.echo(f"Logs:      {directory / DATA_DIRECTORY / 'logs'}")
+    if leader.get("notice"):
+        click.echo(leader["notice"])
+
+
+def _start_and_wait(command: list[str], directory: Path) -> dict[str, Any]:
+    log = directory / DATA_DIRECTORY / "logs" / "start.log"
+    try:
+        (directory / DATA_DIRECTORY).mkdir(mode=0o700, parents=True, exist_ok=True)
+        log.parent.mkdir(mode=0o700, exist_ok=True)
+        output = log.open("w+", encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise CommandFailed(
+            f"{directory} cannot be written to: {error.strerror}",
+            hint="choose another place: p-cli cloud start --dir PLACE",
+            exit_code=CONFIGURATION,
+        ) from error
+    with output:
+        child = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            cwd=directory,
+        )
+        deadline = time.monotonic() + _START_SECONDS
+        while time.monotonic() < deadline:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(_POLL_SECONDS)
+                raise _could_not_start(child.returncode, log)
+            leader = _leader(directory)
+            if leader is not None and leader["pid"] == child.pid and _answers(_url(leader)):
+                return leader
+    raise CommandFailed(
+        f"the server (pid {child.pid}) does not answer after {_START_SECONDS:.0f} s",
+        hint=f"see {log}",
+        exit_code=CONNECTION,
+    )
+
+
+def _could_not_start(status: int, log: Path) -> CommandFailed:
+    said = [line for line in log.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return CommandFailed(
+        "the server could not start",
+        output="\n".join(said[-20:]),
+        hint=f"all of what it said: {log}",
+        exit_code=status if status in (ERROR, CONNECTION, CONFIGURATION) else ERROR,
+    )
+
+
+def _answers(url: str) -> bool:
+    with contextlib.suppress(requests.RequestException):
+        return requests.get(f"{url}/management/api/health", timeout=2).status_code < 500
+    return False
+
+
+@click.command()
+@directory_option
+def url(directory: Path) -> None:
+    """Print the address of the server that runs on this directory."""
+    leader = _leader(directory.absolute())
+    if leader is None:
+        raise _nothing_runs(directory)
+    click.echo(_url(leader))
+
+
+@click.command()
+@directory_option
+def stop(directory: Path) -> None:
+    """Stop the server; calls in hand are finished, containers go on running."""
+    leader = _leader(directory.absolute())
+    if leader is None:
+        raise _nothing_runs(directory)
+    pid = leader["pid"]
+    try:
+        process = os.pidfd_open(pid)
+        try:
+            os.kill(pid, 15)
+            ended, _, _ = select.select([process], [], [], _STOP_SECONDS)
+        finally:
+            os.close(process)
+    except ProcessLookupError:
+        ended = [pid]
+    except PermissionError as error:
+        raise CommandFailed(f"the server (pid {pid}) belongs to another user") from error
+    if not ended:
+        raise CommandFailed(f"the server (pid {pid}) still runs after {_STOP_SECONDS:.0f} s")
+    click.echo("Stopped.  Containers go on running; the next start finds them again.")
+
+
+def _nothing_runs(directory: Path) -> CommandFailed:
+    return CommandFailed(
+        f"no server runs on {directory.absolute()}",
+        hint="start one: p-cli cloud start   or name its directory with --dir",
+    )
+
+
+COMMANDS = (start, stop, url)

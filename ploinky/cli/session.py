@@ -1,0 +1,118 @@
+"""Who we are to which server: connect, init, login, logout, status, health."""
+
+from __future__ import annotations
+
+import sys
+
+import attrs
+import click
+
+from ploinky.cli import connection as connections
+from ploinky.cli import output
+from ploinky.cli.client import Client
+from ploinky.cli.failures import DEPLOYMENT, CommandFailed
+from ploinky.cli.shared import client, connection, json_option
+
+
+@click.command()
+@click.argument("url")
+def connect(url: str) -> None:
+    """Remember the server at URL for this directory and those below it."""
+    if "://" not in url:
+        url = f"http://{url}"
+    wanted = attrs.evolve(connection(), url=url.rstrip("/"))
+    if wanted.url != connection().url:
+        wanted = connections.without_token(wanted)
+    status = Client(connections.without_token(wanted)).api("GET", "health")["status"]
+    connections.save(wanted)
+    click.echo(f"Connected to {wanted.url} (status: {status}).")
+    if not wanted.token:
+        click.echo("Next: p-cli cloud login <API_KEY>, or p-cli cloud init on a new server.")
+
+
+@click.command()
+@click.option("--token", help="The bootstrap token that the server printed at its first start.")
+@json_option
+def init(token: str | None, want_json: bool) -> None:
+    """Make the first admin key of a new server.  It is shown this once."""
+    answer = client().api("POST", "init", {"token": token} if token else {})
+    if want_json:
+        output.as_json(answer)
+        return
+    click.echo(f"Admin API key: {answer['apiKey']}")
+    click.echo("Keep it: it is not shown again.")
+    click.echo(f"Next: p-cli cloud login {answer['apiKey']}")
+
+
+@click.command()
+@click.argument("api_key", required=False)
+def login(api_key: str | None) -> None:
+    """Log in with API_KEY (asked for, unseen, where it is not given; - reads a line of input)."""
+    if api_key == "-":
+        api_key = sys.stdin.readline().strip()
+    key = api_key or click.prompt("API key", hide_input=True)
+    here = connection()
+    answer = Client(here).login(key.strip())
+    connections.save(attrs.evolve(here, token=answer["authorizationToken"]))
+    click.echo(f"Logged in to {here.url} as {answer['userId']}.")
+
+
+@click.command()
+def logout() -> None:
+    """End the session, here and on the server."""
+    here = connection()
+    if here.token:
+        Client(here).logout()
+    connections.save(connections.without_token(here))
+    click.echo(f"Logged out of {here.url}.")
+
+
+@click.command()
+@json_option
+def status(want_json: bool) -> None:
+    """Show which server is in use, who we are to it, and how it is."""
+    here = connection()
+    caller = Client(here)
+    whoami = caller.api("GET", "check-auth")
+    health = caller.api("GET", "health")
+    if want_json:
+        output.as_json({"url": here.url, **whoami, "health": health})
+        return
+    user = f"{whoami['userId']} ({whoami['role']})" if whoami.get("authenticated") else "nobody"
+    output.pairs({"server": here.url, "status": health["status"], "logged in as": user})
+
+
+@click.command()
+@json_option
+def health(want_json: bool) -> None:
+    """Show the health of the server and of each deployment.  Exit status 4 where it is not ok."""
+    answer = client().api("GET", "health")
+    if want_json:
+        output.as_json(answer)
+    else:
+        parts = {k: _said(v) for k, v in answer.items() if k != "deployments"}
+        output.pairs(parts)
+        if "deployments" in answer:
+            click.echo()
+            output.table(
+                ("deployment", "status"),
+                ((d["domain"] + d["path"], d["status"]) for d in answer["deployments"]),
+                empty="Nothing is deployed.",
+            )
+    if answer["status"] != "ok":
+        raise CommandFailed(
+            f"the server is {answer['status']}",
+            hint="see what failed: p-cli cloud deployments",
+            exit_code=DEPLOYMENT,
+        )
+
+
+def _said(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {v}" for k, v in value.items())
+    if isinstance(value, list):
+        return "; ".join(_said(item) for item in value)
+    return str(value)
+
+
+COMMANDS = (connect, init, login, logout, status, health)

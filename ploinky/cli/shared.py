@@ -1,0 +1,30 @@
+"""What every command has: the connection in its context, `--json`, and its client."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from ploinky.cli import connection as connections
+from ploinky.cli.client import Client
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def json_option(command: F) -> F:
+    """Add `--json`: the answer as the API gave it, for programs."""
+    return click.option("--json", "want_json", is_flag=True, help="Print JSON.")(command)
+
+
+def connection() -> connections.Connection:
+    """The connection that holds in this directory."""
+    return connections.find(Path.cwd(), Path.home(), os.environ)
+
+
+def client() -> Client:
+    """A client for the connection that holds in this directory."""
+    return Client(connection())

@@ -1,0 +1,19 @@
+#!/bin/sh
+# Builds the wheel, installs it into a new environment outside of the checkout, and runs both programs.
+set -eu
+place=$(mktemp -d)
+trap 'rm -rf "$place"' EXIT
+"$PYTHON" -m build --quiet --wheel --outdir "$place" .
+"$PYTHON" -m venv "$place/venv"
+"$place/venv/bin/pip" install --quiet --disable-pip-version-check "$place"/*.whl
+cd "$place"
+venv/bin/twistd ploinky --help >/dev/null
+venv/bin/p-cli --help >/dev/null
+venv/bin/python - <<'PY'
+from pathlib import Path
+import ploinky
+engine = Path(ploinky.__file__).parents[1] / "agentcore"
+missing = [name for name in ("run.sh", "node", "python", "sh") if not (engine / name).exists()]
+assert not missing, f"the wheel lacks agentcore/{missing}"
+PY
+echo "The wheel works outside of the checkout."
