@@ -1,0 +1,127 @@
+"""What a person types, and what they read."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+
+from tests.functional.agents import NODE, PYTHON
+from tests.functional.conftest import Server, git_repository
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "agents"
+
+
+def test_the_quick_start_as_the_guide_types_it(own_server: Server, tmp_path: Path) -> None:
+    """Start, init, connect, login, repo add, deploy, call: each line works as it stands."""
+    files = {
+        str(path.relative_to(EXAMPLES)): path.read_text(encoding="utf-8")
+        for path in EXAMPLES.rglob("*")
+        if path.is_file()
+    }
+    url = git_repository(tmp_path / "PloinkyDemo.git", files)
+    type_ = own_server.p_cli
+    started = type_("cloud", "start", PORT="0").stdout
+    own_server.url = type_("cloud", "url").stdout.strip()
+    assert own_server.url in started
+    assert f"{own_server.url}/management" in started
+    key = type_("cloud", "init", PLOINKY_URL=own_server.url).stdout.splitlines()[0].split()[-1]
+    own_server.key = key
+    type_("cloud", "connect", own_server.url)
+    type_("cloud", "login", key)
+    type_("cloud", "repo", "add", "PloinkyDemo", url)
+    assert "demo" in type_("cloud", "agent", "list").stdout
+    type_("cloud", "deploy", "localhost", "/demo", "demo")
+    assert json.loads(type_("cloud", "call", "/demo", "hello", "World").stdout) == {
+        "message": "Hello World"
+    }
+    assert "localhost/demo" in type_("cloud", "deployments").stdout
+    assert type_("cloud", "health").returncode == 0
+    type_("cloud", "repo", "remove", "PloinkyDemo")
+    assert type_("cloud", "call", "/demo", "hello", "again").returncode == 0
+    type_("cloud", "undeploy", "localhost", "/demo")
+    assert type_("cloud", "call", "/demo", "hello", check=False).returncode == 1
+
+
+@pytest.fixture
+def running(own_server: Server) -> Server:
+    """A server on the process runtime."""
+    own_server.start()
+    return own_server
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("--upload-pack=touch /tmp/pwned", "--upload-pack"),
+        ("ext::sh -c 'touch /tmp/pwned'", "ext"),
+        ("file:///etc", "/etc"),
+        ("https://user:hunter2@127.0.0.1:1/x.git", "credential"),
+    ],
+)
+def test_a_repository_that_is_not_one(running: Server, url: str, said: str) -> None:
+    """Each is refused with its reason, and nothing of it is run or shown."""
+    done = running.p_cli(
+        "cloud", "deploy", "localhost", "/x", "demo", f"--repository={url}", check=False
+    )
+    assert done.returncode in (1, 4, 5), done.stderr
+    assert said in done.stderr
+    assert "hunter2" not in done.stderr
+    assert not Path("/tmp/pwned").exists()
+
+
+def test_exit_statuses_tell_what_kind_of_failure_it_was(running: Server, tmp_path: Path) -> None:
+    """2 connection, 3 authentication, 4 deployment, 5 configuration."""
+    url = git_repository(tmp_path / "agent", {**NODE, **PYTHON, "manifest.json": '{"port": "no"}'})
+
+    def status(*arguments: str, **environment: str) -> int:
+        return running.p_cli("cloud", *arguments, check=False, **environment).returncode
+
+    assert status("deployments") == 0
+    assert status("deployments", PLOINKY_URL="http://127.0.0.1:9") == 2
+    assert status("deployments", PLOINKY_API_KEY="pk_wrong") == 3
+    assert status("deploy", "localhost", "/x", "", f"--repository={url}") == 5
+    assert status("deploy", "local host", "/x", "demo") == 5
+    broken = git_repository(tmp_path / "broken", {"manifest.json": '{"install": "exit 3"}'})
+    assert status("deploy", "localhost", "/x", "", f"--repository={broken}") == 4
+
+
+def test_a_port_in_use_is_named(own_server: Server) -> None:
+    """The message names the port and what to do; the exit status is not 0."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = own_server.p_cli("cloud", "start", f"--port={port}", check=False)
+    assert done.returncode != 0
+    assert port in done.stderr
+    assert "--port" in done.stderr
+
+
+def test_an_engine_that_does_not_run_is_named(own_server: Server) -> None:
+    """`--runtime docker` without Docker says so, and what else there is."""
+    done = own_server.p_cli(
+        "cloud",
+        "start",
+        "--port=0",
+        "--runtime=docker",
+        check=False,
+        DOCKER_HOST=f"unix://{own_server.directory}/nothing.sock",
+    )
+    assert done.returncode != 0
+    assert "docker" in done.stderr.lower()
+
+
+def test_all_bad_settings_are_reported_at_once(own_server: Server) -> None:
+    """Each with its source, and exit status 5."""
+    done = own_server.p_cli("cloud", "start", "--port=lots", "--workers=-1", check=False)
+    assert done.returncode == 5
+    assert "port" in done.stderr
+    assert "workers" in done.stderr
+
+
+def test_a_second_server_on_the_same_directory_is_refused(running: Server) -> None:
+    """The message names the one that runs."""
+    done = running.p_cli("cloud", "start", "--port=0", check=False)
+    assert done.returncode == 1
+    assert str(running.leader()["pid"]) in done.stderr
