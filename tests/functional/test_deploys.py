@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -161,10 +161,8 @@ def test_a_leader_killed_during_a_deploy_leaves_the_old_release(
 ) -> None:
     """kill -9 in the middle of a deploy: afterwards one whole release serves, and only one."""
     git_repository(repository, {"manifest.json": '{"install": "sleep 30"}'})
-    deploying = threading.Thread(
-        target=lambda: pytest.raises(Exception, deployed.deploy, "/app", f"file://{repository}")
-    )
-    deploying.start()
+    executor = ThreadPoolExecutor(1)
+    deploying = executor.submit(deployed.deploy, "/app", f"file://{repository}")
 
     def step() -> str:
         found = deployed.api("GET", "deployments").json()["deployments"]
@@ -173,7 +171,8 @@ def test_a_leader_killed_during_a_deploy_leaves_the_old_release(
     until(lambda: "install" in step(), "the deploy installs")
     deployed.kill_leader()
     deployed.start()
-    deploying.join(30)
+    assert deploying.exception(30) is not None
+    executor.shutdown()
     assert deployed.call("/app", "hello").json() == {"message": "one"}
     releases = deployed.api("GET", "deployments/releases?domain=localhost&path=/app").json()
     states = [r["state"] for r in releases["releases"]]
