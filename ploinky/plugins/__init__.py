@@ -7,5 +7,5 @@ distribution, without an `__init__.py`; the built-in ones register in
 
 from twisted.plugin import pluginPackagePaths
 
-__path__.extend(pluginPackagePaths(__name__))  # type: ignore[no-untyped-call]
+__path__.extend(pluginPackagePaths(__name__))
 __all__: list[str] = []
