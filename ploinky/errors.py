@@ -25,6 +25,7 @@ the mapping to an answer happens at the gateway's and the API's edge.
     |   +-- EngineUnavailable, ImageUnavailable
     +-- ServerError                this server cannot start or go on
         +-- SettingsInvalid, AlreadyRunning, PortInUse, WorkerCouldNotBoot
+        +-- StateUnusable
 """
 
 from __future__ import annotations
@@ -397,3 +398,9 @@ class WorkerCouldNotBoot(ServerError):
     """A worker stopped before it could serve; starting it again would not help."""
 
     code = "WORKER_COULD_NOT_BOOT"
+
+
+class StateUnusable(ServerError):
+    """The database cannot be read or written: damaged, full, too new, or sealed by another key."""
+
+    code = "STATE_UNUSABLE"

@@ -361,6 +361,13 @@ class IInstances(Interface):
     async def end(instance: str, grace_seconds: float) -> None:
         """Stop and remove it, and forget it.  One that is gone already is no error."""
 
+    def target(instance: str) -> Target | None:
+        """Where it is reached now; None while it is not ready.
+
+        A service that was started again may have another address than `launch` gave: ask
+        again whenever `watch` tells that it is healthy.
+        """
+
     async def discover() -> list[InstanceStatus]:
         """All that carry this server's label, known to this process or not."""
 
@@ -483,3 +490,20 @@ class IKeyStore(Interface):
 
     async def add_first_key(principal: Principal) -> bool:
         """Keep it if there is no key at all yet, in one transaction; tell whether it was kept."""
+
+
+class ISecretBox(Interface):
+    """Seals what is secret before it is written down.  Quick and synchronous, from any thread."""
+
+    def seal(plain: bytes, purpose: str) -> bytes:
+        """Encrypt; what comes back opens for the same `purpose` only."""
+
+    def unseal(sealed: bytes, purpose: str) -> bytes:
+        """Decrypt.
+
+        Args:
+            purpose: Where it was written down, as given to `seal`.
+
+        Raises:
+            StateUnusable: It was sealed by another key or for another purpose, or was changed.
+        """

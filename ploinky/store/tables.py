@@ -1,0 +1,89 @@
+"""The tables as the newest migration leaves them.
+
+A change here goes together with a module in `migrations/versions/`; a test
+compares the two.  Columns named `*_sealed` hold what `ISecretBox.seal` gave.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+METADATA = MetaData()
+
+DEPLOYMENTS = Table(
+    "deployments",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("domain", Text, nullable=False),
+    Column("path", Text, nullable=False),
+    Column("agent", Text, nullable=False),
+    Column("active_release", Integer, nullable=False),
+    Column("wanted", Text, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("updated_at", Float, nullable=False),
+    UniqueConstraint("domain", "path", name="deployments_key"),
+)
+
+RELEASES = Table(
+    "releases",
+    METADATA,
+    Column(
+        "deployment",
+        Text,
+        ForeignKey("deployments.id", ondelete="CASCADE", name="releases_deployment"),
+        primary_key=True,
+    ),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("state", Text, nullable=False),
+    Column("commit_id", Text, nullable=False),
+    Column("image", Text, nullable=False),
+    Column("request", JSON, nullable=False),
+    Column("request_environment_sealed", LargeBinary, nullable=False),
+    Column("settings", JSON, nullable=False),
+    Column("environment_sealed", LargeBinary, nullable=False),
+    Column("error", JSON(none_as_null=True)),
+    Column("created_at", Float, nullable=False),
+)
+
+REPOSITORIES = Table(
+    "repositories",
+    METADATA,
+    Column("name", Text, primary_key=True),
+    Column("url", Text, nullable=False),
+    Column("branch", Text, nullable=False),
+    Column("credential_sealed", LargeBinary),
+    Column("created_at", Float, nullable=False),
+)
+
+DOMAINS = Table(
+    "domains",
+    METADATA,
+    Column("name", Text, primary_key=True),
+    Column("enabled", Boolean(create_constraint=False), nullable=False),
+)
+
+PRINCIPALS = Table(
+    "principals",
+    METADATA,
+    Column("token_hash", Text, primary_key=True),
+    Column("id", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("expires_at", Float),
+    Column("scope", JSON, nullable=False),
+    Column("session", Boolean(create_constraint=False), nullable=False),
+)
+Index("principals_key_id", PRINCIPALS.c.id, unique=True, sqlite_where=text("session = 0"))

@@ -1,0 +1,151 @@
+"""The stores in memory: same promises, same tests, nothing on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+from twisted.internet.interfaces import IReactorTime
+from zope.interface import implementer
+
+from ploinky.errors import Conflict, NotFound
+from ploinky.interfaces import IDeploymentStore, IKeyStore, IRepositoryStore
+from ploinky.values import Deployment, Principal, Release, ReleaseState, Repository
+
+
+@implementer(IDeploymentStore)
+class MemoryDeploymentStore:
+    """`IDeploymentStore` in memory; it lives as long as this object."""
+
+    def __init__(self) -> None:
+        self._deployments: dict[str, Deployment] = {}
+        self._releases: dict[str, dict[int, Release]] = {}
+
+    async def deployments(self) -> list[Deployment]:
+        """See `IDeploymentStore`."""
+        return sorted(self._deployments.values(), key=lambda deployment: deployment.key)
+
+    async def save_deployment(self, deployment: Deployment) -> None:
+        """See `IDeploymentStore`."""
+        for other in self._deployments.values():
+            if other.key == deployment.key and other.id != deployment.id:
+                raise Conflict(f"another deployment is at {deployment.key}")
+        self._deployments[deployment.id] = deployment
+        self._releases.setdefault(deployment.id, {})
+
+    async def delete_deployment(self, deployment_id: str) -> None:
+        """See `IDeploymentStore`."""
+        self._deployments.pop(deployment_id, None)
+        self._releases.pop(deployment_id, None)
+
+    async def releases(self, deployment_id: str) -> list[Release]:
+        """See `IDeploymentStore`."""
+        kept = self._releases.get(deployment_id, {})
+        return [kept[number] for number in sorted(kept, reverse=True)]
+
+    async def save_release(self, release: Release) -> None:
+        """See `IDeploymentStore`."""
+        if release.deployment not in self._releases:
+            raise NotFound(f"there is no deployment {release.deployment}")
+        self._releases[release.deployment][release.number] = release
+
+    async def activate(self, deployment: Deployment, number: int) -> Deployment:
+        """See `IDeploymentStore`."""
+        kept = self._releases.get(deployment.id, {})
+        if number not in kept:
+            raise NotFound(f"there is no release {number} of {deployment.key}")
+        switched = attrs.evolve(deployment, active_release=number)
+        await self.save_deployment(switched)
+        for other in list(kept.values()):
+            if other.state is ReleaseState.ACTIVE:
+                kept[other.number] = attrs.evolve(other, state=ReleaseState.RETIRED)
+        kept[number] = attrs.evolve(kept[number], state=ReleaseState.ACTIVE)
+        return switched
+
+
+@implementer(IRepositoryStore)
+class MemoryRepositoryStore:
+    """`IRepositoryStore` in memory; it lives as long as this object."""
+
+    def __init__(self) -> None:
+        self._repositories: dict[str, Repository] = {}
+        self._domains = {"localhost": True}
+
+    async def repositories(self) -> list[Repository]:
+        """See `IRepositoryStore`."""
+        return [self._repositories[name] for name in sorted(self._repositories)]
+
+    async def add_repository(self, repository: Repository) -> None:
+        """See `IRepositoryStore`."""
+        if repository.name in self._repositories:
+            raise Conflict(f"there is a repository {repository.name!r} already")
+        self._repositories[repository.name] = repository
+
+    async def remove_repository(self, name: str) -> None:
+        """See `IRepositoryStore`."""
+        if self._repositories.pop(name, None) is None:
+            raise NotFound(f"there is no repository {name!r}")
+
+    async def domains(self) -> list[Mapping[str, Any]]:
+        """See `IRepositoryStore`."""
+        return [{"name": name, "enabled": self._domains[name]} for name in sorted(self._domains)]
+
+    async def add_domain(self, name: str) -> None:
+        """See `IRepositoryStore`."""
+        if name in self._domains:
+            raise Conflict(f"there is a domain {name!r} already")
+        self._domains[name] = True
+
+    async def remove_domain(self, name: str) -> None:
+        """See `IRepositoryStore`."""
+        if self._domains.pop(name, None) is None:
+            raise NotFound(f"there is no domain {name!r}")
+
+
+@implementer(IKeyStore)
+class MemoryKeyStore:
+    """`IKeyStore` in memory; it lives as long as this object.
+
+    Args:
+        clock: Tells what has expired.
+    """
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._principals: dict[str, Principal] = {}
+
+    async def principals(self) -> list[Principal]:
+        """See `IKeyStore`."""
+        now = self._clock.seconds()
+        return [
+            principal
+            for principal in self._principals.values()
+            if principal.expires_at is None or principal.expires_at > now
+        ]
+
+    async def add_principal(self, principal: Principal) -> None:
+        """See `IKeyStore`."""
+        now = self._clock.seconds()
+        self._principals = {
+            token_hash: kept
+            for token_hash, kept in self._principals.items()
+            if kept.expires_at is None or kept.expires_at > now
+        }
+        key_ids = {kept.id for kept in self._principals.values() if not kept.session}
+        if principal.token_hash in self._principals or (
+            not principal.session and principal.id in key_ids
+        ):
+            raise Conflict(f"there is a key {principal.id!r} already")
+        self._principals[principal.token_hash] = principal
+
+    async def remove_principal(self, token_hash: str) -> None:
+        """See `IKeyStore`."""
+        self._principals.pop(token_hash, None)
+
+    async def add_first_key(self, principal: Principal) -> bool:
+        """See `IKeyStore`."""
+        if any(not kept.session for kept in self._principals.values()):
+            return False
+        self._principals[principal.token_hash] = principal
+        return True
