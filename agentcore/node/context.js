@@ -1,0 +1,54 @@
+'use strict';
+/**
+ * What a handler is given beside its parameters.
+ *
+ * Signal and log are made on first use: most handlers touch neither.
+ */
+
+const Controller = typeof AbortController === 'function' ? AbortController : require('./abort').AbortController;
+
+class Context {
+  #reason;
+  #controller;
+  #log;
+
+  constructor(taskId, command, user, requestId, deadline) {
+    this.taskId = taskId;
+    this.command = command;
+    this.user = user;
+    this.requestId = requestId;
+    /** When the task must be done, in ms since 1970. */
+    this.deadline = deadline;
+  }
+
+  /** An AbortSignal: the caller went away, or the deadline passed. */
+  get signal() {
+    if (!this.#controller) {
+      this.#controller = new Controller();
+      if (this.#reason) this.#controller.abort(this.#reason);
+    }
+    return this.#controller.signal;
+  }
+
+  /** `debug|info|warn|error(message, fields?)`: one JSON line on stderr. */
+  get log() {
+    if (!this.#log) {
+      const { command, taskId, requestId } = this;
+      const at = (level) => (message, fields) => {
+        const line = { time: Date.now(), level, message: String(message), command, taskId, requestId, ...fields };
+        process.stderr.write(`${JSON.stringify(line)}\n`);
+      };
+      this.#log = { debug: at('debug'), info: at('info'), warn: at('warn'), error: at('error') };
+    }
+    return this.#log;
+  }
+
+  /** Fires the signal; the engine calls it. */
+  abort(reason) {
+    this.#reason = new Error(reason === 'timeout' ? 'The deadline of the task has passed.' : 'The caller went away.');
+    this.#reason.name = reason === 'timeout' ? 'TimeoutError' : 'AbortError';
+    if (this.#controller) this.#controller.abort(this.#reason);
+  }
+}
+
+module.exports = { Context };

@@ -1,0 +1,224 @@
+'use strict';
+/**
+ * The thread in which in-process handlers run.
+ *
+ * Batches of `[sequence, file, name, command, text, id, user, requestId, deadline]`
+ * (run) and `[sequence, reason]` (abort) enter; batches of `[sequence, text]`,
+ * `[sequence, undefined, failure]` and `[sequence]` (abort seen) leave.  `text` is
+ * JSON both ways: strings cross between threads faster than objects.
+ */
+
+const fs = require('fs');
+const path = require('path');
+const { AsyncLocalStorage } = require('async_hooks');
+const { pathToFileURL } = require('url');
+const { parentPort, workerData } = require('worker_threads');
+const { Context } = require('./context');
+const { failure, isCommandName } = require('./tasks');
+
+const { agentDir, maxResultBytes, progress } = workerData;
+const current = new AsyncLocalStorage();
+const loaded = new Map();
+const contexts = new Map();
+let functions = new Map();
+let outbox = [];
+
+function flush() {
+  const batch = outbox;
+  outbox = [];
+  if (batch.length) parentPort.postMessage(batch);
+}
+
+function answer(sequence, text, failed) {
+  if (!contexts.delete(sequence)) return;
+  outbox.push(failed ? [sequence, undefined, failed] : [sequence, text]);
+  if (outbox.length === 1) setImmediate(flush);
+}
+
+// --- loading ------------------------------------------------------------------
+
+/** Loads a module, CommonJS or not; gives a promise only where it must. */
+function load(file) {
+  if (file.endsWith('.mjs')) return import(pathToFileURL(file).href);
+  try {
+    return require(file);
+  } catch (error) {
+    if (error.code === 'ERR_REQUIRE_ESM') return import(pathToFileURL(file).href);
+    throw error;
+  }
+}
+
+function isThenable(value) {
+  return value !== null && typeof value === 'object' && typeof value.then === 'function';
+}
+
+function handlerOf(file, module) {
+  const handler = typeof module === 'function' ? module : module && module.default;
+  if (typeof handler !== 'function') {
+    throw new Error(`${path.relative(agentDir, file)} does not export a function (params, context) => result.`);
+  }
+  loaded.set(file, handler);
+  return handler;
+}
+
+/** Gives the function to call, or a promise of it while its module loads. */
+function resolve(file, name) {
+  if (file === undefined) return functions.get(name);
+  if (loaded.has(file)) return loaded.get(file);
+  const module = load(file);
+  return isThenable(module) ? module.then((ready) => handlerOf(file, ready)) : handlerOf(file, module);
+}
+
+function exportedFunctions(module) {
+  const found = new Map();
+  for (const source of [module, module.default]) {
+    if (source === null || (typeof source !== 'object' && typeof source !== 'function')) continue;
+    for (const [name, value] of Object.entries(source)) {
+      const isClass = typeof value === 'function' && /^class\b/.test(Function.prototype.toString.call(value));
+      if (typeof value === 'function' && !isClass && name !== 'default' && isCommandName(name)) found.set(name, value);
+    }
+  }
+  return found;
+}
+
+async function loadIndex() {
+  const file = ['index.js', 'index.mjs'].map((name) => path.join(agentDir, name)).find((name) => fs.existsSync(name));
+  if (!file) return;
+  try {
+    const module = await load(file);
+    functions = module ? exportedFunctions(module) : functions;
+  } catch (error) {
+    throw new Error(`${path.basename(file)} cannot be loaded: ${(error && error.stack) || error}`);
+  }
+}
+
+// --- running ------------------------------------------------------------------
+
+function run([sequence, file, name, command, text, id, user, requestId, deadline]) {
+  const context = new Context(id, command, user, requestId, deadline);
+  contexts.set(sequence, context);
+  current.run(sequence, call, sequence, context, file, name, text);
+}
+
+function call(sequence, context, file, name, text) {
+  Atomics.store(progress, 0, sequence);
+  Atomics.store(progress, 1, sequence);
+  try {
+    const { params = [] } = JSON.parse(text);
+    const handler = resolve(file, name);
+    const result = isThenable(handler) ? handler.then((ready) => ready(params, context)) : handler(params, context);
+    if (isThenable(result)) result.then((value) => succeed(sequence, value), (error) => fail(sequence, error));
+    else succeed(sequence, result);
+  } catch (error) {
+    fail(sequence, error);
+  } finally {
+    Atomics.store(progress, 0, 0);
+  }
+}
+
+function succeed(sequence, result) {
+  const context = contexts.get(sequence);
+  if (!context) return;
+  const { command } = context;
+  let text;
+  try {
+    text = result === undefined ? 'null' : isStream(result) ? undefined : JSON.stringify(result);
+  } catch (error) {
+    const reason = error.message.split('\n')[0];
+    answer(sequence, undefined, unserialisable(command, result, `: ${reason}`));
+    return;
+  }
+  if (text === undefined) {
+    answer(sequence, undefined, unserialisable(command, result, '.'));
+    return;
+  }
+  // A string has at most three bytes of UTF-8 per unit: most need no counting.
+  const size = text.length * 3 > maxResultBytes ? Buffer.byteLength(text) : 0;
+  if (size > maxResultBytes) answer(sequence, undefined, tooLarge(command, size));
+  else answer(sequence, text);
+}
+
+function isStream(value) {
+  return value !== null && typeof value === 'object' && (Symbol.asyncIterator in value || typeof value.next === 'function');
+}
+
+function unserialisable(command, result, reason) {
+  const type = (result !== null && typeof result === 'object' && result.constructor && result.constructor.name) || typeof result;
+  return failure(500, 'HANDLER_FAILED', `${command} returned a ${type}, which cannot be written as JSON${reason}`);
+}
+
+function tooLarge(command, size) {
+  return failure(
+    500,
+    'HANDLER_FAILED',
+    `${command} returned ${size} bytes of JSON; at most ${maxResultBytes} are taken. Return less, in pages, or raise PLOINKY_MAX_RESULT_BYTES.`
+  );
+}
+
+/** Turns what a handler threw into a failure, with what the error says of itself. */
+function fail(sequence, thrown) {
+  const context = contexts.get(sequence);
+  if (!context) return;
+  const error = thrown !== null && typeof thrown === 'object' ? thrown : { message: String(thrown) };
+  const status = Number.isInteger(error.status) && error.status >= 400 && error.status <= 599 ? error.status : 500;
+  const code = typeof error.code === 'string' && error.code ? error.code : 'HANDLER_FAILED';
+  const message = error.message ? String(error.message) : `${context.command} failed: ${error.name || 'it threw an empty value'}`;
+  if (status >= 500) context.log.error(message, { stack: error.stack });
+  answer(sequence, undefined, failure(status, code, message, jsonOrNothing(error.details)));
+}
+
+function jsonOrNothing(value) {
+  try {
+    return value === undefined ? undefined : JSON.parse(JSON.stringify(value));
+  } catch (error) {
+    return undefined;
+  }
+}
+
+function abort(sequence, reason) {
+  const context = contexts.get(sequence);
+  if (!context) return;
+  contexts.delete(sequence);
+  outbox.push([sequence]);
+  if (outbox.length === 1) setImmediate(flush);
+  context.abort(reason);
+}
+
+// --- what ends, or would end, the thread ---------------------------------------
+
+/** Fails the task that let an error escape; the others go on. */
+function escaped(error) {
+  const sequence = current.getStore();
+  if (contexts.has(sequence)) fail(sequence, error);
+  else console.error('An error escaped a handler:', error);
+}
+
+function watchExits() {
+  const exit = process.exit;
+  process.exit = function (code) {
+    const sequence = current.getStore() || 0;
+    flush();
+    parentPort.postMessage({ ending: `called process.exit(${code === undefined ? '' : code})`, sequence });
+    exit.call(process, code);
+  };
+  process.on('uncaughtException', escaped);
+  process.on('unhandledRejection', escaped);
+}
+
+loadIndex().then(
+  () => {
+    watchExits();
+    const list = [...functions].map(([name, value]) => ({ name, about: typeof value.about === 'string' ? value.about : undefined }));
+    parentPort.postMessage({ loaded: list });
+    parentPort.on('message', (batch) => {
+      for (const message of batch) {
+        if (message.length === 2) abort(message[0], message[1]);
+        else run(message);
+      }
+    });
+  },
+  (error) => {
+    parentPort.postMessage({ broken: error.message });
+    process.exit(1);
+  }
+);
