@@ -1,0 +1,124 @@
+"""Tasks over HTTP/1.1 to AgentCore's socket: `POST /task` (contract, section 3).
+
+A lease and a task enter; what the agent says goes straight to the caller's
+answer.  Connections, framing and back-pressure are the upstream's; this module
+knows the form of a task and what AgentCore promises about its answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from urllib.parse import quote
+
+from zope.interface import implementer
+
+from ploinky.errors import AgentBroken, CallFailed
+from ploinky.interfaces import IAgentTransport, IAnswer, IExchange, ILease, IUpstream
+from ploinky.tasks.messages import http_body
+from ploinky.values import TaskCall
+
+_INTERNAL = b"x-ploinky-"
+_SHOWN = b"x-ploinky-command"
+
+
+@implementer(IAgentTransport)
+class HttpTransport:
+    """Sends tasks as requests to the lease's address.
+
+    Args:
+        upstream: Where connections come from; it stays its owner's.
+    """
+
+    def __init__(self, upstream: IUpstream) -> None:
+        self._upstream = upstream
+
+    def send(self, lease: ILease, request: TaskCall, answer: IAnswer) -> IExchange:
+        """Begin an exchange; see `IAgentTransport`."""
+        body = http_body(request)
+        checked = _CheckedAnswer(answer)
+        exchange = self._upstream.exchange(
+            lease.target.address, task_head(request, len(body)), body, checked
+        )
+        checked.sent(exchange)
+        return exchange
+
+
+def task_head(call: TaskCall, length: int) -> bytes:
+    """Give request line and fields of `POST /task` for a body of `length` bytes."""
+    return (
+        "POST /task HTTP/1.1\r\n"
+        "Host: agent\r\n"
+        "Content-Type: application/json\r\n"
+        f"Content-Length: {length}\r\n"
+        f"X-Ploinky-Task: {field_text(call.task)}\r\n"
+        f"X-Ploinky-User: {field_text(call.user)}\r\n"
+        f"X-Ploinky-Deadline: {call.deadline_ms:d}\r\n"
+        f"X-Request-Id: {field_text(call.request_id)}\r\n\r\n"
+    ).encode("ascii")
+
+
+def field_text(text: str) -> str:
+    """Give `text` as it may stand in a field, whatever it holds.
+
+    Printable ASCII stands for itself; anything else, and `%`, is percent-encoded as UTF-8,
+    which AgentCore undoes.  So a line end in a key's name cannot begin a new field.
+    """
+    if text.isascii() and text.isprintable() and "%" not in text:
+        return text
+    return quote(text, safe=" !\"#$&'()*+,/:;<=>?@[\\]^`{|}~", errors="replace")
+
+
+@implementer(IAnswer)
+class _CheckedAnswer:
+    """Holds the agent to the contract and keeps internal fields from the caller."""
+
+    __slots__ = ("_answer", "_broken", "_exchange")
+
+    def __init__(self, answer: IAnswer) -> None:
+        self._answer = answer
+        self._exchange: IExchange | None = None
+        self._broken = False
+
+    def sent(self, exchange: IExchange) -> None:
+        """Take the exchange, which may have failed already, so that it can be broken off."""
+        self._exchange = exchange
+        if self._broken:
+            exchange.cancel()
+
+    def started(
+        self, status: int, fields: Sequence[tuple[bytes, bytes]], length: int | None
+    ) -> None:
+        shown = []
+        is_json = False
+        for field in fields:
+            name = field[0].lower()
+            if name == b"content-type":
+                kind = field[1].partition(b";")[0].strip().lower()
+                is_json = kind == b"application/json"
+            elif name.startswith(_INTERNAL) and name != _SHOWN:
+                continue
+            shown.append(field)
+        if not is_json:
+            self._break_off(f"status {status} without Content-Type: application/json")
+        elif status != 200 and not 400 <= status <= 599:
+            self._break_off(f"status {status}; 200 and 400 to 599 can be")
+        else:
+            self._answer.started(status, shown, length)
+
+    def data(self, chunk: bytes) -> None:
+        if not self._broken:
+            self._answer.data(chunk)
+
+    def ended(self) -> None:
+        if not self._broken:
+            self._answer.ended()
+
+    def failed(self, error: CallFailed) -> None:
+        if not self._broken:
+            self._answer.failed(error)
+
+    def _break_off(self, what: str) -> None:
+        self._broken = True
+        if self._exchange is not None:
+            self._exchange.cancel()
+        self._answer.failed(AgentBroken(f"the agent answered a task with {what}"))

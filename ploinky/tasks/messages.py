@@ -1,0 +1,127 @@
+"""The texts of a task and of its outcome, as they travel on either wire.
+
+A `TaskCall` enters and JSON leaves, or the reverse; docs/protocols.md has the
+forms with examples.  Params and results are passed on as the text they came
+as, never decoded and encoded again.  No I/O here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import msgspec
+from attrs import frozen
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+from ploinky.errors import AgentBroken
+from ploinky.values import TaskCall
+
+_encode = msgspec.json.Encoder().encode
+
+JSON_CONTENT = (b"Content-Type", b"application/json")
+
+
+@frozen
+class Outcome:
+    """How a task ended, in the form in which HTTP would have brought it.
+
+    Attributes:
+        body: JSON text.
+    """
+
+    status: int
+    fields: Sequence[tuple[bytes, bytes]]
+    body: bytes
+
+
+class _Task(Struct):
+    id: str
+    command: str
+    params: Raw
+    user: str
+    deadline: int
+    requestId: str
+
+
+class _Outcome(Struct):
+    id: str
+
+
+class _Result(_Outcome):
+    data: Raw
+
+
+class _Failure(Struct):
+    message: str
+    code: str = "HANDLER_FAILED"
+    status: int = 500
+    details: Raw | UnsetType = UNSET
+
+
+class _Error(_Outcome):
+    error: _Failure
+
+
+class _ErrorBody(Struct):
+    error: bool
+    code: str
+    message: str
+    details: Raw | UnsetType
+    requestId: str
+
+
+_T = TypeVar("_T", bound=_Outcome)
+_result = msgspec.json.Decoder(_Result)
+_error = msgspec.json.Decoder(_Error)
+
+
+def http_body(call: TaskCall) -> bytes:
+    """Give the body of `POST /task`."""
+    return b'{"command":%b,"params":%b}' % (_encode(call.command), call.params)
+
+
+def task_file(call: TaskCall) -> bytes:
+    """Give the content of `tasks/<id>`."""
+    return _encode(
+        _Task(
+            call.task, call.command, Raw(call.params), call.user, call.deadline_ms, call.request_id
+        )
+    )
+
+
+def result_outcome(content: bytes, call: TaskCall) -> Outcome:
+    """Read `results/<id>`.
+
+    Raises:
+        AgentBroken: It is not `{"id", "data"}` in JSON and UTF-8, or is another task's.
+    """
+    found = _read(_result, content, call, "results")
+    command = (b"X-Ploinky-Command", call.command.encode())
+    return Outcome(200, (JSON_CONTENT, command), bytes(found.data))
+
+
+def error_outcome(content: bytes, call: TaskCall) -> Outcome:
+    """Read `errors/<id>`.
+
+    Raises:
+        AgentBroken: It is not `{"id", "error": {"status", "code", "message"}}`, or is another task's.
+    """
+    failure = _read(_error, content, call, "errors").error
+    if not 400 <= failure.status <= 599:
+        raise AgentBroken(f"the agent gave status {failure.status} for an error; 400 to 599 can be")
+    body = _ErrorBody(True, failure.code, failure.message, failure.details, call.request_id)
+    return Outcome(failure.status, (JSON_CONTENT,), _encode(body))
+
+
+def _read(decoder: msgspec.json.Decoder[_T], content: bytes, call: TaskCall, place: str) -> _T:
+    try:
+        found = decoder.decode(content)
+        if not content.isascii():
+            content.decode()  # msgspec does not look into the strings of a Raw
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        problem = f"the agent wrote {place}/{call.task} that cannot be read: {error}"
+        raise AgentBroken(problem) from error
+    if found.id != call.task:
+        raise AgentBroken(f"the agent wrote {place}/{call.task} with the id of another task")
+    return found

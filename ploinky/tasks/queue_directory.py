@@ -1,0 +1,165 @@
+"""One instance's queue directory on disk (contract, section 3, *Wire, files*).
+
+Ids and contents enter and leave; what they mean is `messages`' business.  The
+files are small and lie on a local disk or tmpfs, so they are written and read
+in the reactor's thread by intention: a hop to another thread would take longer.
+
+An agent can write here and is not trusted.  The sub-directories are opened once
+and used by descriptor, links are never followed, nothing is opened that could
+block and nothing is read without limit, so that an agent that puts a link or a
+pipe in place of a result reaches no file of the host and holds nobody up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+from ploinky.errors import AgentBroken
+
+TASKS = "tasks"
+RESULTS = "results"
+ERRORS = "errors"
+TMP = "tmp"
+SUBDIRECTORIES = (TASKS, RESULTS, ERRORS, TMP)
+
+LARGEST_RESULT_BYTES = 64 * 1024 * 1024
+"""Far over what AgentCore lets through (16 MiB unless it is told otherwise)."""
+
+_READ_BYTES = 65536
+_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_SAFE_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+class QueueDirectory:
+    """The files of one queue.  Its owner calls `close`.
+
+    Args:
+        path: Absolute path; its sub-directories exist.
+
+    Raises:
+        OSError: It or one of the sub-directories is not there, or is no directory.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._open: dict[str, int] = {}
+        root = os.open(path, _DIRECTORY)
+        try:
+            for name in SUBDIRECTORIES:
+                self._open[name] = os.open(name, _DIRECTORY, dir_fd=root)
+            # An agent with another uid than ours must be able to read what we write.
+            self._shared = os.fstat(self._open[TASKS]).st_uid != os.geteuid()
+        except OSError:
+            self.close()
+            raise
+        finally:
+            os.close(root)
+
+    def close(self) -> None:
+        """Give the descriptors back; a second call does nothing."""
+        while self._open:
+            os.close(self._open.popitem()[1])
+
+    def watchable(self, name: str) -> str:
+        """Give a path of a sub-directory that leads to the opened one, whatever its name is now."""
+        return f"/proc/self/fd/{self._open[name]}"
+
+    def put(self, task: str, content: bytes) -> None:
+        """Write `tasks/<task>`: all of it or, on failure, nothing.
+
+        Not synced to the disk: a task that somebody waits for is void after a crash anyway.
+
+        Raises:
+            OSError: The disk is full, or the queue is gone.
+        """
+        descriptor = os.open(task, _NEW_FILE, 0o600, dir_fd=self._open[TMP])
+        try:
+            try:
+                if self._shared:
+                    os.fchmod(descriptor, 0o644)
+                written = os.write(descriptor, content)
+                while written < len(content):
+                    written += os.write(descriptor, content[written:])
+            finally:
+                os.close(descriptor)
+            os.rename(task, task, src_dir_fd=self._open[TMP], dst_dir_fd=self._open[TASKS])
+        except OSError:
+            self.discard(TMP, task)
+            raise
+
+    def take(self, place: str, task: str) -> bytes | None:
+        """Read `results/<task>` or `errors/<task>` and remove it.
+
+        Returns:
+            Its content, or None if there is none.
+
+        Raises:
+            AgentBroken: It is no ordinary file, cannot be read, or is over `LARGEST_RESULT_BYTES`.
+        """
+        try:
+            descriptor = os.open(task, _SAFE_READ, dir_fd=self._open[place])
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            self.discard(place, task)
+            raise _unreadable(place, error) from error
+        try:
+            return _read(descriptor)
+        except OSError as error:
+            raise _unreadable(place, error) from error
+        finally:
+            os.close(descriptor)
+            self.discard(place, task)
+
+    def discard(self, place: str, task: str) -> None:
+        """Remove a file; one that is gone, or that the agent made irremovable, is no error."""
+        with contextlib.suppress(OSError):
+            os.unlink(task, dir_fd=self._open[place])
+
+    def names(self, place: str) -> list[str]:
+        """List what lies in a sub-directory now.
+
+        Raises:
+            OSError: The queue is gone.
+        """
+        return os.listdir(self.watchable(place))
+
+    def sweep(self, before: float) -> None:
+        """Remove results, errors and unfinished files last written before this Unix time.
+
+        Raises:
+            OSError: The queue is gone.
+        """
+        for place in (RESULTS, ERRORS, TMP):
+            for name in list(self._older(place, before)):
+                self.discard(place, name)
+
+    def _older(self, place: str, before: float) -> Iterator[str]:
+        with os.scandir(self.watchable(place)) as entries:
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):
+                    if entry.stat(follow_symlinks=False).st_mtime < before:
+                        yield entry.name
+
+
+def _read(descriptor: int) -> bytes:
+    content = os.read(descriptor, _READ_BYTES)
+    if len(content) < _READ_BYTES:
+        return content
+    chunks = [content]
+    size = len(content)
+    while content := os.read(descriptor, 16 * _READ_BYTES):
+        chunks.append(content)
+        size += len(content)
+        if size > LARGEST_RESULT_BYTES:
+            raise AgentBroken(f"the agent wrote a result of over {LARGEST_RESULT_BYTES} bytes")
+    return b"".join(chunks)
+
+
+def _unreadable(place: str, error: OSError) -> AgentBroken:
+    return AgentBroken(
+        f"what the agent put into {place}/ is no file that can be read: {error.strerror}"
+    )

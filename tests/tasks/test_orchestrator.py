@@ -1,0 +1,301 @@
+"""Which instance takes a call, who waits, and who is told when it is over."""
+
+from __future__ import annotations
+
+import attrs
+import pytest
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+
+from ploinky.errors import AgentUnreachable, NoHealthyInstance, Overloaded
+from ploinky.interfaces import ILease
+from ploinky.tasks.orchestrator import Orchestrator
+from ploinky.testing.tasks import a_route
+from ploinky.values import Address, Route, RouteSnapshot, Target
+
+ONE = Target(instance="one", address=Address(path="/run/one"))
+TWO = Target(instance="two", address=Address(path="/run/two"))
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def orchestrator(clock: Clock) -> Orchestrator:
+    return Orchestrator(clock, longest_queue=3, avoided_seconds=2.0)
+
+
+def claimed(orchestrator: Orchestrator, route: Route) -> ILease:
+    lease = orchestrator.claim(route)
+    assert lease is not None
+    return lease
+
+
+def waiting(orchestrator: Orchestrator, route: Route, seconds: float = 5.0) -> Deferred[ILease]:
+    return Deferred.fromCoroutine(orchestrator.claim_later(route, seconds))
+
+
+def outcome(deferred: Deferred[ILease]) -> ILease | Exception | None:
+    """What a Deferred has fired with; None while it has not."""
+    if not deferred.called:
+        return None
+    result = deferred.result
+    if isinstance(result, Failure):
+        deferred.addErrback(lambda seen: None)
+        return result.value
+    return result
+
+
+def test_the_instance_with_the_least_in_hand_is_chosen(orchestrator: Orchestrator) -> None:
+    """Two of three calls that run at once on two instances never share one while the other idles."""
+    route = a_route(ONE, TWO)
+    first, second = claimed(orchestrator, route), claimed(orchestrator, route)
+    assert {first.target, second.target} == {ONE, TWO}
+    first.release()
+    assert claimed(orchestrator, route).target is first.target
+
+
+def test_calls_one_after_another_go_to_all_instances(orchestrator: Orchestrator) -> None:
+    """An instance is not idle for ever because another one is always free first."""
+    route = a_route(ONE, TWO)
+    chosen = []
+    for _ in range(4):
+        lease = claimed(orchestrator, route)
+        chosen.append(lease.target)
+        lease.release()
+    assert chosen == [ONE, TWO, ONE, TWO]
+
+
+def test_an_instance_is_never_given_more_than_its_concurrency(orchestrator: Orchestrator) -> None:
+    """With every place taken there is no lease, until one is given back."""
+    route = a_route(ONE, TWO, concurrency=2)
+    leases = [claimed(orchestrator, route) for _ in range(4)]
+    assert orchestrator.claim(route) is None
+    leases[0].release()
+    assert claimed(orchestrator, route).target is leases[0].target
+    assert orchestrator.in_flight() == 4
+
+
+def test_releasing_a_lease_twice_counts_once(orchestrator: Orchestrator) -> None:
+    """A second release does nothing, so that a place is never handed out twice."""
+    route = a_route(ONE, concurrency=1)
+    lease = claimed(orchestrator, route)
+    lease.release()
+    lease.release()
+    assert orchestrator.in_flight() == 0
+    claimed(orchestrator, route)
+    assert orchestrator.claim(route) is None
+
+
+def test_a_stopped_deployment_says_why_nobody_answers(orchestrator: Orchestrator) -> None:
+    """A route without targets fails at once, with the reason that its owner would recognise."""
+    with pytest.raises(NoHealthyInstance, match="it was stopped") as caught:
+        orchestrator.claim(a_route(reason="it was stopped"))
+    assert caught.value.retry_after_seconds
+
+
+def test_an_instance_that_could_not_be_reached_is_avoided_for_a_while(
+    orchestrator: Orchestrator, clock: Clock
+) -> None:
+    """The healthy instance is preferred for two seconds, even with more in hand."""
+    route = a_route(ONE, TWO)
+    claimed(orchestrator, route).release(failed=True)
+    assert [claimed(orchestrator, route).target for _ in range(3)] == [TWO] * 3
+    clock.advance(2.1)
+    assert claimed(orchestrator, route).target is ONE
+
+
+def test_an_avoided_instance_is_used_when_there_is_no_other(orchestrator: Orchestrator) -> None:
+    """Avoiding is a preference: calls are not refused because of one failed connection."""
+    route = a_route(ONE, TWO, concurrency=1)
+    claimed(orchestrator, route).release(failed=True)
+    assert [claimed(orchestrator, route).target for _ in range(2)] == [TWO, ONE]
+
+
+def test_a_free_place_is_taken_without_waiting(orchestrator: Orchestrator) -> None:
+    """`claim_later` does not queue where a place is free."""
+    assert ILease.providedBy(outcome(waiting(orchestrator, a_route(ONE))))
+
+
+def test_waiting_calls_are_served_in_order_of_arrival(orchestrator: Orchestrator) -> None:
+    """First come, first served, one per place that is given back."""
+    route = a_route(ONE, concurrency=1)
+    lease = claimed(orchestrator, route)
+    first, second = waiting(orchestrator, route), waiting(orchestrator, route)
+    lease.release()
+    assert outcome(second) is None
+    taken = outcome(first)
+    assert ILease.providedBy(taken)
+    taken.release()
+    assert ILease.providedBy(outcome(second))
+
+
+def test_a_newcomer_does_not_overtake_those_who_wait(orchestrator: Orchestrator) -> None:
+    """A place that is given back belongs to the first in the queue at once."""
+    route = a_route(ONE, concurrency=1)
+    lease = claimed(orchestrator, route)
+    first = waiting(orchestrator, route)
+    lease.release()
+    assert orchestrator.claim(route) is None
+    assert ILease.providedBy(outcome(first))
+
+
+def test_a_full_queue_refuses_at_once(orchestrator: Orchestrator) -> None:
+    """Overload degrades: the call beyond the bound is told to come back later."""
+    route = a_route(ONE, concurrency=1)
+    claimed(orchestrator, route)
+    queued = [waiting(orchestrator, route) for _ in range(3)]
+    refused = outcome(waiting(orchestrator, route))
+    assert isinstance(refused, Overloaded)
+    assert refused.retry_after_seconds
+    assert [outcome(one) for one in queued] == [None] * 3
+
+
+def test_queues_are_bounded_for_each_deployment_alone(orchestrator: Orchestrator) -> None:
+    """One overloaded deployment takes nothing from its neighbour."""
+    full, other = a_route(ONE, concurrency=1), a_route(TWO, concurrency=1, deployment="other")
+    claimed(orchestrator, full)
+    claimed(orchestrator, other)
+    for _ in range(3):
+        waiting(orchestrator, full)
+    assert outcome(waiting(orchestrator, other)) is None
+
+
+def test_a_wait_ends_with_its_time(orchestrator: Orchestrator, clock: Clock) -> None:
+    """A call that got no place within its time is refused and leaves the queue."""
+    route = a_route(ONE, concurrency=1)
+    lease = claimed(orchestrator, route)
+    late = waiting(orchestrator, route, seconds=1.0)
+    clock.advance(1.1)
+    assert isinstance(outcome(late), Overloaded)
+    lease.release()
+    assert orchestrator.in_flight() == 0
+    assert not clock.getDelayedCalls()
+
+
+def test_a_call_that_gives_up_leaves_the_queue(orchestrator: Orchestrator, clock: Clock) -> None:
+    """A client that left while it waited takes no place from those behind it."""
+    route = a_route(ONE, concurrency=1)
+    lease = claimed(orchestrator, route)
+    gone, next_one = waiting(orchestrator, route), waiting(orchestrator, route)
+    gone.cancel()
+    assert isinstance(outcome(gone), CancelledError)
+    lease.release()
+    assert ILease.providedBy(outcome(next_one))
+    assert not clock.getDelayedCalls()
+
+
+def test_calls_that_fail_as_soon_as_they_are_served_do_not_pile_up(clock: Clock) -> None:
+    """A dead instance before a long queue fails a thousand calls without recursion."""
+    orchestrator = Orchestrator(clock)
+    route = a_route(ONE, concurrency=1)
+    lease = claimed(orchestrator, route)
+    failures = []
+
+    async def call() -> None:
+        granted = await orchestrator.claim_later(route, 5.0)
+        granted.release(failed=True)
+        failures.append(AgentUnreachable("refused"))
+
+    for _ in range(1024):
+        Deferred.fromCoroutine(call())
+    lease.release(failed=True)
+    assert len(failures) == 1024
+    assert orchestrator.in_flight() == 0
+
+
+def test_waiting_calls_move_to_the_targets_of_a_new_release(orchestrator: Orchestrator) -> None:
+    """A deploy serves what waited before the old, full instance from the new one at once."""
+    old = a_route(ONE, concurrency=1)
+    claimed(orchestrator, old)
+    first = waiting(orchestrator, old)
+    new = attrs.evolve(old, targets=(TWO,), release=2)
+    orchestrator.adopt(RouteSnapshot(2, (new,)))
+    lease = outcome(first)
+    assert ILease.providedBy(lease)
+    assert (lease.target, lease.route) == (TWO, new)
+
+
+@pytest.mark.parametrize("gone", ["removed", "stopped"])
+def test_waiting_calls_fail_when_their_last_instance_goes(
+    orchestrator: Orchestrator, gone: str
+) -> None:
+    """Nobody waits out the time-out before a deployment that was stopped or removed."""
+    route = a_route(ONE, concurrency=1)
+    claimed(orchestrator, route)
+    queued = [waiting(orchestrator, route) for _ in range(2)]
+    stopped = attrs.evolve(route, targets=(), reason="it was stopped")
+    orchestrator.adopt(RouteSnapshot(2, (stopped,) if gone == "stopped" else ()))
+    for one in queued:
+        error = outcome(one)
+        assert isinstance(error, NoHealthyInstance)
+        assert gone in error.message
+
+
+def test_a_new_generation_that_changes_nothing_leaves_the_queue_as_it_is(
+    orchestrator: Orchestrator,
+) -> None:
+    """A deploy elsewhere neither serves nor fails those who wait here."""
+    route = a_route(ONE, concurrency=1)
+    lease = claimed(orchestrator, route)
+    first = waiting(orchestrator, route)
+    orchestrator.adopt(RouteSnapshot(2, (route,)))
+    assert outcome(first) is None
+    lease.release()
+    assert ILease.providedBy(outcome(first))
+
+
+def test_what_is_in_flight_at_a_retired_instance_is_counted_until_it_ends(
+    orchestrator: Orchestrator,
+) -> None:
+    """The switch of releases loses no count: the old instance drains."""
+    lease = claimed(orchestrator, a_route(ONE))
+    orchestrator.adopt(RouteSnapshot(2, (a_route(TWO),)))
+    drained = Deferred.fromCoroutine(orchestrator.drained(frozenset({"one"}), 30.0))
+    assert not drained.called
+    lease.release()
+    assert drained.result == 0
+
+
+def test_draining_waits_for_every_instance_named(orchestrator: Orchestrator, clock: Clock) -> None:
+    """`drained` is over when the last request at any of them ended."""
+    leases = [claimed(orchestrator, a_route(ONE, TWO)) for _ in range(2)]
+    drained = Deferred.fromCoroutine(orchestrator.drained(frozenset({"one", "two"}), 30.0))
+    leases[0].release()
+    assert not drained.called
+    leases[1].release()
+    assert drained.result == 0
+    assert not clock.getDelayedCalls()
+
+
+def test_draining_an_idle_instance_is_immediate(orchestrator: Orchestrator) -> None:
+    """An instance that has nothing in hand, or was never used, is clean at once."""
+    claimed(orchestrator, a_route(ONE)).release()
+    idle = frozenset({"one", "never-used"})
+    assert Deferred.fromCoroutine(orchestrator.drained(idle, 30.0)).result == 0
+
+
+def test_draining_tells_what_was_left_when_time_was_up(
+    orchestrator: Orchestrator, clock: Clock
+) -> None:
+    """A request that never ends does not hold a deploy up for ever."""
+    for _ in range(3):
+        claimed(orchestrator, a_route(ONE))
+    drained = Deferred.fromCoroutine(orchestrator.drained(frozenset({"one"}), 30.0))
+    clock.advance(30.1)
+    assert drained.result == 3
+
+
+def test_a_drain_that_is_cancelled_leaves_nothing_behind(
+    orchestrator: Orchestrator, clock: Clock
+) -> None:
+    """Giving up the wait neither fires later nor keeps a timer."""
+    lease = claimed(orchestrator, a_route(ONE))
+    drained = Deferred.fromCoroutine(orchestrator.drained(frozenset({"one"}), 30.0))
+    drained.cancel()
+    drained.addErrback(lambda failure: failure.trap(CancelledError))
+    lease.release()
+    assert not clock.getDelayedCalls()
