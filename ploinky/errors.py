@@ -10,7 +10,8 @@ the mapping to an answer happens at the gateway's and the API's edge.
     PloinkyError
     +-- CallFailed                 a request to an agent could not be answered
     |   +-- BadRequest, BadJson, BadCommand, BodyTooLarge, RequestTimeout,
-    |   |   MethodNotAllowed, NoSuchRoute, TooManyRequests
+    |   |   MethodNotAllowed, NoSuchRoute, TooManyRequests,
+    |   |   HeadTooLarge, TargetTooLong, ExpectationFailed
     |   +-- Unauthenticated, Forbidden
     |   +-- AgentUnreachable, AgentBroken, TaskTimeout
     |   +-- Overloaded, NoHealthyInstance, Draining   (all with retry_after_seconds)
@@ -131,6 +132,20 @@ class BodyTooLarge(CallFailed):
 
     code = "BODY_TOO_LARGE"
     status = 413
+
+
+class TargetTooLong(CallFailed):
+    """The request target is over 8 KiB."""
+
+    code = "TARGET_TOO_LONG"
+    status = 414
+
+
+class ExpectationFailed(CallFailed):
+    """The client expects something other than `100-continue`."""
+
+    code = "EXPECTATION_FAILED"
+    status = 417
 
 
 class HeadTooLarge(CallFailed):
