@@ -19,8 +19,6 @@ from ploinky.values import TaskCall
 
 _encode = msgspec.json.Encoder().encode
 
-JSON_CONTENT = (b"Content-Type", b"application/json")
-
 
 @frozen
 class Outcome:
@@ -97,8 +95,7 @@ def result_outcome(content: bytes, call: TaskCall) -> Outcome:
         AgentBroken: It is not `{"id", "data"}` in JSON and UTF-8, or is another task's.
     """
     found = _read(_result, content, call, "results")
-    command = (b"X-Ploinky-Command", call.command.encode())
-    return Outcome(200, (JSON_CONTENT, command), bytes(found.data))
+    return Outcome(200, _fields(call), bytes(found.data))
 
 
 def error_outcome(content: bytes, call: TaskCall) -> Outcome:
@@ -111,7 +108,11 @@ def error_outcome(content: bytes, call: TaskCall) -> Outcome:
     if not 400 <= failure.status <= 599:
         raise AgentBroken(f"the agent gave status {failure.status} for an error; 400 to 599 can be")
     body = _ErrorBody(True, failure.code, failure.message, failure.details, call.request_id)
-    return Outcome(failure.status, (JSON_CONTENT,), _encode(body))
+    return Outcome(failure.status, _fields(call), _encode(body))
+
+
+def _fields(call: TaskCall) -> Sequence[tuple[bytes, bytes]]:
+    return ((b"Content-Type", b"application/json"), (b"X-Ploinky-Command", call.command.encode()))
 
 
 def _read(decoder: msgspec.json.Decoder[_T], content: bytes, call: TaskCall, place: str) -> _T:
