@@ -50,14 +50,15 @@ is_python() {
 
 named_engine() {
 	grep -q '"engine"' manifest.json 2>/dev/null || return 0
-	od -An -v -tu1 manifest.json | LC_ALL=C awk -f "$here/sh/json.awk" -f "$here/sh/engine.awk"
+	eval "$(od -An -v -tu1 manifest.json | LC_ALL=C awk -f "$here/sh/json.awk" -f "$here/sh/manifest.awk")"
+	echo "$manifest_engine"
 }
 
 start() { # engine
 	case $1 in
 	node) find_node && exec node "$here/node/main.js" ;;
 	python) find_python && exec "$python" "$here/python" ;;
-	sh) exec sh "$here/sh/main.sh" ;;
+	sh) . "$here/sh/main.sh" ;;
 	*) fail ENGINE_UNKNOWN "The engine $1 is not known: there are node, python and sh." ;;
 	esac
 }
