@@ -1,0 +1,23 @@
+"""Leader and workers: route tables one way, acknowledgements and counts the other.
+
+The leader owns `run/link.sock`; each worker keeps one connection to it and comes back whenever
+it is lost.  The protocol is AMP (`ploinky.link.wire`).  This room knows neither how processes
+are started (`ploinky.processgroup`) nor how requests are served (`ploinky.routing`).
+"""
+
+from ploinky.link.leader import IWorkerSlots, WorkerLink, WorkerLinks
+from ploinky.link.local import LocalWorkerGroup
+from ploinky.link.wire import Identity, NotListening, Peer
+from ploinky.link.worker import ICorridor, LeaderLink
+
+__all__ = [
+    "ICorridor",
+    "IWorkerSlots",
+    "Identity",
+    "LeaderLink",
+    "LocalWorkerGroup",
+    "NotListening",
+    "Peer",
+    "WorkerLink",
+    "WorkerLinks",
+]

@@ -1,0 +1,339 @@
+"""The leader's end: one listening Unix socket, one connection per worker.
+
+Routes and principals enter; every worker's acknowledgement leaves.  It must not know how workers
+are started or ended: it tells that to `IWorkerSlots`.
+
+A worker is trusted with a snapshot once the kernel vouches for its user and it has said hello
+with the leader's own build.  From then on it is either up to date, about to be, or ended.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, TypeVar
+
+import attrs
+from twisted.internet.defer import Deferred, DeferredList, TimeoutError, gatherResults
+from twisted.internet.error import ConnectionClosed
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.protocol import Factory, connectionDone
+from twisted.logger import Logger
+from twisted.protocols import amp
+from twisted.python.failure import Failure
+from zope.interface import Interface, implementer
+
+from ploinky.interfaces import IWorkerGroup
+from ploinky.link.wire import (
+    Adopt,
+    Conversation,
+    Drain,
+    HandBack,
+    Hello,
+    Identity,
+    Peer,
+    Report,
+    SnapshotPart,
+    Stop,
+    parts_of,
+    peer_of,
+)
+from ploinky.values import Principal, Route, RouteSnapshot
+
+T = TypeVar("T")
+
+ACKNOWLEDGE_SECONDS = 5.0
+"""A worker that does not answer for so long does not turn its loop, and is replaced."""
+
+Reports = Callable[[int, str, bytes], None]
+"""Takes (pid, kind, lines) of a worker."""
+
+
+class IWorkerSlots(Interface):
+    """Who owns the workers' processes, and hears from the links about them."""
+
+    def joined(link: Any) -> None:
+        """A worker said hello; `link` is its `WorkerLink`."""
+
+    def serving(pid: int) -> None:
+        """It serves by a snapshot of this leader."""
+
+    def stalled(pid: int) -> None:
+        """It does not answer: end it.  `left` follows when it has gone."""
+
+    def left(pid: int) -> None:
+        """Its connection is gone."""
+
+    def describe() -> list[dict[str, Any]]:
+        """One entry a slot: `{slot, pid, state, restarts}`."""
+
+
+class WorkerLink(Conversation):
+    """The leader's end of the connection to one worker.
+
+    Attributes:
+        identity: Who it is; None before its hello.
+        generation: By which it serves, as far as this leader knows.
+        accepting: Whether it said that it holds a listening socket.
+    """
+
+    def __init__(self, links: WorkerLinks) -> None:
+        super().__init__()
+        self._links = links
+        self.identity: Identity | None = None
+        self.generation = 0
+        self.accepting = False
+        self._waiting: list[Deferred[None]] = []
+
+    @property
+    def pid(self) -> int:
+        """Of the worker; 0 before its hello."""
+        return self.identity.pid if self.identity else 0
+
+    def connectionMade(self) -> None:
+        """Refuse other users' processes before a byte of theirs is read."""
+        self._peer = self._links.peer_of(self.transport)
+        if self._peer.uid != os.geteuid():
+            self._links.log.warn("refused a link from uid {uid}", uid=self._peer.uid)
+            self.abort()
+
+    @Hello.responder
+    def hello(
+        self, slot: int, pid: int, build: str, generation: int, accepting: bool
+    ) -> dict[str, Any]:
+        """Take the worker in."""
+        if pid != self._peer.pid:
+            self._links.log.warn(
+                "refused a link: process {peer} calls itself {pid}", peer=self._peer.pid, pid=pid
+            )
+            self.abort()
+            return {}
+        self.identity = Identity(slot, pid, build)
+        self.generation = generation
+        self.accepting = accepting
+        self._links.welcome(self)
+        return {}
+
+    @Report.responder
+    def report(self, kind: str, data: bytes) -> dict[str, Any]:
+        """Pass lines on."""
+        if self.identity:
+            self._links.reports(self.pid, kind, data)
+        return {}
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Tell who counts on it."""
+        super().connectionLost(reason)  # type: ignore[no-untyped-call]
+        self._links.farewell(self)
+        waiting, self._waiting = self._waiting, []
+        for waiter in waiting:
+            waiter.callback(None)
+
+    def gone(self) -> Deferred[None]:
+        """Fires when the connection is lost."""
+        self._waiting.append(Deferred(self._waiting.remove))
+        return self._waiting[-1]
+
+    async def deliver(self, generation: int, parts: Sequence[bytes]) -> None:
+        """Send a snapshot; fires once the worker serves by it.
+
+        Raises:
+            ConnectionClosed: The worker has gone.
+            amp.RemoteAmpError: It could not read it.
+        """
+        for part in parts:
+            self.tell(SnapshotPart, generation=generation, data=part)
+        answer = await self.ask(Adopt, generation=generation, parts=len(parts))
+        self.generation = max(self.generation, answer["generation"])
+
+    async def drain(self, instances: frozenset[str], timeout_seconds: float) -> int:
+        """Wait for what is in hand at these instances; give how much was left in the end.
+
+        Raises:
+            ConnectionClosed: The worker has gone.
+        """
+        answer = await self.ask(Drain, instances=sorted(instances), timeout_seconds=timeout_seconds)
+        left: int = answer["left"]
+        return left
+
+    async def hand_back(self) -> int:
+        """Ask for a copy of the worker's listening socket; the caller closes the descriptor.
+
+        Raises:
+            NotListening: It has none.
+        """
+        answer = await self.ask(HandBack)
+        descriptor: int = answer["listening"]
+        os.set_inheritable(descriptor, False)
+        return descriptor
+
+    def stop(self) -> None:
+        """Tell it to drain and exit."""
+        self.tell(Stop)
+
+
+@implementer(IWorkerGroup)
+class WorkerLinks(Factory):
+    """All links at once, and what every worker should serve by.
+
+    Args:
+        clock: For time limits.
+        build: Of this code.
+        reports: Takes what workers report.
+        peer_of: Asks who is at the other end of a transport.
+    """
+
+    noisy = False
+    log = Logger()
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        build: str,
+        reports: Reports,
+        peer_of: Callable[[Any], Peer] = peer_of,
+    ) -> None:
+        self._clock = clock
+        self.build = build
+        self.reports = reports
+        self.peer_of = peer_of
+        self._slots: Any = None
+        self._links: dict[int, WorkerLink] = {}
+        self._newest = RouteSnapshot(0, ())
+        self._parts: list[bytes] = []
+        self._published = False
+        self._background: set[Deferred[None]] = set()
+
+    def watch(self, slots: Any) -> None:
+        """Tell an `IWorkerSlots` of everything from now on.  Call it once, before listening."""
+        self._slots = slots
+
+    def buildProtocol(self, addr: Any) -> WorkerLink:
+        """Make the end of a new connection."""
+        return WorkerLink(self)
+
+    # --- IWorkerGroup --------------------------------------------------------
+
+    async def publish(self, routes: Sequence[Route]) -> int:
+        """See `IWorkerGroup.publish`."""
+        self._published = True
+        return await self._spread(routes=tuple(routes))
+
+    async def publish_principals(self, principals: Sequence[Principal]) -> int:
+        """See `IWorkerGroup.publish_principals`.
+
+        Before the first `publish` they are only kept for it: a worker that outlived an earlier
+        leader would lose its routes to a snapshot without any.
+        """
+        if not self._published:
+            self._newest = attrs.evolve(self._newest, principals=tuple(principals))
+            return self._newest.generation
+        return await self._spread(principals=tuple(principals))
+
+    async def drain(self, instances: frozenset[str], timeout_seconds: float) -> int:
+        """See `IWorkerGroup.drain`."""
+        left = [self._drained(link, instances, timeout_seconds) for link in self._trusted()]
+        return sum(await _all(left))
+
+    def status(self) -> list[dict[str, Any]]:
+        """See `IWorkerGroup.status`."""
+        entries: list[dict[str, Any]] = self._slots.describe()
+        for entry in entries:
+            link = self._links.get(entry["pid"])
+            entry["generation"] = link.generation if link else 0
+        return entries
+
+    # --- what links say ------------------------------------------------------
+
+    def welcome(self, link: WorkerLink) -> None:
+        """Take a worker in and bring it up to date."""
+        self._links[link.pid] = link
+        self._slots.joined(link)
+        if not self._published or link not in self._trusted():
+            return
+        if link.generation >= self._newest.generation:
+            # It served an earlier leader, which had counted further than this one.
+            self._in_background(self._spread())
+        else:
+            self._in_background(self._bring_up_to_date(link))
+
+    def farewell(self, link: WorkerLink) -> None:
+        """Forget a worker whose connection is gone."""
+        if self._links.get(link.pid) is link:
+            del self._links[link.pid]
+            self._slots.left(link.pid)
+
+    async def settled(self) -> None:
+        """Wait until every worker that said hello is up to date or has gone."""
+        while self._background:
+            await DeferredList(list(self._background))
+
+    # --- within --------------------------------------------------------------
+
+    def _trusted(self) -> list[WorkerLink]:
+        """The workers that run this leader's own code."""
+        return [
+            link
+            for link in self._links.values()
+            if link.identity is not None and link.identity.build == self.build
+        ]
+
+    async def _spread(self, **changes: Any) -> int:
+        """Make the next generation and bring every worker to it."""
+        seen = max([self._newest.generation, *(link.generation for link in self._links.values())])
+        self._newest = attrs.evolve(self._newest, generation=seen + 1, **changes)
+        self._parts = parts_of(self._newest)
+        await _all([self._bring_up_to_date(link) for link in self._trusted()])
+        return seen + 1
+
+    async def _bring_up_to_date(self, link: WorkerLink) -> None:
+        """Fires once the worker serves by what is the newest snapshot now, or has gone."""
+        delivery = link.deliver(self._newest.generation, self._parts)
+        if await self._answered(link, delivery, ACKNOWLEDGE_SECONDS):
+            self._slots.serving(link.pid)
+
+    async def _drained(
+        self, link: WorkerLink, instances: frozenset[str], timeout_seconds: float
+    ) -> int:
+        left = 0
+
+        async def ask() -> None:
+            nonlocal left
+            left = await link.drain(instances, timeout_seconds)
+
+        await self._answered(link, ask(), timeout_seconds + ACKNOWLEDGE_SECONDS)
+        return left
+
+    async def _answered(
+        self, link: WorkerLink, question: Coroutine[Any, Any, None], seconds: float
+    ) -> bool:
+        """Wait for an answer; a worker that gives none, or refuses, is ended.
+
+        Returns:
+            Whether it answered.  Where it did not, it has gone.
+        """
+        try:
+            await Deferred.fromCoroutine(question).addTimeout(seconds, self._clock)
+        except (TimeoutError, amp.AmpError) as error:
+            self.log.error("worker {pid} is replaced: {error!r}", pid=link.pid, error=error)
+            gone = link.gone().addTimeout(ACKNOWLEDGE_SECONDS, self._clock)
+            self._slots.stalled(link.pid)
+            try:
+                await gone
+            except TimeoutError:
+                link.abort()
+            return False
+        except ConnectionClosed:
+            return False
+        return True
+
+    def _in_background(self, work: Coroutine[Any, Any, Any]) -> None:
+        running = Deferred.fromCoroutine(work)
+        self._background.add(running)
+        running.addErrback(lambda failure: self.log.failure("welcoming a worker", failure))
+        running.addBoth(lambda _: self._background.discard(running))
+
+
+async def _all(work: list[Coroutine[Any, Any, T]]) -> list[T]:
+    """Do all of it at once; cancelling cancels each."""
+    return await gatherResults([Deferred.fromCoroutine(each) for each in work], consumeErrors=True)

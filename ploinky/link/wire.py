@@ -1,0 +1,182 @@
+"""What leader and workers say to each other: AMP commands, and snapshots as bytes.
+
+`Hello`, `HandBack` and `Stop` stay as they are for ever: a leader uses them with workers of any
+other build, in order to take over their sockets and to replace them.
+
+AMP's values are at most 65,535 bytes, so a snapshot goes in parts, followed by one command that
+is answered once the worker serves by it.  Source: `twisted.protocols.amp`.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from typing import Any, ClassVar
+
+import msgspec
+from attrs import frozen
+from twisted.internet.error import ConnectionClosed
+from twisted.protocols import amp
+
+from ploinky.values import RouteSnapshot
+
+PART_BYTES = 60_000
+"""Of a snapshot or report in one box; below AMP's limit for a value."""
+
+_PEER = struct.Struct("3i")
+"""`struct ucred`: pid, uid, gid (unix(7), SO_PEERCRED)."""
+
+
+class NotListening(Exception):
+    """The worker holds no listening socket (any more)."""
+
+
+class Hello(amp.Command):
+    """Worker to leader, first of all: who it is.
+
+    `generation` is 0 until it has served; `accepting` tells whether it holds a socket that
+    `HandBack` would give.
+    """
+
+    arguments = [
+        (b"slot", amp.Integer()),
+        (b"pid", amp.Integer()),
+        (b"build", amp.Unicode()),
+        (b"generation", amp.Integer()),
+        (b"accepting", amp.Boolean()),
+    ]
+    response: ClassVar = []
+
+
+class HandBack(amp.Command):
+    """Leader to worker: give a copy of the listening socket."""
+
+    arguments: ClassVar = []
+    response = [(b"listening", amp.Descriptor())]
+    errors = {NotListening: b"NOT_LISTENING"}
+
+
+class Stop(amp.Command):
+    """Leader to worker: stop accepting, finish what is in hand, exit."""
+
+    arguments: ClassVar = []
+    response: ClassVar = []
+    requiresAnswer = False
+
+
+class SnapshotPart(amp.Command):
+    """Leader to worker: the next bytes of a snapshot."""
+
+    arguments = [(b"generation", amp.Integer()), (b"data", amp.String())]
+    response: ClassVar = []
+    requiresAnswer = False
+
+
+class Adopt(amp.Command):
+    """Leader to worker: serve by the snapshot whose parts have come.  Answered once it does."""
+
+    arguments = [(b"generation", amp.Integer()), (b"parts", amp.Integer())]
+    response = [(b"generation", amp.Integer())]
+
+
+class Drain(amp.Command):
+    """Leader to worker: answer once nothing is in hand at these instances, or time is up."""
+
+    arguments = [(b"instances", amp.ListOf(amp.Unicode())), (b"timeout_seconds", amp.Float())]
+    response = [(b"left", amp.Integer())]
+
+
+class Report(amp.Command):
+    """Worker to leader: counters or access lines, in whole lines."""
+
+    arguments = [(b"kind", amp.Unicode()), (b"data", amp.String())]
+    response: ClassVar = []
+    requiresAnswer = False
+
+
+class Conversation(amp.AMP):
+    """AMP between leader and worker, at either end."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
+    async def ask(self, command: type[amp.Command], **arguments: Any) -> dict[str, Any]:
+        """Send a command and wait for its answer.
+
+        Raises:
+            ConnectionClosed: The other end has gone.
+            amp.AmpError: It could not do it.
+        """
+        answer: dict[str, Any] = await self.callRemote(command, **arguments)  # type: ignore[no-untyped-call]
+        return answer
+
+    def tell(self, command: type[amp.Command], **arguments: Any) -> None:
+        """Send a command that has no answer; nothing happens if the other end has gone."""
+        failed = self.callRemote(command, **arguments)  # type: ignore[no-untyped-call]
+        if failed is not None:
+            failed.addErrback(lambda failure: failure.trap(ConnectionClosed))
+
+    def abort(self) -> None:
+        """Close the connection without a word."""
+        transport: Any = self.transport
+        transport.abortConnection()
+
+
+@frozen
+class Identity:
+    """Who a worker is.
+
+    Attributes:
+        slot: Its place, 0 to N-1; two have the same while one replaces the other.
+        build: Of its code; only equal builds exchange snapshots.
+    """
+
+    slot: int
+    pid: int
+    build: str
+
+
+@frozen
+class Peer:
+    """The process at the other end of a Unix socket, as the kernel knows it."""
+
+    pid: int
+    uid: int
+
+
+def peer_of(transport: Any) -> Peer:
+    """Ask the kernel who is at the other end of a connected Unix transport."""
+    raw = transport.getHandle().getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
+    pid, uid, _ = _PEER.unpack(raw)
+    return Peer(pid, uid)
+
+
+def parts_of(snapshot: RouteSnapshot) -> list[bytes]:
+    """Give the snapshot as JSON, cut to what fits into a box."""
+    whole = msgspec.json.encode(snapshot)
+    return [whole[start : start + PART_BYTES] for start in range(0, len(whole), PART_BYTES)]
+
+
+def snapshot_of(parts: list[bytes]) -> RouteSnapshot:
+    """Put a snapshot together again.
+
+    Raises:
+        ValueError: The parts are not a whole snapshot.
+    """
+    return msgspec.json.decode(b"".join(parts), type=RouteSnapshot)
+
+
+def lines_cut(data: bytes) -> list[bytes]:
+    """Cut whole lines into pieces that fit into a box; a line over the limit is dropped."""
+    pieces: list[bytes] = []
+    piece = bytearray()
+    for line in data.splitlines(keepends=True):
+        if len(line) > PART_BYTES:
+            continue
+        if len(piece) + len(line) > PART_BYTES:
+            pieces.append(bytes(piece))
+            piece.clear()
+        piece += line
+    if piece:
+        pieces.append(bytes(piece))
+    return pieces

@@ -1,0 +1,216 @@
+"""A worker's end: tell the leader hello, do what it says, come back for ever if it is away.
+
+Snapshots enter and go to `ICorridor`; counters and access lines leave.  It must not know how
+requests are served.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.application.internet import ClientService
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionClosed
+from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
+from twisted.internet.protocol import Factory, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import Attribute, Interface
+
+from ploinky.link.wire import (
+    Adopt,
+    Conversation,
+    Drain,
+    HandBack,
+    Hello,
+    Identity,
+    NotListening,
+    Report,
+    SnapshotPart,
+    Stop,
+    lines_cut,
+    snapshot_of,
+)
+from ploinky.values import RouteSnapshot
+
+ORPHAN_SECONDS = 30.0
+"""After which a worker that never got a snapshot gives up."""
+
+SLOWEST_RETRY_SECONDS = 1.0
+"""Between attempts while the leader is away; a new one waits a few times as long for workers."""
+
+
+class ICorridor(Interface):
+    """What the link moves in a worker."""
+
+    generation: int = Attribute("By which it serves; 0 before the first snapshot.")
+
+    def adopt(snapshot: RouteSnapshot) -> None:
+        """Serve by it from now on; with the first one, begin to accept connections."""
+
+    async def drained(instances: frozenset[str], timeout_seconds: float) -> int:
+        """See `IOrchestrator.drained`."""
+
+    def listening() -> int | None:
+        """Give the listening socket's descriptor, which stays the worker's; None without one."""
+
+    def stop() -> None:
+        """Begin to drain and exit; returns at once."""
+
+
+class LeaderConnection(Conversation):
+    """The worker's end of one connection.
+
+    Args:
+        identity: Who this worker is.
+        corridor: Provides `ICorridor`.
+        lost: Called once when the connection is gone.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self, identity: Identity, corridor: Any, lost: Callable[[LeaderConnection], None]
+    ) -> None:
+        super().__init__()
+        self._identity = identity
+        self._corridor = corridor
+        self._lost = lost
+        self._generation = 0
+        self._parts: list[bytes] = []
+
+    def connectionMade(self) -> None:
+        """Say hello."""
+        hello = self.ask(
+            Hello,
+            slot=self._identity.slot,
+            pid=self._identity.pid,
+            build=self._identity.build,
+            generation=self._corridor.generation,
+            accepting=self._corridor.listening() is not None,
+        )
+        Deferred.fromCoroutine(hello).addErrback(self._refused)
+
+    def _refused(self, failure: Failure) -> None:
+        if not failure.check(ConnectionClosed):
+            self.log.error("the leader refused this worker: {error}", error=failure.value)
+            self.abort()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Tell the service."""
+        super().connectionLost(reason)  # type: ignore[no-untyped-call]
+        self._lost(self)
+
+    @SnapshotPart.responder
+    def part(self, generation: int, data: bytes) -> dict[str, Any]:
+        """Collect; the parts of another generation are stale."""
+        if generation != self._generation:
+            self._generation, self._parts = generation, []
+        self._parts.append(data)
+        return {}
+
+    @Adopt.responder
+    def adopt(self, generation: int, parts: int) -> dict[str, Any]:
+        """Serve by what was collected."""
+        collected, self._parts = self._parts, []
+        if generation != self._generation or parts != len(collected):
+            raise ValueError(f"{len(collected)} of {parts} parts of generation {generation}")
+        self._corridor.adopt(snapshot_of(collected))
+        return {"generation": self._corridor.generation}
+
+    @Drain.responder
+    def drain(self, instances: list[str], timeout_seconds: float) -> Deferred[dict[str, Any]]:
+        """Answer once they are drained."""
+
+        async def answer() -> dict[str, Any]:
+            left = await self._corridor.drained(frozenset(instances), timeout_seconds)
+            return {"left": left}
+
+        return Deferred.fromCoroutine(answer())
+
+    @HandBack.responder
+    def hand_back(self) -> dict[str, Any]:
+        """Give a copy of the listening socket."""
+        descriptor = self._corridor.listening()
+        if descriptor is None:
+            raise NotListening()
+        return {"listening": descriptor}
+
+    @Stop.responder
+    def stop(self) -> dict[str, Any]:
+        """Begin to leave."""
+        self._corridor.stop()
+        return {}
+
+    def report(self, kind: str, data: bytes) -> None:
+        """Send whole lines."""
+        for piece in lines_cut(data):
+            self.tell(Report, kind=kind, data=piece)
+
+
+class LeaderLink(Service):
+    """Keeps a connection to whichever leader there is.
+
+    A worker that has never served ends when its leader goes or never comes: connections would
+    wait in its socket's queue for nobody.
+
+    Args:
+        clock: For the waits between attempts.
+        endpoint: Of the leader's link socket.
+        identity: Who this worker is.
+        corridor: Provides `ICorridor`.
+    """
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        endpoint: IStreamClientEndpoint,
+        identity: Identity,
+        corridor: Any,
+    ) -> None:
+        self._clock = clock
+        self._corridor = corridor
+        self._identity = identity
+        self._connection: LeaderConnection | None = None
+        factory = Factory.forProtocol(self._connect)
+        factory.noisy = False
+        self._client = ClientService(
+            endpoint,
+            factory,
+            retryPolicy=lambda attempts: min(0.02 * 2 ** min(attempts, 8), SLOWEST_RETRY_SECONDS),
+            clock=clock,
+        )
+
+    def startService(self) -> None:
+        """Connect, and again whenever the connection is lost."""
+        super().startService()  # type: ignore[no-untyped-call]
+        self._client.startService()
+        self._orphaned = self._clock.callLater(ORPHAN_SECONDS, self._end_if_useless)
+
+    def stopService(self) -> Deferred[None]:
+        """Disconnect; fires when that is done."""
+        super().stopService()  # type: ignore[no-untyped-call]
+        if self._orphaned.active():
+            self._orphaned.cancel()
+        stopped: Deferred[None] = self._client.stopService()
+        return stopped
+
+    def report(self, kind: str, data: bytes) -> None:
+        """Send whole lines to the leader, if there is one: nothing is kept for a later one."""
+        if self._connection:
+            self._connection.report(kind, data)
+
+    def _connect(self) -> LeaderConnection:
+        self._connection = LeaderConnection(self._identity, self._corridor, self._lost)
+        return self._connection
+
+    def _lost(self, connection: LeaderConnection) -> None:
+        if self._connection is connection:
+            self._connection = None
+        self._end_if_useless()
+
+    def _end_if_useless(self) -> None:
+        if self.running and self._corridor.generation == 0:
+            self._corridor.stop()

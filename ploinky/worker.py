@@ -1,0 +1,226 @@
+"""A worker process: the data corridor behind one listening socket.
+
+`python -m ploinky.worker`, started by the leader with the socket as descriptor 3 and its
+configuration as JSON in `PLOINKY_WORKER`.  It connects to the leader, gets a snapshot, begins to
+accept, acknowledges; on SIGTERM it stops accepting, finishes what is in hand and exits 0.  What
+keeps it from booting is one line on standard error and exit status 78.
+
+This is a composition root: the only place that names the corridor's concrete classes.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import socket
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from attrs import frozen
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import UNIXClientEndpoint
+from twisted.internet.error import ReactorNotRunning
+from twisted.logger import Logger, globalLogBeginner
+from zope.interface import implementer
+
+from ploinky.errors import PloinkyError, WorkerCouldNotBoot
+from ploinky.link import ICorridor, Identity, LeaderLink
+from ploinky.processgroup import COULD_NOT_BOOT, LISTENING_DESCRIPTOR
+from ploinky.sockets import SocketPaths
+from ploinky.telemetry.logs import DailyLog, at_level
+from ploinky.values import RouteSnapshot
+
+LINK_SOCKET = "link.sock"
+"""In the run directory."""
+
+DRAIN_SECONDS = 28.0
+"""To finish what is in hand; a little less than the leader waits."""
+
+
+@frozen
+class WorkerConfiguration:
+    """What the leader tells a worker in `PLOINKY_WORKER`.
+
+    Attributes:
+        slot: Its place, 0 to N-1.
+        build: Of the leader's code and of all other fields.
+        run_directory: Where `link.sock` and `control.sock` lie.
+        log_directory: Where it writes its log.
+        log_level: Least level that is logged.
+        trusted_proxies: Addresses whose `X-Forwarded-*` fields are believed.
+    """
+
+    slot: int
+    build: str
+    run_directory: str
+    log_directory: str
+    log_level: str = "info"
+    trusted_proxies: tuple[str, ...] = ()
+
+
+@frozen
+class Rooms:
+    """The corridor's rooms, as `build_rooms` gives them.
+
+    Attributes:
+        router: Provides `IRouter`.
+        orchestrator: An `Orchestrator`.
+        gateway: A protocol factory with `async def drain(seconds) -> int`.
+        close: Ends what else was opened.
+    """
+
+    router: Any
+    orchestrator: Any
+    gateway: Any
+    close: Callable[[], None]
+
+
+BuildRooms = Callable[[Any, WorkerConfiguration, SocketPaths], Rooms]
+
+
+@implementer(ICorridor)
+class Corridor:
+    """The rooms behind one listening socket.
+
+    Args:
+        reactor: Listens.
+        rooms: Serve.
+        listening: Descriptor of the listening socket, or None; this object closes it.
+        leave: Begins the end of the process.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self, reactor: Any, rooms: Rooms, listening: int | None, leave: Callable[[], None]
+    ) -> None:
+        self._reactor = reactor
+        self._rooms = rooms
+        self._listening = listening
+        self._leave = leave
+        self._port: Any = None
+
+    @property
+    def generation(self) -> int:
+        """See `ICorridor.generation`."""
+        generation: int = self._rooms.router.generation
+        return max(0, generation)
+
+    def adopt(self, snapshot: RouteSnapshot) -> None:
+        """See `ICorridor.adopt`."""
+        self._rooms.router.adopt(snapshot)
+        self._rooms.orchestrator.adopt(snapshot)
+        if self._port is None and self._listening is not None:
+            self._accept(self._listening)
+
+    async def drained(self, instances: frozenset[str], timeout_seconds: float) -> int:
+        """See `ICorridor.drained`."""
+        left: int = await self._rooms.orchestrator.drained(instances, timeout_seconds)
+        return left
+
+    def listening(self) -> int | None:
+        """See `ICorridor.listening`."""
+        return self._listening
+
+    def stop(self) -> None:
+        """See `ICorridor.stop`."""
+        self._leave()
+
+    async def drain(self, seconds: float) -> None:
+        """Stop accepting; fires when nothing is in hand, or after `seconds`."""
+        listening, self._listening = self._listening, None
+        if self._port is not None:
+            await self._port.stopListening()
+        if listening is not None:
+            os.close(listening)
+        left = await self._rooms.gateway.drain(seconds)
+        if left:
+            self.log.warn(
+                "{left} requests were cut off after {seconds} s", left=left, seconds=seconds
+            )
+        self._rooms.close()
+
+    def _accept(self, listening: int) -> None:
+        with socket.socket(fileno=os.dup(listening)) as given:
+            family = given.family
+        self._port = self._reactor.adoptStreamPort(listening, family, self._rooms.gateway)
+        # What was built so far stays for life: the collector need not look at it again.
+        gc.collect()
+        gc.freeze()
+
+
+def run(build_rooms: BuildRooms) -> None:
+    """Run a worker in this process until it is told to stop.
+
+    Args:
+        build_rooms: Gives the rooms; called after the reactor was chosen.
+    """
+    try:
+        os.setsid()
+        configuration = msgspec.json.decode(os.environ["PLOINKY_WORKER"], type=WorkerConfiguration)
+        start = _prepare(configuration, build_rooms)
+    except Exception as error:  # a child's exit: the leader reads the reason
+        reason = error.message if isinstance(error, PloinkyError) else repr(error)
+        print(reason, file=sys.stderr, flush=True)
+        sys.exit(COULD_NOT_BOOT)
+    start()
+
+
+def _prepare(configuration: WorkerConfiguration, build_rooms: BuildRooms) -> Callable[[], None]:
+    """Compose the worker; give what runs it."""
+    from ploinky.routing.reactor import install
+
+    reactor = install()
+    _begin_log(configuration)
+    _require_listening(LISTENING_DESCRIPTOR)
+    paths = SocketPaths(configuration.run_directory)
+
+    def leave() -> None:
+        with suppress(ReactorNotRunning):
+            reactor.stop()
+
+    rooms = build_rooms(reactor, configuration, paths)
+    corridor = Corridor(reactor, rooms, LISTENING_DESCRIPTOR, leave)
+    identity = Identity(configuration.slot, os.getpid(), configuration.build)
+    endpoint = UNIXClientEndpoint(
+        reactor, paths.usable(os.path.join(configuration.run_directory, LINK_SOCKET))
+    )
+    link = LeaderLink(reactor, endpoint, identity, corridor)
+
+    async def end() -> None:
+        # The link stays to the last: without it the leader would end this process at once.
+        await corridor.drain(DRAIN_SECONDS)
+        await link.stopService()
+
+    reactor.addSystemEventTrigger("before", "shutdown", lambda: Deferred.fromCoroutine(end()))
+    reactor.callWhenRunning(link.startService)
+    return reactor.run
+
+
+def _begin_log(configuration: WorkerConfiguration) -> None:
+    log = DailyLog(Path(configuration.log_directory), f"worker-{configuration.slot}")
+    globalLogBeginner.beginLoggingTo(
+        [at_level(log, configuration.log_level)], redirectStandardIO=False
+    )
+
+
+def _require_listening(descriptor: int) -> None:
+    """Check what the leader handed over.
+
+    Raises:
+        WorkerCouldNotBoot: It is not a listening socket.
+    """
+    try:
+        with socket.socket(fileno=os.dup(descriptor)) as given:
+            listens = given.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    except OSError:
+        listens = 0
+    if not listens:
+        raise WorkerCouldNotBoot(
+            f"descriptor {descriptor} is not a listening socket: workers are started by "
+            "`twistd ploinky` or `p-cli cloud start`"
+        )

@@ -1,0 +1,121 @@
+"""A worker with the smallest corridor there can be: `GET` answers who served it.
+
+The link, the reactor and the life of the process are the product's own; only the rooms behind the
+socket are stand-ins, so that the tests of processes need no agent.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+from twisted.internet import protocol
+from twisted.internet.defer import Deferred, TimeoutError
+
+from ploinky.values import RouteSnapshot
+from ploinky.worker import Rooms, WorkerConfiguration, run
+
+
+class Router:
+    """Remembers its generation."""
+
+    generation = -1
+
+    def adopt(self, snapshot: RouteSnapshot) -> None:
+        """Move forward."""
+        self.generation = max(self.generation, snapshot.generation)
+
+
+class Orchestrator:
+    """Has nothing in flight."""
+
+    def adopt(self, snapshot: RouteSnapshot) -> None:
+        """Nothing waits here."""
+
+    async def drained(self, instances: frozenset[str], timeout_seconds: float) -> int:
+        """Nothing is ever in hand."""
+        return 0
+
+
+class Answering(protocol.Protocol):
+    """Answers each request with pid and generation; `/slow` takes half a second."""
+
+    def connectionMade(self) -> None:
+        """Count it."""
+        self.received = b""
+        self.factory.open.add(self)
+
+    def connectionLost(self, reason: Any = None) -> None:
+        """Count it no more."""
+        self.factory.open.discard(self)
+        self.factory.look()
+
+    def dataReceived(self, data: bytes) -> None:
+        """Answer every whole request."""
+        self.received += data
+        while b"\r\n\r\n" in self.received:
+            head, _, self.received = self.received.partition(b"\r\n\r\n")
+            if b"/hang" in head:
+                import time
+
+                time.sleep(60)
+            self.factory.busy += 1
+            self.factory.reactor.callLater(0.5 if b"/slow" in head else 0, self.answer)
+
+    def answer(self) -> None:
+        """Say who serves."""
+        body = b"%d %d" % (os.getpid(), self.factory.router.generation)
+        closing = b"Connection: close\r\n" if self.factory.draining else b""
+        self.transport.write(
+            b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n%s\r\n%s" % (len(body), closing, body)
+        )
+        self.factory.busy -= 1
+        if closing:
+            self.transport.loseConnection()
+        self.factory.look()
+
+
+class Gateway(protocol.Factory):
+    """Makes and drains them."""
+
+    protocol = Answering
+    noisy = False
+
+    def __init__(self, reactor: Any, router: Router) -> None:
+        self.reactor = reactor
+        self.router = router
+        self.open: set[Answering] = set()
+        self.busy = 0
+        self.draining = False
+        self.idle: Deferred[None] = Deferred()
+
+    def look(self) -> None:
+        """See whether a drain is over."""
+        if self.draining and not self.busy and not self.idle.called:
+            self.idle.callback(None)
+
+    async def drain(self, seconds: float) -> int:
+        """Wait for what is in hand."""
+        self.draining = True
+        self.look()
+        try:
+            await self.idle.addTimeout(seconds, self.reactor)
+        except TimeoutError:
+            return self.busy
+        for connection in list(self.open):
+            connection.transport.loseConnection()
+        return 0
+
+
+def build_rooms(reactor: Any, configuration: WorkerConfiguration, paths: Any) -> Rooms:
+    """Give the stand-ins; `SMALL_WORKER_FAILS` holds why it cannot."""
+    if os.environ.get("SMALL_WORKER_FAILS"):
+        raise RuntimeError(os.environ["SMALL_WORKER_FAILS"])
+    router = Router()
+    return Rooms(router, Orchestrator(), Gateway(reactor, router), lambda: None)
+
+
+if __name__ == "__main__":
+    assert len(sys.argv) == 1
+    run(build_rooms)
