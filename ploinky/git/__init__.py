@@ -1,1 +1,19 @@
-"""TODO"""
+"""The Git room: from a repository's URL to a directory with one commit's files.
+
+In come a `ploinky.values.GitSource` and a commit; out go commit ids, listings
+and checkouts (`ploinky.interfaces.ISource`).  `source` is the door and the only
+part that knows Deferreds; everything below it blocks, is given `Bounds`, and
+runs in a pool of threads.  This room knows nothing of deployments or stores.
+
+::
+
+    source       who asks what, what is fresh, who shares a fetch
+      urls         which URLs and refs are let in
+      mirrors      one bare repository per URL: fetched, healed, forgotten
+      commits      ref to commit
+      checkouts    commit to directory
+      agents       commit to listing
+        credentials  a token or key, lent to one run of git
+        program      running git: its world, its limits, its end
+        problems     git's words to ours
+"""
