@@ -8,12 +8,17 @@ An agent can write here and is not trusted.  The sub-directories are opened once
 and used by descriptor, links are never followed, nothing is opened that could
 block and nothing is read without limit, so that an agent that puts a link or a
 pipe in place of a result reaches no file of the host and holds nobody up.
+
+A result that was read is kept in `tmp/` and written over for a later task: making
+a file takes ext4 ten times as long (it searches for an inode that was not freed in
+the last seconds, and a busy queue frees thousands of them), and so does emptying one.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from collections.abc import Iterator
 
 from ploinky.errors import AgentBroken
@@ -27,9 +32,13 @@ SUBDIRECTORIES = (TASKS, RESULTS, ERRORS, TMP)
 LARGEST_RESULT_BYTES = 64 * 1024 * 1024
 """Far over what AgentCore lets through (16 MiB unless it is told otherwise)."""
 
+SPARE_FILES = 64
+"""Files kept for writing over, at most; more than are usually in flight."""
+
 _READ_BYTES = 65536
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_OLD_FILE = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _SAFE_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -46,6 +55,7 @@ class QueueDirectory:
     def __init__(self, path: str) -> None:
         self.path = path
         self._open: dict[str, int] = {}
+        self._spare: list[str] = []
         root = os.open(path, _DIRECTORY)
         try:
             for name in SUBDIRECTORIES:
@@ -60,6 +70,8 @@ class QueueDirectory:
 
     def close(self) -> None:
         """Give the descriptors back; a second call does nothing."""
+        while self._spare:
+            self.discard(TMP, self._spare.pop())
         while self._open:
             os.close(self._open.popitem()[1])
 
@@ -75,20 +87,37 @@ class QueueDirectory:
         Raises:
             OSError: The disk is full, or the queue is gone.
         """
-        descriptor = os.open(task, _NEW_FILE, 0o600, dir_fd=self._open[TMP])
+        name, descriptor, size = self._writable(task)
         try:
             try:
-                if self._shared:
-                    os.fchmod(descriptor, 0o644)
                 written = os.write(descriptor, content)
                 while written < len(content):
                     written += os.write(descriptor, content[written:])
+                if size > written:
+                    os.ftruncate(descriptor, written)
             finally:
                 os.close(descriptor)
-            os.rename(task, task, src_dir_fd=self._open[TMP], dst_dir_fd=self._open[TASKS])
+            os.rename(name, task, src_dir_fd=self._open[TMP], dst_dir_fd=self._open[TASKS])
         except OSError:
-            self.discard(TMP, task)
+            self.discard(TMP, name)
             raise
+
+    def _writable(self, task: str) -> tuple[str, int, int]:
+        """Give name, descriptor and size of a file in `tmp/`: a spare one, else a new one."""
+        while self._spare:
+            name = self._spare.pop()
+            try:
+                descriptor = os.open(name, _OLD_FILE, dir_fd=self._open[TMP])
+            except OSError:
+                continue  # swept, or the agent put something else in its place
+            found = os.fstat(descriptor)
+            if stat.S_ISREG(found.st_mode) and found.st_nlink == 1:
+                return name, descriptor, found.st_size
+            os.close(descriptor)
+        descriptor = os.open(task, _NEW_FILE, 0o600, dir_fd=self._open[TMP])
+        if self._shared:
+            os.fchmod(descriptor, 0o644)
+        return task, descriptor, 0
 
     def take(self, place: str, task: str) -> bytes | None:
         """Read `results/<task>` or `errors/<task>` and remove it.
@@ -106,13 +135,27 @@ class QueueDirectory:
         except OSError as error:
             self.discard(place, task)
             raise _unreadable(place, error) from error
+        content = b""
         try:
-            return _read(descriptor)
+            content = _read(descriptor)
         except OSError as error:
             raise _unreadable(place, error) from error
         finally:
             os.close(descriptor)
+            if 0 < len(content) < _READ_BYTES and len(self._spare) < SPARE_FILES:
+                self._keep(place, task)
+            else:
+                self.discard(place, task)
+        return content
+
+    def _keep(self, place: str, task: str) -> None:
+        """Make a file that was read a spare one."""
+        try:
+            os.rename(task, task, src_dir_fd=self._open[place], dst_dir_fd=self._open[TMP])
+        except OSError:
             self.discard(place, task)
+        else:
+            self._spare.append(task)
 
     def discard(self, place: str, task: str) -> None:
         """Remove a file; one that is gone, or that the agent made irremovable, is no error."""

@@ -32,6 +32,7 @@ class Queue:
         self.root = root
         for name in ("tasks", "results", "errors", "locks", "tmp"):
             (root / name).mkdir(parents=True)
+        self.read: list[str] = []
         target = Target("one", Address(), Wire.FILE, str(root))
         self.lease = HeldLease(target)
 
@@ -44,11 +45,15 @@ class Queue:
             content = json.dumps(content).encode()
         temporary = self.root / "tmp" / f"{name}.executor"
         temporary.write_bytes(content)
+        if place != "tmp":
+            self.read.append(name)
         return temporary.rename(self.root / place / name)
 
     def left(self) -> list[str]:
-        """Every file that lies in the queue."""
-        return sorted(str(p.relative_to(self.root)) for p in self.root.rglob("*") if not p.is_dir())
+        """Every file that lies in the queue, but for spare ones."""
+        files = (str(p.relative_to(self.root)) for p in self.root.rglob("*") if not p.is_dir())
+        spare = {f"tmp/{name}" for name in self.read}
+        return sorted(set(files) - spare)
 
 
 class Loop:
@@ -375,6 +380,57 @@ def test_stopping_takes_back_what_nobody_will_wait_for(
     assert not loop.reactor.getReaders()
     assert not loop.reactor.getDelayedCalls()
     assert len(os.listdir("/proc/self/fd")) == before - 1
+
+
+def answered(transport: FileTransport, queue: Queue, loop: Loop, result: Any) -> TaskCall:
+    """Have a task sent, run and read."""
+    call, answer, _ = sent(transport, queue)
+    queue.put("results", call.task, {"id": call.task, "data": result})
+    loop.turn()
+    assert answer.json() == result
+    (queue.root / "tasks" / call.task).unlink()
+    return call
+
+
+def test_a_result_that_was_read_is_written_over_for_a_later_task(
+    transport: FileTransport, queue: Queue, loop: Loop
+) -> None:
+    """A busy queue makes no new files, and nothing of the old content shows in the new one."""
+    call = answered(transport, queue, loop, "x" * 5000)
+    inode = (queue.root / "tmp" / call.task).stat().st_ino
+    call, _, _ = sent(transport, queue)
+    assert (queue.root / "tasks" / call.task).stat().st_ino == inode
+    assert [task["id"] for task in queue.tasks()] == [call.task]
+
+
+@pytest.mark.parametrize("link", [Path.symlink_to, Path.hardlink_to])
+def test_a_link_in_place_of_a_spare_file_writes_no_file_of_the_host(
+    transport: FileTransport,
+    queue: Queue,
+    loop: Loop,
+    tmp_path: Path,
+    link: Callable[[Path, Path], None],
+) -> None:
+    """An agent cannot have the server write over a file for it; the task goes its way."""
+    call = answered(transport, queue, loop, 1)
+    precious = tmp_path / "precious"
+    precious.write_text("precious")
+    spare = queue.root / "tmp" / call.task
+    spare.unlink()
+    link(spare, precious)
+    call, _, _ = sent(transport, queue)
+    assert precious.read_text() == "precious"
+    assert [task["id"] for task in queue.tasks()] == [call.task]
+
+
+def test_spare_files_end_with_the_worker(
+    transport: FileTransport, queue: Queue, loop: Loop
+) -> None:
+    """A worker that stops leaves an empty queue."""
+    answered(transport, queue, loop, 1)
+    assert list((queue.root / "tmp").iterdir())
+    transport.stopService()
+    assert not list((queue.root / "tmp").iterdir())
 
 
 def test_a_caller_that_breaks_does_not_break_the_others(
