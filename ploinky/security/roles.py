@@ -29,9 +29,12 @@ class Rule:
     confined: bool = True
 
 
+READERS = frozenset({Role.ADMIN, Role.DEPLOYER, Role.VIEWER})
+"""Those who may look at more than whether the server is up."""
+
 _EVERYBODY = Rule()
-_READ = Rule(frozenset({Role.ADMIN, Role.DEPLOYER, Role.VIEWER}))
-_READ_ALL = Rule(frozenset({Role.ADMIN, Role.DEPLOYER, Role.VIEWER}), confined=False)
+_READ = Rule(READERS)
+_READ_ALL = Rule(READERS, confined=False)
 _DEPLOY = Rule(frozenset({Role.ADMIN, Role.DEPLOYER}))
 _DEPLOY_ALL = Rule(frozenset({Role.ADMIN, Role.DEPLOYER}), confined=False)
 _ADMIN = Rule(frozenset({Role.ADMIN}))

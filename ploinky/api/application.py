@@ -1,0 +1,197 @@
+"""The API as one site: every route's rule, every error's form, in one place.
+
+`make_site` is what the root calls.  It must not be imported before the root
+has chosen its reactor: importing Klein installs one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from klein import Klein
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web import http
+from twisted.web.resource import IResource, Resource
+from twisted.web.server import Site
+from werkzeug.routing import PathConverter
+
+from ploinky.api import problems
+from ploinky.api.access import AccessRoutes
+from ploinky.api.answers import Answer
+from ploinky.api.deployments import DeploymentRoutes
+from ploinky.api.domains import DomainRoutes
+from ploinky.api.endpoints import Collaborators, Endpoint
+from ploinky.api.page import PageRoutes
+from ploinky.api.repositories import RepositoryRoutes
+from ploinky.api.requests import (
+    Call,
+    Credential,
+    ManagementRequest,
+    Peer,
+    check_origin,
+    credential_of,
+    request_id_of,
+)
+from ploinky.api.status import StatusRoutes
+from ploinky.errors import BadRequest, Forbidden, SettingsInvalid
+from ploinky.security.admission import ADMIN_ID
+from ploinky.security.bootstrap import is_loopback
+from ploinky.security.roles import check
+from ploinky.values import NOBODY, Principal, Role
+
+EVERYBODY = Principal(id=ADMIN_ID, role=Role.ADMIN)
+"""Who calls where the setting `auth` is `none`."""
+
+_FIELDS = (
+    ("Cache-Control", "no-store"),
+    ("X-Content-Type-Options", "nosniff"),
+    ("Referrer-Policy", "no-referrer"),
+)
+
+
+def make_site(collaborators: Collaborators) -> Site:
+    """Make the site that the root listens with, on the control socket.
+
+    Only the gateway reaches that socket: `X-Forwarded-For` and its kin are believed, an idle
+    connection is the gateway's to close, and there is no access log but the gateway's.
+
+    Raises:
+        SettingsInvalid: `auth` is `none` and `host` is not loopback.
+    """
+    settings = collaborators.settings
+    if settings.auth == "none" and not is_loopback(settings.host):
+        raise SettingsInvalid(
+            [
+                f"auth: none makes everybody an admin, so host must be loopback, not"
+                f" {settings.host!r}; set host to 127.0.0.1, or auth to keys"
+            ]
+        )
+    site = _QuietSite(  # type: ignore[no-untyped-call]
+        _Front(Application(collaborators, routes(collaborators)).resource(), collaborators.new_id),
+        requestFactory=ManagementRequest,
+        timeout=None,
+    )
+    site.displayTracebacks = False
+    return site
+
+
+def routes(collaborators: Collaborators) -> list[Endpoint]:
+    """Give every route of the API."""
+    started_at = collaborators.clock.seconds()
+    return [
+        *PageRoutes().endpoints(),
+        *AccessRoutes(collaborators).endpoints(),
+        *StatusRoutes(collaborators, started_at).endpoints(),
+        *DeploymentRoutes(collaborators).endpoints(),
+        *DomainRoutes(collaborators).endpoints(),
+        *RepositoryRoutes(collaborators).endpoints(),
+    ]
+
+
+class Application:
+    """Routes on Klein: finds the principal, holds the route's rule, maps what goes wrong."""
+
+    _log = Logger()
+
+    def __init__(self, collaborators: Collaborators, endpoints: Sequence[Endpoint]) -> None:
+        self._its = collaborators
+        self._klein = Klein()
+        self._klein.url_map.converters["rest"] = _Rest
+        self._klein.url_map.merge_slashes = False
+        for endpoint in endpoints:
+            self._klein.route(
+                endpoint.path,
+                endpoint=endpoint.name,
+                methods=[endpoint.method],
+                strict_slashes=False,
+            )(self._served(endpoint))
+
+        @self._klein.handle_errors(Exception)
+        def answer_error(request: Any, failure: Failure) -> bytes:
+            error = problems.foreseen(failure, _place(request), self._log, request.request_id)
+            return _write(request, problems.answer(error, request.request_id))
+
+    def resource(self) -> IResource:
+        """Give the resource to hand requests to."""
+        resource: IResource = self._klein.resource()
+        return resource
+
+    def _served(self, endpoint: Endpoint) -> Callable[..., Coroutine[Any, Any, bytes]]:
+        async def serve(request: ManagementRequest, **parts: str) -> bytes:
+            credential, peer = credential_of(request), Peer.of(request)
+            principal = await self._principal(credential, peer)
+            check(endpoint.name, principal)
+            check_origin(request, credential)
+            call = Call(endpoint.name, request, principal, credential, peer, parts)
+            return _write(request, await endpoint.answer(call))
+
+        serve.__name__ = endpoint.name
+        return serve
+
+    async def _principal(self, credential: Credential | None, peer: Peer) -> Principal:
+        if self._its.settings.auth == "none":
+            if not is_loopback(peer.host):
+                # A page elsewhere can let its own name resolve to this machine.
+                raise Forbidden(f"with auth: none only localhost is answered, not {peer.host!r}")
+            return EVERYBODY
+        if credential is not None:
+            for authenticator in self._its.authenticators:
+                found = await authenticator.authenticate(credential.token)
+                if found is not None:
+                    return found
+        return NOBODY
+
+
+class _QuietSite(Site):
+    def log(self, request: http.Request) -> None:
+        """The gateway has logged it."""
+
+
+class _Front(Resource):
+    """Before routing: the request's id, the fields of every answer, a path that can be read."""
+
+    isLeaf = True
+
+    def __init__(self, inner: IResource, new_id: Callable[[], str]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._inner = inner
+        self._new_id = new_id
+
+    def render(self, request: ManagementRequest) -> Any:
+        """See `IResource`."""
+        request.request_id = request_id_of(request) or self._new_id()
+        request.responseHeaders.removeHeader("Server")
+        request.responseHeaders.setRawHeaders("X-Request-Id", [request.request_id])
+        for name, value in _FIELDS:
+            request.responseHeaders.setRawHeaders(name, [value])
+        try:
+            b"/".join(request.postpath or ()).decode("utf-8")
+            request.method.decode("ascii")
+            request.text_field("Host").encode("idna")
+        except UnicodeError:
+            error = BadRequest("method, path or host are not what HTTP allows")
+            return _write(request, problems.answer(error, request.request_id))
+        return self._inner.render(request)
+
+
+class _Rest(PathConverter):
+    """The rest of the path, also where it begins with a (decoded) slash, or is empty."""
+
+    regex = ".*?"
+
+
+def _place(request: ManagementRequest) -> str:
+    path = request.path.decode("ascii", "replace")
+    return f"{request.method.decode('ascii', 'replace')} {path}"
+
+
+def _write(request: ManagementRequest, answer: Answer) -> bytes:
+    request.setResponseCode(answer.status)
+    fields = request.responseHeaders
+    fields.setRawHeaders("Content-Type", [answer.content_type])
+    fields.setRawHeaders("Content-Length", [str(len(answer.body))])
+    for name, value in answer.fields:
+        fields.addRawHeader(name, value)
+    return answer.body

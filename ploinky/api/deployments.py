@@ -1,0 +1,236 @@
+"""`deployments`: deploy, remove, restart, stop, start, sync; list, history, output."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+import attrs
+from attrs import Factory, frozen
+from twisted.logger import Logger
+
+from ploinky.api import documents
+from ploinky.api.answers import Answer, as_json, as_text
+from ploinky.api.endpoints import API, Collaborators, Endpoint
+from ploinky.api.forms import structured
+from ploinky.api.repositories import split_userinfo
+from ploinky.api.requests import Call
+from ploinky.deployment.fields import FIELDS
+from ploinky.errors import Forbidden, NotFound, ValidationFailed
+from ploinky.security.roles import reaches
+from ploinky.values import DeploymentKey, DeploymentView, DeployRequest, Release, Role
+
+MOST_LINES = 10_000
+
+
+@frozen
+class KeyForm:
+    """Which deployment is meant."""
+
+    domain: str
+    path: str
+
+
+@frozen
+class DeployForm:
+    """What is to be deployed; fields of a manifest may stand beside these.
+
+    Attributes:
+        env: The manifest's name for `environment`, which wins.
+    """
+
+    domain: str
+    path: str
+    agent: str = ""
+    repository: str = ""
+    branch: str = ""
+    sub_path: str = ""
+    image: str = ""
+    target: str = ""
+    environment: dict[str, str] = Factory(dict)
+    env: dict[str, str] = Factory(dict)
+
+
+class DeploymentRoutes:
+    """Changes run as operations: they go on if the client leaves."""
+
+    _log = Logger()
+
+    def __init__(self, collaborators: Collaborators) -> None:
+        self._its = collaborators
+
+    def endpoints(self) -> list[Endpoint]:
+        """Give the routes."""
+        manager = self._its.deployments
+        home = f"{API}/deployments"
+        return [
+            Endpoint("deployments.list", "GET", home, self._list),
+            Endpoint("deployments.deploy", "POST", home, self._deploy),
+            Endpoint("deployments.remove", "DELETE", home, self._remove),
+            Endpoint(
+                "deployments.remove-named", "DELETE", f"{home}/<domain>/<rest:path>", self._remove
+            ),
+            Endpoint("deployments.releases", "GET", f"{home}/releases", self._releases),
+            Endpoint("deployments.logs", "GET", f"{home}/logs", self._logs),
+            Endpoint("deployments.sync", "POST", f"{home}/sync", self._change(self._sync)),
+            Endpoint(
+                "deployments.restart", "POST", f"{home}/restart", self._change(manager.restart)
+            ),
+            Endpoint("deployments.stop", "POST", f"{home}/stop", self._change(manager.stop)),
+            Endpoint("deployments.start", "POST", f"{home}/start", self._change(manager.start)),
+        ]
+
+    # --- what changes ---------------------------------------------------------
+
+    async def _deploy(self, call: Call) -> Answer:
+        request = _read(call)
+        await self._see_domain(request.key)
+        outcome = self._its.operations.begin(
+            call.operation(request.key), self._its.deployments.deploy(request, self._report(call))
+        )
+        if call.query("wait").lower() in ("false", "0", "no") and not outcome.called:
+            outcome.addErrback(lambda _: None)  # it is in the log, and in the deployment's `error`
+            return as_json({"success": True, "deployment": self._as_it_stands(request)}, 202)
+        return as_json({"success": True, "deployment": documents.deployment(await outcome)})
+
+    async def _remove(self, call: Call) -> Answer:
+        named = KeyForm(**call.parts) if call.parts else call.form(KeyForm)
+        key = call.key(named.domain, named.path)
+        await self._its.operations.begin(call.operation(key), self._its.deployments.remove(key))
+        return as_json({"success": True})
+
+    def _change(
+        self, work: Callable[[DeploymentKey], Coroutine[Any, Any, DeploymentView]]
+    ) -> Callable[[Call], Awaitable[Answer]]:
+        async def change(call: Call) -> Answer:
+            named = call.form(KeyForm)
+            key = call.key(named.domain, named.path)
+            view = await self._its.operations.begin(call.operation(key), work(key))
+            return as_json({"success": True, "deployment": documents.deployment(view)})
+
+        return change
+
+    async def _sync(self, key: DeploymentKey) -> DeploymentView:
+        """Deploy again what was asked for last and served, or else what was asked for first."""
+        view = self._find(key)
+        releases = await self._its.deployment_store.releases(view.deployment.id)
+        wanted = _release(releases, view.deployment.active_release)
+        if wanted is None:
+            raise NotFound(f"{key} has no release yet that could be deployed again")
+        return await self._its.deployments.deploy(wanted.request, lambda line: None)
+
+    # --- what only looks ------------------------------------------------------
+
+    async def _list(self, call: Call) -> Answer:
+        views = [v for v in self._its.deployments.deployments() if _fits(v, call)]
+        return as_json({"deployments": [documents.deployment(view) for view in views]})
+
+    async def _releases(self, call: Call) -> Answer:
+        view = self._find(call.key(call.query("domain"), call.query("path")))
+        releases = await self._its.deployment_store.releases(view.deployment.id)
+        return as_json({"releases": [documents.release(release) for release in releases]})
+
+    async def _logs(self, call: Call) -> Answer:
+        """The output of the instances that serve, or of what failed where none does."""
+        view = self._find(call.key(call.query("domain"), call.query("path")))
+        lines = call.count("lines", 100, MOST_LINES)
+        number = call.count("release", view.deployment.active_release, 2**31)
+        found = [
+            status.instance
+            for status in await self._its.runtime.instances(self._its.cluster)
+            if status.deployment == view.deployment.id and status.release == number
+        ]
+        if not found:
+            releases = await self._its.deployment_store.releases(view.deployment.id)
+            return as_text(_last_words(_release(releases, number)))
+        said = [(instance, await self._its.runtime.output(instance, lines)) for instance in found]
+        if len(said) == 1:
+            return as_text(said[0][1])
+        return as_text("\n".join(f"==> {instance} <==\n{output}" for instance, output in said))
+
+    # --- the rest ---------------------------------------------------------------
+
+    def _find(self, key: DeploymentKey) -> DeploymentView:
+        for view in self._its.deployments.deployments():
+            if view.deployment.key == key:
+                return view
+        raise NotFound(f"nothing is deployed at {key}")
+
+    async def _see_domain(self, key: DeploymentKey) -> None:
+        known = {domain["name"] for domain in await self._its.repositories.domains()}
+        if key.domain not in known:
+            raise NotFound(
+                f"there is no domain {key.domain!r}; add it: p-cli cloud host add {key.domain}"
+            )
+
+    def _report(self, call: Call) -> Callable[[str], None]:
+        def report(line: str) -> None:
+            self._log.debug("{request_id}: {line}", request_id=call.request.request_id, line=line)
+
+        return report
+
+    def _as_it_stands(self, request: DeployRequest) -> dict[str, Any]:
+        try:
+            return documents.deployment(self._find(request.key))
+        except NotFound:  # it has begun, and is not in the list yet
+            domain, path = request.key.domain, request.key.path
+            return {"domain": domain, "path": path, "agent": request.agent, "status": "deploying"}
+
+
+def _read(call: Call) -> DeployRequest:
+    """Validate what is asked for in form; what it means is the manager's."""
+    document = call.document()
+    settings: dict[str, Any] = {}
+    if isinstance(document, dict):
+        ours = {field.name for field in attrs.fields(DeployForm)}
+        settings = {k: v for k, v in document.items() if k in FIELDS and k not in ours}
+        document = {k: v for k, v in document.items() if k not in settings}
+    form = structured(DeployForm, document, others=FIELDS)
+    key = call.key(form.domain, form.path)
+    if split_userinfo(form.repository)[1]:
+        raise ValidationFailed(
+            {
+                "repository": "a URL must not hold a credential; register the repository with it:"
+                " p-cli cloud repo add NAME URL --token-file FILE"
+            }
+        )
+    is_admin = call.principal.role is Role.ADMIN
+    if form.target and not is_admin:
+        raise Forbidden("only an admin may route to something outside, which could be anything")
+    return DeployRequest(
+        key=key,
+        agent=form.agent,
+        repository=form.repository,
+        branch=form.branch,
+        sub_path=form.sub_path,
+        image=form.image,
+        target=form.target,
+        environment={**form.env, **form.environment},
+        settings=settings,
+        any_file_url=is_admin,
+    )
+
+
+def _fits(view: DeploymentView, call: Call) -> bool:
+    key = view.deployment.key
+    domain, path = call.query("domain"), call.query("path")
+    return (
+        reaches(call.principal, key)
+        and (not domain or key.domain == domain.lower())
+        and (not path or key.path == "/" + path.strip("/"))
+    )
+
+
+def _release(releases: list[Release], number: int) -> Release | None:
+    """Find a release by its number; 0 is the newest."""
+    for release in releases:
+        if number in (0, release.number):
+            return release
+    return None
+
+
+def _last_words(release: Release | None) -> str:
+    error = release.error if release is not None else None
+    if not error:
+        return ""
+    return str(error.get("output") or error.get("message") or "")

@@ -1,0 +1,91 @@
+"""The shape of a route, and what routes are made from."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+from attrs import field, frozen
+from twisted.internet.interfaces import IReactorTime
+
+from ploinky.api.answers import Answer
+from ploinky.api.operations import Operations
+from ploinky.api.requests import Call
+from ploinky.interfaces import (
+    IAuthenticator,
+    IDeploymentManager,
+    IDeploymentStore,
+    IRepositoryStore,
+    IRuntime,
+    ISource,
+    IWorkerGroup,
+)
+from ploinky.security.admission import Admission
+from ploinky.security.bootstrap import BootstrapToken
+from ploinky.security.throttle import LoginThrottle
+from ploinky.settings import Settings
+
+API = "/management/api"
+
+
+@frozen
+class Endpoint:
+    """One method at one path.
+
+    Attributes:
+        name: Unique; `ploinky.security.roles` has the rule for it.
+        path: A werkzeug rule: `/management/api/repositories/<name>`.
+        answer: Gives the answer or raises a `PloinkyError`.
+    """
+
+    name: str
+    method: str
+    path: str
+    answer: Callable[[Call], Awaitable[Answer]]
+
+
+@frozen
+class Totals:
+    """Calls of agents since the server's first start, over all workers.
+
+    Attributes:
+        errors: Answered with 5xx.
+        unauthorized: Answered with 401 or 403.
+    """
+
+    requests: int = 0
+    errors: int = 0
+    unauthorized: int = 0
+
+
+@frozen(kw_only=True)
+class Collaborators:
+    """All that the API works with; the root makes it.
+
+    Attributes:
+        clock: Its seconds are Unix time.
+        cluster: This server's id, by which a runtime knows our instances.
+        keys: Gives out keys and sessions.
+        authenticators: Asked in this order; the first that knows a credential counts.
+        operations: A service; the root starts and stops it.
+        totals: Gives the counters as they stand.
+        server_log: Gives the last so many lines of the server's log.
+        new_id: Gives ids for requests that came without one.
+    """
+
+    clock: IReactorTime
+    settings: Settings
+    cluster: str
+    deployments: IDeploymentManager
+    deployment_store: IDeploymentStore
+    repositories: IRepositoryStore
+    source: ISource
+    runtime: IRuntime
+    workers: IWorkerGroup
+    admission: Admission
+    authenticators: Sequence[IAuthenticator]
+    bootstrap: BootstrapToken
+    throttle: LoginThrottle
+    operations: Operations
+    totals: Callable[[], Totals] = field(repr=False)
+    server_log: Callable[[int], Awaitable[str]] = field(repr=False)
+    new_id: Callable[[], str] = field(repr=False)

@@ -1,0 +1,73 @@
+"""Errors to answers: the one place where what went wrong becomes HTTP.
+
+Form: `{"error": "<message>", "message", "code", "details"?, "requestId"}`
+(contract, section 5).  An error that nobody foresaw says no more than that,
+and its request id, under which the log has it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import MethodNotAllowed as WrongMethod
+
+from ploinky.api.answers import Answer, as_json
+from ploinky.errors import (
+    CallFailed,
+    DeployFailed,
+    MethodNotAllowed,
+    NotFound,
+    PloinkyError,
+    Unauthenticated,
+)
+
+
+class InternalError(PloinkyError):
+    """Something that nobody foresaw; the cause is in the log alone."""
+
+
+def foreseen(failure: Failure, place: str, log: Logger, request_id: str) -> PloinkyError:
+    """Give the error to answer with; one that is not ours is logged here.
+
+    Args:
+        place: Method and path, for messages.
+    """
+    error = failure.value
+    if isinstance(error, PloinkyError):
+        if error.status >= 500:
+            log.warn("{place}: {code}: {said}", place=place, code=error.code, said=error.message)
+        return error
+    if isinstance(error, WrongMethod):
+        allow = sorted(error.valid_methods or ())
+        return MethodNotAllowed(f"{place} is not possible; use {', '.join(allow)}", allow=allow)
+    if isinstance(error, HTTPException):
+        return NotFound(f"there is nothing at {place}")
+    log.failure("{place} broke", failure, place=place, request_id=request_id)
+    return InternalError(f"an error inside the server; its log has it under {request_id}")
+
+
+def answer(error: PloinkyError, request_id: str) -> Answer:
+    """Give status, fields and body for an error."""
+    document: dict[str, Any] = {
+        "error": error.message,
+        "message": error.message,
+        "code": error.code,
+        "requestId": request_id,
+    }
+    details = error.details
+    if isinstance(error, DeployFailed):
+        more = details if isinstance(details, dict) else {}
+        details = {**more, "step": error.step, "output": error.output}
+    if details is not None:
+        document["details"] = details
+    fields: list[tuple[str, str]] = []
+    if isinstance(error, MethodNotAllowed):
+        fields.append(("Allow", ", ".join(error.allow)))
+    if isinstance(error, Unauthenticated):
+        fields.append(("WWW-Authenticate", 'Bearer realm="ploinky"'))
+    if isinstance(error, CallFailed) and error.retry_after_seconds is not None:
+        fields.append(("Retry-After", str(error.retry_after_seconds)))
+    return as_json(document, status=error.status, fields=tuple(fields))

@@ -1,0 +1,186 @@
+"""`repositories` and `agents`: where code comes from, and what it has to offer."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+from attrs import frozen
+from twisted.internet.defer import Deferred, gatherResults
+
+from ploinky.api import documents
+from ploinky.api.answers import Answer, as_json
+from ploinky.api.endpoints import API, Collaborators, Endpoint
+from ploinky.api.requests import Call
+from ploinky.errors import Conflict, NotFound, PloinkyError, ValidationFailed
+from ploinky.values import GitCredential, GitSource, Repository, Role
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
+
+
+@frozen
+class CredentialForm:
+    """Write-only: no answer ever holds it."""
+
+    username: str = "git"
+    token: str = ""
+    ssh_key: str = ""
+    known_hosts: str = ""
+
+
+@frozen
+class RepositoryForm:
+    """`{"name", "url", "branch"?, "credential"?: {"username", "token", "sshKey", "knownHosts"}}`."""
+
+    name: str
+    url: str
+    branch: str = ""
+    credential: CredentialForm | None = None
+
+
+@frozen
+class NameForm:
+    """`{"name": "demo"}`."""
+
+    name: str
+
+
+class RepositoryRoutes:
+    """A repository is read before it is registered, so that a wrong URL is told at once."""
+
+    def __init__(self, collaborators: Collaborators) -> None:
+        self._its = collaborators
+
+    def endpoints(self) -> list[Endpoint]:
+        """Give the routes."""
+        home = f"{API}/repositories"
+        return [
+            Endpoint("repositories.list", "GET", home, self._list),
+            Endpoint("repositories.add", "POST", home, self._add),
+            Endpoint("repositories.remove", "DELETE", home, self._remove),
+            Endpoint("repositories.remove-named", "DELETE", f"{home}/<name>", self._remove),
+            Endpoint("repositories.agents", "GET", f"{home}/<name>/agents", self._agents),
+            Endpoint("repositories.sync", "POST", f"{home}/<name>/sync", self._sync),
+            Endpoint("agents.list", "GET", f"{API}/agents", self._all_agents),
+        ]
+
+    async def _list(self, call: Call) -> Answer:
+        kept = await self._its.repositories.repositories()
+        return as_json({"repositories": [documents.repository(one) for one in kept]})
+
+    async def _add(self, call: Call) -> Answer:
+        repository = _read(call.form(RepositoryForm), self._its.clock.seconds())
+        if any(k.name == repository.name for k in await self._its.repositories.repositories()):
+            raise Conflict(f"there is a repository {repository.name!r} already")
+
+        is_admin = call.principal.role is Role.ADMIN
+
+        async def add() -> None:
+            await self._its.source.resolve(_source(repository, is_admin), False)
+            await self._its.repositories.add_repository(repository)
+
+        await self._its.operations.begin(call.operation(repository.name), add())
+        return as_json({"success": True, "repository": documents.repository(repository)})
+
+    async def _remove(self, call: Call) -> Answer:
+        name = call.parts.get("name") or call.form(NameForm).name
+        kept = await self._find(name)
+
+        async def remove() -> None:
+            await self._its.repositories.remove_repository(name)
+            left = await self._its.repositories.repositories()
+            if all(other.url != kept.url for other in left):
+                await self._its.source.forget(kept.url)
+
+        await self._its.operations.begin(call.operation(name), remove())
+        return as_json({"success": True})
+
+    async def _sync(self, call: Call) -> Answer:
+        kept = await self._find(call.parts["name"])
+        commit = await self._its.operations.begin(
+            call.operation(kept.name),
+            self._its.source.resolve(_source(kept), True),
+        )
+        return as_json({"success": True, "commit": commit})
+
+    async def _agents(self, call: Call) -> Answer:
+        kept = await self._find(call.parts["name"])
+        found = await self._its.source.agents(_source(kept))
+        return as_json({"agents": [documents.agent(one, kept.name) for one in found]})
+
+    async def _all_agents(self, call: Call) -> Answer:
+        """Those of every repository; one that cannot be read is told apart, and hides no other."""
+        kept = await self._its.repositories.repositories()
+        looks = [Deferred.fromCoroutine(self._look(one)) for one in kept]
+        found = await gatherResults(looks, consumeErrors=True)
+        return as_json(
+            {
+                "agents": [agent for agents, _ in found for agent in agents],
+                "problems": [problem for _, problems in found for problem in problems],
+            }
+        )
+
+    async def _look(self, kept: Repository) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        try:
+            found = await self._its.source.agents(_source(kept))
+        except PloinkyError as error:
+            problem = {"repository": kept.name, "code": error.code, "message": error.message}
+            return [], [problem]
+        return [documents.agent(one, kept.name) for one in found], []
+
+    async def _find(self, name: str) -> Repository:
+        for kept in await self._its.repositories.repositories():
+            if kept.name == name:
+                return kept
+        raise NotFound(f"there is no repository {name!r}")
+
+
+def _read(form: RepositoryForm, now: float) -> Repository:
+    problems: dict[str, str] = {}
+    if not _NAME.match(form.name):
+        problems["name"] = "expected letters, digits, . _ - (64 at most; a letter or digit first)"
+    if not form.url.strip():
+        problems["url"] = "expected a Git URL such as https://host/user/repo.git"
+    url, username, password = split_userinfo(form.url.strip())
+    credential = None
+    if form.credential is not None:
+        given = form.credential
+        credential = GitCredential(given.username, given.token, given.ssh_key, given.known_hosts)
+    if username:
+        if credential is not None:
+            problems["credential"] = "the URL holds one already; give it once"
+        # https://TOKEN@host is as usual as https://user:TOKEN@host
+        credential = GitCredential(username if password else "git", password or username)
+    if problems:
+        raise ValidationFailed(problems)
+    return Repository(form.name, url, form.branch, credential, now)
+
+
+def split_userinfo(url: str) -> tuple[str, str, str]:
+    """Take user and password out of an http(s) URL; other URLs stay as they are.
+
+    Returns:
+        The URL without them, and both, `""` where they were not there.
+
+    Raises:
+        ValidationFailed: It cannot be read as a URL.
+    """
+    try:
+        parts = urlsplit(url)
+        if parts.scheme.lower() not in ("http", "https") or "@" not in parts.netloc:
+            return url, "", ""
+        bare = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+        return bare, unquote(parts.username or ""), unquote(parts.password or "")
+    except ValueError as error:
+        raise ValidationFailed({"url": f"cannot be read as a URL: {error}"}) from error
+
+
+def _source(repository: Repository, any_file_url: bool = True) -> GitSource:
+    """Say where to look; what is registered was looked at with its registrant's rights."""
+    return GitSource(
+        url=repository.url,
+        ref=repository.branch,
+        credential=repository.credential,
+        any_file_url=any_file_url,
+    )
