@@ -56,10 +56,6 @@ class Answering(protocol.Protocol):
         self.received += data
         while b"\r\n\r\n" in self.received:
             head, _, self.received = self.received.partition(b"\r\n\r\n")
-            if b"/hang" in head:
-                import time
-
-                time.sleep(60)
             self.factory.busy += 1
             self.factory.reactor.callLater(0.5 if b"/slow" in head else 0, self.answer)
 
