@@ -14,6 +14,7 @@ import gc
 import os
 import socket
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -31,7 +32,7 @@ from ploinky.errors import PloinkyError, WorkerCouldNotBoot
 from ploinky.link import ICorridor, Identity, LeaderLink
 from ploinky.processgroup import COULD_NOT_BOOT, LISTENING_DESCRIPTOR
 from ploinky.sockets import SocketPaths
-from ploinky.telemetry.logs import DailyLog, at_level
+from ploinky.telemetry.logs import SERVER, DailyFile, JsonLog, at_level
 from ploinky.values import RouteSnapshot
 
 LINK_SOCKET = "link.sock"
@@ -202,10 +203,9 @@ def _prepare(configuration: WorkerConfiguration, build_rooms: BuildRooms) -> Cal
 
 
 def _begin_log(configuration: WorkerConfiguration) -> None:
-    log = DailyLog(Path(configuration.log_directory), f"worker-{configuration.slot}")
-    globalLogBeginner.beginLoggingTo(
-        [at_level(log, configuration.log_level)], redirectStandardIO=False
-    )
+    file = DailyFile(time.time, Path(configuration.log_directory), SERVER)
+    log = at_level(JsonLog(file, f"worker-{configuration.slot}"), configuration.log_level)
+    globalLogBeginner.beginLoggingTo([log], redirectStandardIO=False)
 
 
 def _require_listening(descriptor: int) -> None:

@@ -1,13 +1,15 @@
-"""The server's log: JSON lines, one file a day, written by leader and workers alike.
+"""The server's logs: lines of JSON, one file a day, written by leader and workers alike.
 
-Events of `twisted.logger` enter; lines leave.  Every process appends whole lines to the same file
-(O_APPEND), so a worker that outlives its leader goes on logging.
+Events of `twisted.logger` and access lines enter; files leave.  Every process appends whole lines
+to the same file (O_APPEND), so a worker that outlives its leader goes on logging.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -22,49 +24,73 @@ from twisted.logger import (
 )
 from zope.interface import implementer
 
-PREFIX = "server-"
-SUFFIX = ".jsonl"
+SERVER = "server"
+"""Events of leader and workers."""
+
+ACCESS = "access"
+"""One line a request."""
+
+_SUFFIX = ".jsonl"
+_BLOCK_BYTES = 64 * 1024
 
 
-@implementer(ILogObserver)
-class DailyLog:
-    """Appends each event to the file of its day (UTC).
+class DailyFile:
+    """Appends text to the file of the day (UTC): `<name>-YYYY-MM-DD.jsonl`, mode 0600.
+
+    A full disk must not take the server down: what cannot be written is lost.
 
     Args:
-        directory: Exists; files are `server-YYYY-MM-DD.jsonl`, mode 0600.
-        process: Name for the field `process`, such as `leader` or `worker-0`.
+        wall_clock: Unix seconds.
+        directory: Exists.
+        name: `SERVER` or `ACCESS`.
     """
 
-    def __init__(self, directory: Path, process: str) -> None:
+    def __init__(self, wall_clock: Callable[[], float], directory: Path, name: str) -> None:
+        self._wall_clock = wall_clock
         self._directory = directory
-        self._process = process
-        self._day = ""
+        self._name = name
+        self._ends_at = 0.0
         self._descriptor = -1
 
-    def __call__(self, event: LogEvent) -> None:
-        """Write one line.  A full disk must not take the server down: what cannot be written is lost."""
-        moment = datetime.fromtimestamp(event["log_time"], timezone.utc)
-        line = json.dumps(_entry(event, moment, self._process), default=repr) + "\n"
-        try:
-            self._turn_to(moment.date().isoformat())
-            os.write(self._descriptor, line.encode("utf-8", "backslashreplace"))
-        except OSError:
-            return
+    def append(self, lines: str) -> None:
+        """Write whole lines, each ending in a line feed."""
+        with suppress(OSError):
+            now = self._wall_clock()
+            if now >= self._ends_at:
+                self._turn_to(now)
+            os.write(self._descriptor, lines.encode("utf-8", "backslashreplace"))
 
     def close(self) -> None:
-        """Close the file; a later event opens it again."""
-        descriptor, self._descriptor, self._day = self._descriptor, -1, ""
+        """Close the file; a later line opens it again."""
+        descriptor, self._descriptor, self._ends_at = self._descriptor, -1, 0.0
         if descriptor >= 0:
             os.close(descriptor)
 
-    def _turn_to(self, day: str) -> None:
-        if day == self._day:
-            return
+    def _turn_to(self, now: float) -> None:
         self.close()
-        path = self._directory / f"{PREFIX}{day}{SUFFIX}"
+        day = _day(now)
+        path = self._directory / f"{self._name}-{day.date().isoformat()}{_SUFFIX}"
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         self._descriptor = os.open(path, flags, 0o600)
-        self._day = day
+        self._ends_at = (day + timedelta(days=1)).timestamp()
+
+
+@implementer(ILogObserver)
+class JsonLog:
+    """Writes events as lines of JSON: `time`, `level`, `process`, `room`, `message`, fields.
+
+    Args:
+        file: Where they go; the caller closes it.
+        process: Name for the field `process`, such as `leader` or `worker-0`.
+    """
+
+    def __init__(self, file: DailyFile, process: str) -> None:
+        self._file = file
+        self._process = process
+
+    def __call__(self, event: LogEvent) -> None:
+        """Write one line."""
+        self._file.append(json.dumps(_entry(event, self._process), default=repr) + "\n")
 
 
 def at_level(observer: ILogObserver, level: str) -> ILogObserver:
@@ -77,15 +103,37 @@ def at_level(observer: ILogObserver, level: str) -> ILogObserver:
 
 
 def prune(directory: Path, days: int, now: float) -> None:
-    """Delete the files of days that are more than `days` ago."""
-    oldest = (datetime.fromtimestamp(now, timezone.utc) - timedelta(days=days)).date()
-    for path in directory.glob(f"{PREFIX}*{SUFFIX}"):
-        if path.name[len(PREFIX) : -len(SUFFIX)] < oldest.isoformat():
-            path.unlink(missing_ok=True)
+    """Delete the files of days that are more than `days` ago.  Blocks."""
+    oldest = (_day(now) - timedelta(days=days)).date().isoformat()
+    for name in (SERVER, ACCESS):
+        for path in directory.glob(f"{name}-*{_SUFFIX}"):
+            if path.stem.removeprefix(f"{name}-") < oldest:
+                path.unlink(missing_ok=True)
 
 
-def _entry(event: LogEvent, moment: datetime, process: str) -> dict[str, Any]:
+def tail(directory: Path, lines: int) -> str:
+    """Give the last lines of the server's log as text for people.  Blocks.
+
+    Args:
+        lines: At most so many, from as many days as it takes.
+    """
+    found: list[str] = []
+    for path in sorted(directory.glob(f"{SERVER}-*{_SUFFIX}"), reverse=True):
+        for line in _backwards(path):
+            if len(found) == lines:
+                break
+            found.append(_for_people(line))
+    return "".join(f"{line}\n" for line in reversed(found))
+
+
+def _day(now: float) -> datetime:
+    moment = datetime.fromtimestamp(now, timezone.utc)
+    return moment.replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+def _entry(event: LogEvent, process: str) -> dict[str, Any]:
     level = event.get("log_level")
+    moment = datetime.fromtimestamp(event["log_time"], timezone.utc)
     entry: dict[str, Any] = {
         "time": moment.isoformat(timespec="milliseconds"),
         "level": level.name if level else "info",
@@ -99,3 +147,27 @@ def _entry(event: LogEvent, moment: datetime, process: str) -> dict[str, Any]:
     if failure := event.get("log_failure"):
         entry["traceback"] = failure.getTraceback()
     return entry
+
+
+def _for_people(line: bytes) -> str:
+    try:
+        entry = json.loads(line)
+        text = f"{entry['time']} {entry['level']:<5} {entry['process']}: {entry['message']}"
+    except (ValueError, KeyError, TypeError):
+        return line.decode("utf-8", "replace")
+    return f"{text}\n{entry['traceback'].rstrip()}" if "traceback" in entry else text
+
+
+def _backwards(path: Path) -> Iterator[bytes]:
+    """Give a file's lines, the last one first, without reading all of it."""
+    with path.open("rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        rest = b""
+        while end:
+            start = max(0, end - _BLOCK_BYTES)
+            file.seek(start)
+            block, end = file.read(end - start) + rest, start
+            rest, *whole = block.split(b"\n")
+            yield from (line for line in reversed(whole) if line)
+        if rest:
+            yield rest
