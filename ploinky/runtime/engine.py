@@ -1,0 +1,420 @@
+"""Docker and Podman, which speak the same API, as one `IRuntime`.
+
+Every call of the SDK happens in the engine's own pool of threads.  What the engines do
+differently is either asked for in a way that both understand (`blueprint`), or read from
+what they say of themselves (`facts`); where their answers differ, the place says so.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, TypeVar
+
+import docker.errors
+import requests
+import urllib3.exceptions
+from twisted.application.service import Service
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError, maybeDeferred, succeed
+from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from ploinky.errors import (
+    EngineError,
+    EngineUnavailable,
+    ImageUnavailable,
+    StartFailed,
+)
+from ploinky.interfaces import IRuntime, Report
+from ploinky.runtime import blueprint, facts, inspection, places
+from ploinky.runtime.blueprint import Blueprint, Surroundings
+from ploinky.runtime.facts import ApiClient, Connection, EngineFacts
+from ploinky.runtime.waiting import Shielded, uncut
+from ploinky.threads import Blocking
+from ploinky.values import InstanceSpec, InstanceStatus, Kind, RunResult
+
+T = TypeVar("T")
+
+REQUEST_SECONDS = 60.0
+REMOVE_ATTEMPTS = 10
+REMOVE_PAUSE_SECONDS = 0.3
+OUTPUT_LIMIT_BYTES = 64 * 1024
+SECRET_LENGTH = 4
+"""Shorter values are no secrets, and striking them out would garble the message."""
+TIMED_OUT = 124
+"""The exit code of a command that was ended for its time (as of coreutils' `timeout`)."""
+
+
+class OutputTail:
+    """Cuts output into lines for a report and keeps the last 64 KiB of it.  Used by one thread."""
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self._kept: deque[bytes] = deque()
+        self._size = 0
+        self._line = b""
+
+    def add(self, chunk: bytes) -> None:
+        """Take output as it comes."""
+        self._kept.append(chunk)
+        self._size += len(chunk)
+        while self._size - len(self._kept[0]) >= OUTPUT_LIMIT_BYTES:
+            self._size -= len(self._kept.popleft())
+        *lines, self._line = (self._line + chunk).split(b"\n")
+        for line in lines:
+            self._say(line)
+        if len(self._line) > OUTPUT_LIMIT_BYTES:
+            self._say(self._line)
+            self._line = b""
+
+    def end(self) -> None:
+        """Report a last line that has no end."""
+        if self._line:
+            self._say(self._line)
+            self._line = b""
+
+    def text(self) -> str:
+        """What is kept."""
+        return b"".join(self._kept)[-OUTPUT_LIMIT_BYTES:].decode(errors="replace")
+
+    def _say(self, line: bytes) -> None:
+        self._report(line.decode(errors="replace").rstrip("\r"))
+
+
+class _Reactor(IReactorTime, IReactorFromThreads):
+    """What the engine needs of a reactor."""
+
+
+@implementer(IRuntime)
+class ContainerEngine(Service):
+    """One container engine behind its API socket.
+
+    Args:
+        reactor: Where threads hand back results, and the clock.
+        blocking: The engine's own pool; started and stopped with this service.
+        title: `Docker` or `Podman`, for messages.
+        companion: What serves the API, where that is ours; it runs, and is stopped with this.
+        ask: Finds out what answers at a connection; blocking.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        reactor: _Reactor,
+        blocking: Blocking,
+        title: str,
+        connection: Connection,
+        surroundings: Surroundings,
+        companion: Service | None = None,
+        ask: facts.Ask = facts.ask,
+    ) -> None:
+        self.name: str = title.lower()
+        self._reactor = reactor
+        self._blocking = blocking
+        self._title = title
+        self._connection = connection
+        self._surroundings = surroundings
+        self._companion = companion
+        self._ask = ask
+        self._guard = threading.Lock()
+        self._known: tuple[ApiClient, EngineFacts] | None = None
+        self._bridge: bool | None = None
+        self._ended = threading.Event()
+
+    # --- service
+
+    def startService(self) -> None:
+        """Begin to take work."""
+        super().startService()  # type: ignore[no-untyped-call]
+        self._blocking.start()
+
+    def stopService(self) -> Deferred[None]:
+        """Give up what is being pulled; containers run on.
+
+        Fires once the engine's companion has ended.
+        """
+        super().stopService()  # type: ignore[no-untyped-call]
+        self._ended.set()
+        self._blocking.stop()
+        if self._known is not None:
+            self._known[0].close()
+        if self._companion is None:
+            return succeed(None)
+        return maybeDeferred(self._companion.stopService)
+
+    # --- IRuntime
+
+    async def prepare(self, image: str, report: Report) -> str:
+        """See `IRuntime`."""
+        given_up = threading.Event()
+        try:
+            return await self._blocking.run(
+                self._prepare, image, self._from_thread(report), given_up
+            )
+        except CancelledError:
+            given_up.set()
+            raise
+
+    async def run_once(
+        self, spec: InstanceSpec, shell_command: str, timeout_seconds: float, report: Report
+    ) -> RunResult:
+        """See `IRuntime`."""
+        tail = OutputTail(self._from_thread(report))
+        given_up = threading.Event()
+        running = Shielded(
+            self._blocking.run(self._run_once, spec, shell_command, timeout_seconds, tail, given_up)
+        )
+        ended: Deferred[int] = Deferred.fromCoroutine(running.result())
+        ended.addTimeout(timeout_seconds, self._reactor)
+        try:
+            exit_code = await ended
+        except TimeoutError:
+            exit_code = TIMED_OUT
+        finally:
+            given_up.set()
+            await uncut(self._blocking.run(self._discard, spec.instance, 0.0))
+            await running.ended()
+        return RunResult(exit_code, tail.text())
+
+    async def start(self, spec: InstanceSpec) -> InstanceStatus:
+        """See `IRuntime`."""
+        try:
+            return await uncut(self._blocking.run(self._start, spec))
+        except CancelledError:
+            await uncut(self._blocking.run(self._discard, spec.instance, 0.0))
+            raise
+
+    async def remove(self, instance: str, grace_seconds: float) -> None:
+        """See `IRuntime`.  Cancelling gives up the wait; it is removed all the same."""
+        await self._blocking.run(self._discard, instance, grace_seconds)
+
+    async def instances(self, cluster: str) -> list[InstanceStatus]:
+        """See `IRuntime`."""
+        return await self._blocking.run(self._instances, cluster)
+
+    async def output(self, instance: str, lines: int) -> str:
+        """See `IRuntime`."""
+        return await self._blocking.run(self._output, instance, lines)
+
+    # --- in threads
+
+    def _engine(self) -> tuple[ApiClient, EngineFacts]:
+        """Give the client and what is known of the engine, connecting at the first call."""
+        with self._guard:
+            if self._known is None:
+                try:
+                    found = self._ask(self._connection)
+                    self._known = facts.connect(self._connection, REQUEST_SECONDS), found
+                except EngineUnavailable as error:
+                    raise EngineUnavailable(f"{self._title}: {error.message}") from error
+            return self._known
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Turn what the SDK raises into this house's errors."""
+        try:
+            yield
+        except docker.errors.APIError as error:
+            explanation = error.explanation or error
+            if isinstance(explanation, bytes):
+                explanation = explanation.decode(errors="replace")
+            raise EngineError(f"{self._title}: {explanation}") from error
+        except (
+            OSError,
+            requests.RequestException,
+            urllib3.exceptions.HTTPError,
+            docker.errors.DockerException,
+        ) as error:
+            raise EngineUnavailable(
+                f"{self._title} does not answer at {self._connection.url}: {error}."
+                f" See that it runs, or choose another runtime."
+            ) from error
+
+    def _prepare(self, image: str, report: Report, given_up: threading.Event) -> str:
+        client, _ = self._engine()
+        with self._translated():
+            try:
+                return str(client.inspect_image(image)["Id"])
+            except docker.errors.APIError:
+                pass  # absent (404), or no name of an image (400, 500): the pull will say it
+            try:
+                report(f"pulling {image}")
+                for progress in client.pull(image, stream=True, decode=True):
+                    if given_up.is_set() or self._ended.is_set():
+                        raise ImageUnavailable(f"{image}: the pull was given up")
+                    self._read_progress(image, progress, report)
+                return str(client.inspect_image(image)["Id"])
+            except docker.errors.APIError as error:
+                raise ImageUnavailable(
+                    f"{self._title} has no image {image} and could not pull it: {error.explanation}"
+                ) from error
+
+    def _read_progress(self, image: str, progress: dict[str, Any], report: Report) -> None:
+        if progress.get("error"):
+            raise ImageUnavailable(
+                f"{self._title} has no image {image} and could not pull it: {progress['error']}"
+            )
+        status = progress.get("status") or progress.get("stream") or ""
+        if status and not progress.get("progressDetail"):
+            layer = progress.get("id")
+            report(f"{layer}: {status.strip()}" if layer else status.strip())
+
+    def _run_once(
+        self,
+        spec: InstanceSpec,
+        shell_command: str,
+        timeout_seconds: float,
+        tail: OutputTail,
+        given_up: threading.Event,
+    ) -> int:
+        """Give the exit code; 0 where it was given up, after which nobody asks for it."""
+        _, found = self._engine()
+        plan = blueprint.once_blueprint(spec, shell_command, found, self._surroundings)
+        container = self._create_and_start(spec, plan)
+        if given_up.is_set():
+            # Whoever gave up may have looked for the container before it was there.
+            self._discard(spec.instance, 0.0)
+            return 0
+        # A client of its own: the command may be silent for as long as it may take.
+        client = facts.connect(self._connection, timeout_seconds + REQUEST_SECONDS)
+        try:
+            with self._translated():
+                for chunk in client.logs(container, stream=True, follow=True):
+                    tail.add(chunk)
+                tail.end()
+                return int(client.wait(container)["StatusCode"])
+        finally:
+            client.close()
+
+    def _start(self, spec: InstanceSpec) -> InstanceStatus:
+        client, found = self._engine()
+        places.prepare_mountpoint(spec)
+        port = self._port(client, found, spec)
+        publish = port is not None and not (spec.kind is Kind.SERVICE and self._bridge)
+        plan = blueprint.instance_blueprint(spec, found, self._surroundings, port, publish)
+        if spec.kind is not Kind.TASK:
+            with self._translated():
+                for volume in spec.volumes:
+                    name = blueprint.volume_name(spec, volume.name)
+                    client.create_volume(name, labels=blueprint.labels(spec))
+        container = self._create_and_start(spec, plan)
+        with self._translated():
+            description = client.inspect_container(container)
+        return inspection.read_status(description, self._bridge_in_reach)
+
+    def _port(self, client: ApiClient, found: EngineFacts, spec: InstanceSpec) -> int | None:
+        """Choose what the instance listens at over TCP; None: on `agent.sock` alone."""
+        if spec.kind is Kind.TASK:
+            return None if found.same_machine else blueprint.AGENTCORE_PORT
+        if spec.port is not None:
+            return spec.port
+        given = spec.environment.get("PORT", "")
+        if given.isdigit():
+            return int(given)
+        with self._translated():
+            port = inspection.exposed_port(client.inspect_image(spec.image))
+        if port is None:
+            raise StartFailed(
+                f"Which port does {spec.image} listen at? The image does not declare exactly one:"
+                " set `port` in the manifest or for the deployment."
+            )
+        return port
+
+    def _create_and_start(self, spec: InstanceSpec, plan: Blueprint) -> str:
+        """Give the id of a running container; where that fails none is left.
+
+        A port that is taken, or a missing `init`, is found out only by `start`, which leaves
+        a container that was created (both engines).
+        """
+        client, _ = self._engine()
+        try:
+            with self._translated():
+                host = client.create_host_config(**plan.host)
+                container: str = client.create_container(host_config=host, **plan.container)["Id"]
+                client.start(container)
+        except EngineUnavailable:
+            raise
+        except EngineError as error:
+            self._discard(spec.instance, 0.0)
+            raise StartFailed(_without_secrets(error.message, spec)) from None
+        return container
+
+    def _bridge_in_reach(self, gateway: str) -> bool:
+        """Decide once per engine, at the first service that hangs on its bridge."""
+        if self._bridge is None:
+            _, found = self._engine()
+            self._bridge = found.same_machine and facts.local_address(gateway)
+        return self._bridge
+
+    def _instances(self, cluster: str) -> list[InstanceStatus]:
+        client, _ = self._engine()
+        found: dict[str, InstanceStatus] = {}
+        with self._translated():
+            for container in self._labelled(client, blueprint.LABEL_CLUSTER, cluster):
+                try:
+                    description = client.inspect_container(container)
+                except docker.errors.NotFound:
+                    continue  # removed meanwhile
+                status = inspection.read_status(description, self._bridge_in_reach)
+                found[status.instance] = status
+        return list(found.values())
+
+    def _labelled(self, client: ApiClient, label: str, value: str) -> list[str]:
+        filters = {"label": [f"{label}={value}"]}
+        return [each["Id"] for each in client.containers(all=True, filters=filters)]
+
+    def _discard(self, instance: str, grace_seconds: float) -> None:
+        """Stop and remove whatever carries the instance's label.
+
+        Podman fails now and then where it was just starting the container again ("container
+        state improper"): it is asked again.
+        """
+        client, _ = self._engine()
+        for _ in range(REMOVE_ATTEMPTS):
+            with self._translated():
+                left = self._labelled(client, blueprint.LABEL_INSTANCE, instance)
+            if not left:
+                return
+            for container in left:
+                # Podman refuses to stop one that is paused; removing by force ends it then.
+                self._unless_gone(partial(client.stop, container, timeout=int(grace_seconds)))
+                gone = partial(client.remove_container, container, force=True, v=True)
+                if not self._unless_gone(gone):
+                    self._ended.wait(REMOVE_PAUSE_SECONDS)
+        raise EngineError(f"{self._title} could not remove the container of instance {instance}")
+
+    def _unless_gone(self, work: Callable[[], object]) -> bool:
+        """Do it; what fails because another is doing it, or did, shows in what is left."""
+        with self._translated():
+            try:
+                work()
+            except docker.errors.APIError as error:
+                self._log.debug("{title}: {error}", title=self._title, error=str(error))
+                return False
+        return True
+
+    def _output(self, instance: str, lines: int) -> str:
+        client, _ = self._engine()
+        with self._translated():
+            for container in self._labelled(client, blueprint.LABEL_INSTANCE, instance):
+                try:
+                    return str(client.logs(container, tail=lines).decode(errors="replace"))
+                except docker.errors.NotFound:
+                    continue
+        return ""
+
+    def _from_thread(self, report: Report) -> Report:
+        return lambda line: self._reactor.callFromThread(report, line)
+
+
+def _without_secrets(message: str, spec: InstanceSpec) -> str:
+    """Strike out the deployment's own variables, should an engine ever repeat them."""
+    for name, value in spec.environment.items():
+        if len(value) >= SECRET_LENGTH and not name.startswith("PLOINKY_"):
+            message = message.replace(value, f"<{name}>")
+    return message
