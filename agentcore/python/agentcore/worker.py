@@ -1,0 +1,336 @@
+"""The process in which in-process handlers run.
+
+Frames enter and leave by a socket (see `frames`).  Plain handlers run in threads,
+async ones in one event loop; the main thread only reads frames, so that it hears of
+aborts whatever the handlers do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import importlib.util
+import inspect
+import json
+import os
+import queue
+import signal
+import socket
+import sys
+import threading
+import traceback
+from types import ModuleType
+from typing import Any, Awaitable, Callable, Dict, List, Optional
+
+from .context import Context
+from .frames import Decoder, encode
+from .tasks import Failure, dump, is_command_name, load
+
+_DEFAULT_MAX_RESULT_BYTES = 16 * 1024 * 1024
+
+current: contextvars.ContextVar[int] = contextvars.ContextVar("current", default=0)
+
+
+class Handlers:
+    """The agent's code: loaded once, on first use; `agent.py` at once."""
+
+    def __init__(self, agent_dir: str) -> None:
+        self._agent_dir = agent_dir
+        self._functions: Dict[str, Callable[..., Any]] = {}
+        self._handlers: Dict[str, Callable[..., Any]] = {}
+        self._loading: Dict[str, threading.Lock] = {}
+
+    def load_agent(self) -> List[Dict[str, Optional[str]]]:
+        """Load `agent.py` where there is one, and list its public functions."""
+        file = os.path.join(self._agent_dir, "agent.py")
+        if not os.path.exists(file):
+            return []
+        module = _load_module("agent", file)
+        listed = getattr(module, "__all__", None)
+        for name, value in vars(module).items():
+            own = inspect.isfunction(value) and value.__module__ == "agent"
+            public = name in listed if listed is not None else own and name[0] != "_"
+            if public and callable(value) and is_command_name(name):
+                self._functions[name] = _adapt(value)
+        return [
+            {"name": name, "about": (inspect.getdoc(function) or "").split("\n")[0] or None}
+            for name, function in self._functions.items()
+        ]
+
+    def find(self, file: Optional[str], name: str) -> Callable[..., Any]:
+        """Give the function that serves a command, loading its file where need be."""
+        if file is None:
+            return self._functions[name]
+        if file not in self._handlers:
+            with self._loading.setdefault(file, threading.Lock()):
+                if file not in self._handlers:
+                    self._handlers[file] = self._load(file, name)
+        return self._handlers[file]
+
+    def _load(self, file: str, name: str) -> Callable[..., Any]:
+        module = _load_module("handler_" + name.replace(".", "_"), file)
+        handle = getattr(module, "handle", None)
+        if not callable(handle):
+            path = os.path.relpath(file, self._agent_dir)
+            raise TypeError(f"{path} has no function handle(params, context).")
+        return _adapt(handle)
+
+
+def _load_module(name: str, file: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _adapt(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a handler take fewer than its two arguments."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return function
+    if any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters):
+        return function
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    count = sum(parameter.kind in positional for parameter in parameters)
+    if count >= 2:
+        return function
+    if inspect.iscoroutinefunction(function):
+
+        async def call_async(*arguments: Any) -> Any:
+            return await function(*arguments[:count])
+
+        call_async.__doc__ = function.__doc__
+        return call_async
+
+    def call(*arguments: Any) -> Any:
+        return function(*arguments[:count])
+
+    call.__doc__ = function.__doc__
+    return call
+
+
+class Threads:
+    """As many threads as there are plain handlers at work."""
+
+    def __init__(self) -> None:
+        self._work: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._idle = threading.Semaphore(0)
+
+    def run(self, work: Callable[[], None]) -> None:
+        """Call `work` in a thread that is free, or in a new one."""
+        self._work.put(work)
+        if not self._idle.acquire(blocking=False):
+            threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            self._work.get()()
+            self._idle.release()
+
+
+class Run:
+    """One task in this process."""
+
+    __slots__ = ("context", "coroutine", "raw", "sequence")
+
+    def __init__(self, sequence: int, context: Context, raw: bytes) -> None:
+        self.sequence = sequence
+        self.context = context
+        self.raw = raw
+        self.coroutine: Optional[asyncio.Task[None]] = None
+
+
+class Worker:
+    """Runs what the I/O process asks for."""
+
+    def __init__(self, channel: socket.socket, handlers: Handlers, max_result_bytes: int) -> None:
+        self._channel = channel
+        self._handlers = handlers
+        self._max_result_bytes = max_result_bytes
+        self._sending = threading.Lock()
+        self._threads = Threads()
+        self._loop: Optional[asyncio.AbstractEventLoop] = None
+        self._runs: Dict[int, Run] = {}
+
+    def send(self, message: List[Any], body: bytes = b"") -> None:
+        """Send a frame, from any thread."""
+        frame = encode(message, body)
+        with self._sending:
+            self._channel.sendall(frame)
+
+    def serve(self) -> None:
+        """Take frames until the I/O process is gone."""
+        decoder = Decoder()
+        while True:
+            chunk = self._channel.recv(262144)
+            if not chunk:
+                return
+            for message, body in decoder.feed(chunk):
+                if message[0] == "run":
+                    self._begin(body, *message[1:])
+                else:
+                    self._abort(message[1], message[2])
+
+    def _begin(
+        self, raw: bytes, sequence: int, file: Optional[str], command: str, *about: Any
+    ) -> None:
+        run = Run(sequence, Context(about[0], command, *about[1:]), raw)
+        self._runs[sequence] = run
+        self._threads.run(lambda: self._call(run, file, command))
+
+    def _abort(self, sequence: int, reason: str) -> None:
+        run = self._runs.get(sequence)
+        if run is None:
+            return
+        run.context.signal.fire(reason)
+        if run.coroutine is not None and self._loop is not None:
+            self._loop.call_soon_threadsafe(run.coroutine.cancel)
+
+    def _call(self, run: Run, file: Optional[str], command: str) -> None:
+        current.set(run.sequence)
+        try:
+            handler = self._handlers.find(file, command)
+            params = load(run.raw).get("params", [])
+            result = handler(params, run.context)
+        except BaseException as error:
+            self._fail(run, error)
+            return
+        if inspect.isawaitable(result):
+            self._event_loop().call_soon_threadsafe(self._start, run, result)
+        else:
+            self._succeed(run, result)
+
+    # --- async handlers ---------------------------------------------------------
+
+    def _event_loop(self) -> asyncio.AbstractEventLoop:
+        with self._sending:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                threading.Thread(target=self._loop.run_forever, daemon=True).start()
+            return self._loop
+
+    def _start(self, run: Run, result: Awaitable[Any]) -> None:
+        assert self._loop is not None
+        current.set(run.sequence)
+        run.coroutine = self._loop.create_task(self._await(run, result))
+        if run.context.signal.aborted:
+            run.coroutine.cancel()
+
+    async def _await(self, run: Run, result: Awaitable[Any]) -> None:
+        try:
+            value = await result
+        except BaseException as error:
+            # Also SystemExit: it would end the loop, and all that runs in it.
+            self._fail(run, error)
+        else:
+            self._succeed(run, value)
+
+    # --- outcomes ---------------------------------------------------------------
+
+    def _succeed(self, run: Run, result: Any) -> None:
+        command = run.context.command
+        try:
+            raw = dump(result)
+        except Exception as error:
+            kind = type(result).__name__
+            message = f"{command} returned a {kind}, which cannot be written as JSON: {error}"
+            self._finish(run, Failure(500, "HANDLER_FAILED", message))
+            return
+        if len(raw) > self._max_result_bytes:
+            message = (
+                f"{command} returned {len(raw)} bytes of JSON; at most {self._max_result_bytes} "
+                "are taken. Return less, in pages, or raise PLOINKY_MAX_RESULT_BYTES."
+            )
+            self._finish(run, Failure(500, "HANDLER_FAILED", message))
+            return
+        self._finish(run, None, raw)
+
+    def _fail(self, run: Run, error: BaseException) -> None:
+        """Turn what a handler raised into a failure, with what it says of itself."""
+        status = getattr(error, "status", None)
+        if not isinstance(status, int) or not 400 <= status <= 599:
+            status = 500
+        code = getattr(error, "code", None)
+        if not isinstance(code, str) or not code:
+            code = "HANDLER_FAILED"
+        message = _message_of(error)
+        if status >= 500 and not run.context.signal.aborted:
+            stack = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+            run.context.log.error(message, stack=stack)
+        self._finish(run, Failure(status, code, message, _json_or_none(error)))
+
+    def _finish(self, run: Run, failed: Optional[Failure], raw: bytes = b"") -> None:
+        self._runs.pop(run.sequence, None)
+        fields = failed.fields() if failed else None
+        self.send(["done", run.sequence, fields], raw)
+
+
+def _message_of(error: BaseException) -> str:
+    if isinstance(error, SystemExit):
+        return f"The handler called sys.exit({'' if error.code is None else error.code})."
+    if isinstance(error, KeyError) or not str(error):
+        return "".join(traceback.format_exception_only(type(error), error)).strip()
+    return str(error)
+
+
+def _json_or_none(error: BaseException) -> Any:
+    try:
+        return json.loads(dump(getattr(error, "details", None)))
+    except (TypeError, ValueError):
+        return None
+
+
+def _watch_exits(worker: Worker) -> None:
+    """Say which task it was that ends the process, before it does."""
+    end = os._exit
+    process = os.getpid()
+
+    def announce(status: int) -> None:
+        if os.getpid() == process:
+            worker.send(["ending", f"called os._exit({status})", current.get()])
+        end(status)
+
+    os._exit = announce  # type: ignore[assignment]
+
+
+def _start(worker: Worker, handlers: Handlers) -> bool:
+    try:
+        functions = handlers.load_agent()
+    except BaseException as error:
+        stack = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+        worker.send(["broken", f"agent.py cannot be loaded: {stack}"])
+        return False
+    worker.send(["loaded", functions])
+    return True
+
+
+def main(descriptor: int) -> None:
+    """Serve the handlers of AGENT_DIR to the I/O process behind a descriptor."""
+    os.set_inheritable(descriptor, False)
+    # The I/O process decides when this one ends; what a handler starts keeps the default.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    agent_dir = os.environ["AGENT_DIR"]
+    sys.path[0] = agent_dir
+    sys.argv = [agent_dir]
+    limit = int(os.environ.get("PLOINKY_MAX_RESULT_BYTES") or _DEFAULT_MAX_RESULT_BYTES)
+    handlers = Handlers(agent_dir)
+    worker = Worker(socket.socket(fileno=descriptor), handlers, limit)
+    end = os._exit
+    _watch_exits(worker)
+    try:
+        if _start(worker, handlers):
+            worker.serve()
+    except OSError:
+        pass  # the I/O process is gone
+    end(0)

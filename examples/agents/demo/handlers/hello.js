@@ -1,0 +1,2 @@
+// Greets whoever is named.
+module.exports = ([name = 'World']) => ({ message: `Hello ${name}` });
