@@ -1,0 +1,459 @@
+"""The deployment manager: the only writer of the route table.
+
+Requests enter, routes leave.  It conducts: each step is one call to whoever can do it, and what it
+decides itself is order.  Build the new, prove it healthy, switch one reference, drain the old; what
+serves is never changed in place, and a deploy that fails leaves it alone.
+
+One piece of work per deployment at a time, in the order in which it was asked for; deployments do
+not wait for one another.  What may happen to a deployment is written down in `life`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import chain, repeat
+
+import attrs
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from ploinky.deployment.admission import Admission
+from ploinky.deployment.board import RouteBoard
+from ploinky.deployment.entries import (
+    REMOVED,
+    RUNNING,
+    STOPPED,
+    Entry,
+    error_record,
+)
+from ploinky.deployment.fleet import Fleet
+from ploinky.deployment.jobs import Job, Jobs, Turns
+from ploinky.deployment.life import Life, life_machine
+from ploinky.deployment.recovery import Recovery, Survey, Survivor
+from ploinky.deployment.releases import ReleaseBuilder, Say
+from ploinky.deployment.spec import Plans, replicas_of
+from ploinky.errors import Conflict, DeployFailed, NotFound, PloinkyError, ProbeFailed
+from ploinky.interfaces import IDeploymentManager, IDeploymentStore, IInstances, Report
+from ploinky.values import (
+    Address,
+    Deployment,
+    DeploymentKey,
+    DeploymentState,
+    DeploymentView,
+    DeployRequest,
+    Release,
+    ReleaseState,
+    Target,
+)
+
+_REVIVAL_SECONDS = (5.0, 15.0, 60.0)
+"""Waits between attempts to start again what should run; the last one is repeated."""
+
+
+@implementer(IDeploymentManager)
+class DeploymentManager(Service):
+    """See `IDeploymentManager`.
+
+    The root calls `recover` once before the first request; stopping the service cancels deploys
+    that have not switched yet, waits for all other work, and leaves instances running.
+
+    Args:
+        clock: Tells the time and paces revivals.
+        new_id: Gives ids for deployments.
+        board: Nobody else posts to it.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        new_id: Callable[[], str],
+        store: IDeploymentStore,
+        admission: Admission,
+        releases: ReleaseBuilder,
+        fleet: Fleet,
+        board: RouteBoard,
+        recovery: Recovery,
+        instances: IInstances,
+        plans: Plans,
+    ) -> None:
+        self._clock = clock
+        self._new_id = new_id
+        self._store = store
+        self._admission = admission
+        self._releases = releases
+        self._fleet = fleet
+        self._board = board
+        self._recovery = recovery
+        self._instances = instances
+        self._plans = plans
+        self._new_life = life_machine()
+        self._entries: dict[DeploymentKey, Entry] = {}
+        self._turns: Turns[DeploymentKey] = Turns()
+        self._jobs = Jobs()
+        self._opened = False
+
+    # --- deploy -----------------------------------------------------------------
+
+    async def deploy(self, request: DeployRequest, report: Report) -> DeploymentView:
+        """See `IDeploymentManager.deploy`."""
+        admitted = await self._admission.admit(request)
+        return await self._jobs.run(lambda job: self._deploy(admitted, report, job))
+
+    async def _deploy(self, request: DeployRequest, report: Report, job: Job) -> DeploymentView:
+        async with self._turns.of(request.key):
+            entry = self._entries.get(request.key) or self._new_entry(request)
+            entry.life.deploy()
+            before = self._board.targets(entry.id)
+            with entry.working(job, report) as say:
+                attempt = self._begin(entry, request)
+                try:
+                    await self._draft(entry, attempt, say)
+                    await self._record(entry, attempt)
+                    await self._build(entry, attempt, say)
+                    await self._launch(entry, attempt, say)
+                    job.commit()
+                    release = await self._activate(entry, attempt)
+                except Exception as error:  # refused, failed or cancelled: what served still does
+                    await self._give_up(entry, attempt, error)
+                    raise
+                await self._switch(entry, release, attempt.launched, say)
+                await self._retire(before, say)
+                await self._prune(entry)
+            return self._view(entry)
+
+    def _new_entry(self, request: DeployRequest) -> Entry:
+        now = self._clock.seconds()
+        deployment = Deployment(
+            self._new_id(), request.key, request.agent, created_at=now, updated_at=now
+        )
+        entry = Entry(deployment, self._new_life(request.key))
+        self._entries[request.key] = entry
+        return entry
+
+    def _begin(self, entry: Entry, request: DeployRequest) -> _Attempt:
+        return _Attempt(
+            Release(
+                deployment=entry.id,
+                number=entry.newest + 1,
+                state=ReleaseState.PREPARING,
+                request=request,
+                created_at=self._clock.seconds(),
+            )
+        )
+
+    async def _draft(self, entry: Entry, attempt: _Attempt, say: Say) -> None:
+        """Resolve, check out, read the manifest; see that there is room for it."""
+        serves = entry.release is not None
+        draft = await self._releases.draft(attempt.release, say, fresh=serves)
+        attempt.release = draft.release
+        for warning in draft.warnings:
+            say("source", f"Warning: {warning}")
+        self._check_room(entry, replicas_of(draft.release))
+
+    async def _record(self, entry: Entry, attempt: _Attempt) -> None:
+        """Put it on record as being prepared: from here on a failure is part of the history."""
+        if not entry.on_record:
+            await self._store.save_deployment(entry.deployment)
+            entry.on_record = True
+        await self._store.save_release(attempt.release)
+        entry.newest = attempt.release.number
+        attempt.on_record = True
+
+    async def _build(self, entry: Entry, attempt: _Attempt, say: Say) -> None:
+        """Get the image; install, or update what served before."""
+        updating = entry.release is not None
+        attempt.release = await self._releases.build(attempt.release, say, updating=updating)
+        await self._store.save_release(attempt.release)
+
+    async def _launch(self, entry: Entry, attempt: _Attempt, say: Say) -> None:
+        """Start the instances and see all of them healthy.
+
+        Raises:
+            StartFailed, ProbeFailed
+        """
+        attempt.launched = await self._fleet.launch(attempt.release, entry.key, say)
+        if len(self._board.healthy(attempt.launched)) < len(attempt.launched):
+            raise ProbeFailed("an instance became ready, and died before it was switched to")
+
+    async def _activate(self, entry: Entry, attempt: _Attempt) -> Release:
+        """Switch, on record: one transaction, and the point of no return."""
+        deployment = attrs.evolve(
+            entry.deployment,
+            agent=attempt.release.request.agent,
+            wanted=RUNNING,
+            updated_at=self._clock.seconds(),
+        )
+        entry.deployment = await self._store.activate(deployment, attempt.release.number)
+        entry.failed = None
+        return attrs.evolve(attempt.release, state=ReleaseState.ACTIVE)
+
+    async def _switch(
+        self, entry: Entry, release: Release, targets: tuple[Target, ...], say: Say
+    ) -> None:
+        """Let every worker route to these instances, and no longer to others."""
+        say("switch", "Switching")
+        entry.release = release
+        entry.life.serves()
+        self._board.post(self._plans.route(entry.deployment, release, targets))
+        await self._board.publish()
+        self.log.info("{key} serves release {release}", key=str(entry.key), release=release.number)
+
+    async def _retire(self, targets: Sequence[Target], say: Say) -> None:
+        """Drain and end instances that nothing leads to any more."""
+        if targets:
+            say("drain", "Draining the old instances")
+        await self._fleet.retire(targets)
+        self._board.forget(targets)
+
+    async def _prune(self, entry: Entry) -> None:
+        """Delete the code of releases that are too old to go back to."""
+        releases = await self._store.releases(entry.id)
+        whole = [one.number for one in releases if one.state is not ReleaseState.FAILED]
+        kept = frozenset(whole[: self._plans.settings.releases_kept])
+        await self._releases.keep_only(entry.id, kept)
+
+    async def _give_up(self, entry: Entry, attempt: _Attempt, error: Exception) -> None:
+        """Clean away what a deploy began, and keep why it failed."""
+        try:
+            await self._fleet.end(target.instance for target in attempt.launched)
+            self._board.forget(attempt.launched)
+            await self._releases.discard(attempt.release)
+            if attempt.on_record or isinstance(error, DeployFailed):
+                why = error_record(error, entry.step)
+                failed = attrs.evolve(attempt.release, state=ReleaseState.FAILED, error=why)
+                attempt.release = failed
+                await self._record(entry, attempt)
+                entry.failed = failed
+            self.log.info("{key} was not deployed: {why}", key=str(entry.key), why=str(error))
+        finally:
+            entry.life.gave_up()
+            if not entry.on_record:
+                del self._entries[entry.key]
+
+    def _check_room(self, entry: Entry, wanted: int) -> None:
+        most = self._plans.settings.max_containers
+        others = sum(other.places() for other in self._entries.values() if other is not entry)
+        if others + wanted > most:
+            raise Conflict(
+                f"{entry.key} wants {wanted} instances, and {others} of at most {most} are taken;"
+                " stop or remove a deployment, or raise the setting maxContainers"
+            )
+        entry.asked = wanted
+
+    # --- the other things that are asked for ------------------------------------
+
+    async def restart(self, key: DeploymentKey) -> DeploymentView:
+        """See `IDeploymentManager.restart`."""
+        return await self._jobs.run(lambda job: self._renew(key, job, lambda life: life.restart()))
+
+    async def start(self, key: DeploymentKey) -> DeploymentView:
+        """See `IDeploymentManager.start`; what runs already is left alone."""
+        return await self._jobs.run(lambda job: self._renew(key, job, lambda life: life.start()))
+
+    async def _renew(
+        self, key: DeploymentKey, job: Job, begin: Callable[[Life], bool]
+    ) -> DeploymentView:
+        """Start the active release anew, switch to the new instances, retire those before."""
+        async with self._turns.of(key):
+            entry = self._existing(key)
+            if begin(entry.life):
+                await self._replace_instances(entry, job)
+            return self._view(entry)
+
+    async def _replace_instances(self, entry: Entry, job: Job) -> None:
+        release = entry.serving()
+        before = self._board.targets(entry.id)
+        launched: tuple[Target, ...] = ()
+        with entry.working(job, _unreported) as say:
+            try:
+                self._check_room(entry, replicas_of(release))
+                release = await self._releases.image_here(release, say)
+                launched = await self._fleet.launch(release, entry.key, say)
+                job.commit()
+                await self._want(entry, RUNNING)
+            except Exception:  # failed or cancelled: it stands as before
+                await self._fleet.end(target.instance for target in launched)
+                entry.life.gave_up()
+                raise
+            await self._switch(entry, release, launched, say)
+            await self._retire(before, say)
+
+    async def stop(self, key: DeploymentKey) -> DeploymentView:
+        """See `IDeploymentManager.stop`; what is stopped already is left alone."""
+        return await self._jobs.run(lambda job: self._stop(key, job))
+
+    async def _stop(self, key: DeploymentKey, job: Job) -> DeploymentView:
+        async with self._turns.of(key):
+            entry = self._existing(key)
+            if entry.life.stop():
+                job.commit()
+                with entry.working(job, _unreported) as say:
+                    await self._withdraw_instances(entry, say)
+            return self._view(entry)
+
+    async def _withdraw_instances(self, entry: Entry, say: Say) -> None:
+        before = self._board.targets(entry.id)
+        try:
+            await self._want(entry, STOPPED)
+        except Exception:  # not on record, not stopped
+            entry.life.gave_up()
+            raise
+        self._post_stopped(entry)
+        await self._board.publish()
+        await self._retire(before, say)
+        entry.life.stopped()
+        self.log.info("{key} is stopped", key=str(entry.key))
+
+    def _post_stopped(self, entry: Entry) -> None:
+        route = self._plans.route(entry.deployment, entry.serving(), ())
+        self._board.post(attrs.evolve(route, reason=f"{entry.key} is stopped"))
+
+    async def _want(self, entry: Entry, wanted: str) -> None:
+        deployment = attrs.evolve(entry.deployment, wanted=wanted, updated_at=self._clock.seconds())
+        await self._store.save_deployment(deployment)
+        entry.deployment = deployment
+
+    async def remove(self, key: DeploymentKey) -> None:
+        """See `IDeploymentManager.remove`.  A deploy in progress is cancelled; volumes stay."""
+        entry = self._existing(key)
+        entry.life.remove()
+        if entry.job is not None:
+            entry.job.cancel()
+        await self._jobs.run(lambda job: self._remove(entry, job))
+
+    async def _remove(self, entry: Entry, job: Job) -> None:
+        job.commit()
+        async with self._turns.of(entry.key):
+            if self._entries.get(entry.key) is not entry:
+                return
+            with entry.working(job, _unreported) as say:
+                before = self._board.targets(entry.id)
+                await self._want(entry, REMOVED)
+                self._board.withdraw(entry.id)
+                await self._board.publish()
+                await self._retire(before, say)
+                await self._releases.forget(entry.id)
+                await self._store.delete_deployment(entry.id)
+                del self._entries[entry.key]
+        self.log.info("{key} is removed", key=str(entry.key))
+
+    def deployments(self) -> list[DeploymentView]:
+        """See `IDeploymentManager.deployments`."""
+        return [self._view(self._entries[key]) for key in sorted(self._entries)]
+
+    def _existing(self, key: DeploymentKey) -> Entry:
+        if key not in self._entries:
+            raise NotFound(f"nothing is deployed at {key}; see p-cli cloud deployments")
+        return self._entries[key]
+
+    def _view(self, entry: Entry) -> DeploymentView:
+        return entry.view(len(self._board.healthy(self._board.targets(entry.id))))
+
+    # --- from start to stop of the server ---------------------------------------
+
+    async def recover(self) -> None:
+        """Find what an earlier server left; fires once all workers route to what was adopted.
+
+        What should run and does not is started in the background; what should not is ended.
+
+        Raises:
+            EngineUnavailable: What runs cannot be found out.
+        """
+        self._instances.watch(self._noticed)
+        survey = await self._recovery.survey()
+        entries = [self._recovered(survivor) for survivor in survey.survivors]
+        self._opened = True
+        await self._board.publish()
+        self._jobs.start(lambda job: self._tidy(survey))
+        for entry in entries:
+            self._resume(entry)
+
+    def _recovered(self, survivor: Survivor) -> Entry:
+        deployment = survivor.deployment
+        life = self._new_life(deployment.key)
+        entry = Entry(deployment, life, survivor.release, survivor.failed, survivor.newest)
+        entry.on_record = True
+        self._entries[deployment.key] = entry
+        if survivor.release is None:
+            life.found_failed()
+        elif deployment.wanted == STOPPED:
+            life.found_stopped()
+            self._post_stopped(entry)
+        else:
+            life.found_serving()
+            route = self._plans.route(deployment, survivor.release, survivor.targets)
+            self._board.post(route)
+        return entry
+
+    def _resume(self, entry: Entry) -> None:
+        """Go on with what an earlier server had begun or kept up."""
+        if entry.deployment.wanted == REMOVED:
+            entry.life.remove()
+            self._jobs.start(lambda job: self._remove(entry, job))
+        elif self._missing(entry):
+            self._jobs.start(lambda job: self._keep_reviving(entry, job))
+
+    async def _tidy(self, survey: Survey) -> None:
+        """End what no table leads to any more; delete what belongs to nothing."""
+        await self._fleet.retire(Target(stray, Address()) for stray in survey.strays)
+        await self._recovery.delete(survey.rubbish)
+
+    def _missing(self, entry: Entry) -> int:
+        """Tell how many instances a deployment that should serve has too few."""
+        if entry.life.seen_as() is not DeploymentState.RUNNING:
+            return 0
+        return replicas_of(entry.serving()) - len(self._board.targets(entry.id))
+
+    async def _keep_reviving(self, entry: Entry, job: Job) -> None:
+        for wait_seconds in chain(_REVIVAL_SECONDS, repeat(_REVIVAL_SECONDS[-1])):
+            try:
+                await self._revive(entry, job)
+                return
+            except PloinkyError as error:
+                self.log.warn("cannot start {key}: {why}", key=str(entry.key), why=str(error))
+            await deferLater(self._clock, wait_seconds)
+
+    async def _revive(self, entry: Entry, job: Job) -> None:
+        async with self._turns.of(entry.key):
+            missing = self._missing(entry)
+            if missing <= 0:
+                return
+            with entry.working(job, _unreported) as say:
+                release = await self._releases.image_here(entry.serving(), say)
+                launched = await self._fleet.launch(release, entry.key, say, missing)
+                job.commit()
+                targets = self._board.targets(entry.id) + launched
+                await self._switch(entry, release, targets, say)
+
+    def _noticed(self, instance: str, healthy: bool) -> None:
+        if self._board.noticed(instance, healthy) and self._opened:
+            self._jobs.start(lambda job: self._board.publish())
+
+    def stopService(self) -> Deferred[None]:
+        """Cancel deploys that have not switched yet and wait for all work.  Instances stay."""
+        super().stopService()  # type: ignore[no-untyped-call]
+        return Deferred.fromCoroutine(self._jobs.close())
+
+
+@attrs.define
+class _Attempt:
+    """How far a deploy has come.
+
+    Attributes:
+        launched: Running, and not yet switched to.
+        on_record: Whether the store knows the release.
+    """
+
+    release: Release
+    launched: tuple[Target, ...] = ()
+    on_record: bool = False
+
+
+def _unreported(line: str) -> None:
+    """Nobody listens to the progress of this."""
