@@ -1,0 +1,169 @@
+"""One record a request, and what the records add up to.
+
+Facts about answered requests enter; lines of JSON go to a sink in small
+batches, and increments of counters and histograms go to whoever drains them.
+Little and often: a large flush is what every other request would wait for.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+from attrs import frozen
+from twisted.internet.interfaces import IReactorTime
+
+SERVED = "served"
+"""The agent answered, whole, with a status below 500."""
+FAILED = "failed"
+"""The agent answered, whole, with a status of 500 or more."""
+REFUSED = "refused"
+"""This server answered in the agent's place, before anything was sent to it."""
+GONE = "gone"
+"""The client left before its answer was whole; status 499."""
+TIMED_OUT = "timed-out"
+"""The client or the agent took too long."""
+BROKEN = "broken"
+"""The agent could not be reached, or its answer was no answer or not whole."""
+
+BOUNDS_SECONDS = tuple(
+    round(step * scale, 6)
+    for scale in (0.0001, 0.001, 0.01, 0.1, 1.0, 10.0)
+    for step in (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
+)
+"""Upper bounds of the histogram's buckets; one more bucket holds what is above the last."""
+
+_KEYS_AT_ONCE = 1024
+_OTHER = "*"
+
+_LINE = (
+    '{"time":%.3f,"id":"%s","method":"%s","route":%s,"command":%s,"principal":%s,"status":%d,'
+    '"bytesIn":%d,"bytesOut":%d,"seconds":%.6f,"mood":"%s"}\n'
+)
+
+
+@frozen
+class Record:
+    """What is known of one request once it is over.
+
+    Attributes:
+        route: `domain/path` of the route, or None where none was found.
+        deployment: The deployment's id; `""` where there is none.
+        command: Of a task, once it was read; `""` otherwise.
+        bytes_in: Of head and body, as they came.
+        bytes_out: Of head and body, as given to the connection.
+        seconds: From the end of the request's head to the end of its answer.
+        mood: One of this module's words for how it ended.
+    """
+
+    id: str
+    method: str
+    route: str | None
+    deployment: str
+    command: str
+    principal: str
+    status: int
+    bytes_in: int
+    bytes_out: int
+    seconds: float
+    mood: str
+
+
+class AccessLog:
+    """Takes records; gives lines to a sink, and increments to whoever asks.
+
+    Args:
+        clock: Batches by it.
+        wall_clock: Unix seconds, for the lines.
+        sink: Gets whole lines of JSON, several at once, each ending in a line feed.
+        flush_seconds: For which lines are collected.
+    """
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        wall_clock: Callable[[], float],
+        sink: Callable[[str], None],
+        flush_seconds: float = 0.02,
+    ) -> None:
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._sink = sink
+        self._flush_seconds = flush_seconds
+        self._lines: list[str] = []
+        self._counted: dict[tuple[str, str, int], list[int]] = {}
+
+    def record(self, record: Record) -> None:
+        """Keep one record."""
+        lines = self._lines
+        if not lines:
+            self._clock.callLater(self._flush_seconds, self.flush)
+        lines.append(
+            _LINE
+            % (
+                self._wall_clock(),
+                record.id,
+                record.method,
+                _quoted(record.route),
+                _quoted(record.command),
+                _quoted(record.principal),
+                record.status,
+                record.bytes_in,
+                record.bytes_out,
+                record.seconds,
+                record.mood,
+            )
+        )
+        self._count(record)
+
+    def flush(self) -> None:
+        """Hand over what there is; the owner calls it once more at the end."""
+        lines, self._lines = self._lines, []
+        if lines:
+            self._sink("".join(lines))
+
+    def drain(self) -> list[dict[str, Any]]:
+        """Give what was counted since the last call, and begin anew.
+
+        Returns:
+            JSON-ready entries `{deployment, command, status, count, microseconds, bytesIn,
+            bytesOut, buckets}`; `buckets` has one count for each of `BOUNDS_SECONDS`, and
+            one for what took longer.
+        """
+        counted, self._counted = self._counted, {}
+        return [
+            {
+                "deployment": deployment,
+                "command": command,
+                "status": status,
+                "count": sums[0],
+                "microseconds": sums[1],
+                "bytesIn": sums[2],
+                "bytesOut": sums[3],
+                "buckets": sums[4:],
+            }
+            for (deployment, command, status), sums in counted.items()
+        ]
+
+    def _count(self, record: Record) -> None:
+        # A 404's command is a name that somebody made up: it would only swell the counters.
+        command = record.command if record.status != 404 else ""
+        key = (record.deployment, command, record.status)
+        sums = self._counted.get(key)
+        if sums is None:
+            if len(self._counted) >= _KEYS_AT_ONCE:
+                key = (record.deployment, _OTHER, record.status)
+            sums = self._counted.setdefault(key, [0] * (4 + len(BOUNDS_SECONDS) + 1))
+        sums[0] += 1
+        sums[1] += int(record.seconds * 1_000_000)
+        sums[2] += record.bytes_in
+        sums[3] += record.bytes_out
+        sums[4 + bisect_left(BOUNDS_SECONDS, record.seconds)] += 1
+
+
+@lru_cache(maxsize=4096)
+def _quoted(text: str | None) -> str:
+    return msgspec.json.encode(text).decode()

@@ -1,0 +1,362 @@
+"""One request from its valid head to the end of its answer.
+
+The gateway moves it forward, its connection brings its body, an agent's
+transport answers it.  Here an answer gets its framing, a slow client slows its
+agent, and whatever ends a request ends it once: lease back, record made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from attrs import frozen
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IPushProducer
+from zope.interface import implementer
+
+from ploinky.errors import (
+    AgentBroken,
+    AgentUnreachable,
+    BodyTooLarge,
+    CallFailed,
+    RequestTimeout,
+    TaskTimeout,
+)
+from ploinky.interfaces import IAnswer, IExchange, ILease
+from ploinky.routing import access
+from ploinky.routing.forms import TaskForm
+from ploinky.routing.headers import REQUEST_ID, Peer, answer_head, refusal
+from ploinky.routing.http import RequestHead
+from ploinky.routing.streams import FULL_BYTES
+from ploinky.values import NOBODY, Kind, Principal, Route
+
+if TYPE_CHECKING:
+    from ploinky.routing.connection import Connection
+    from ploinky.routing.gateway import Gateway
+
+
+@frozen
+class Plan:
+    """What follows from a head alone, under one generation of the route table.
+
+    Attributes:
+        form: How a task is called; None for what is passed through.
+        forwarded: The head that an agent gets, up to its request id; `b""` for tasks.
+    """
+
+    route: Route
+    principal: Principal
+    form: TaskForm | None = None
+    forwarded: bytes = b""
+
+
+@implementer(IAnswer, IPushProducer)
+class Call:
+    """A request in hand.
+
+    As an `IAnswer` it takes what the agent says, as an `IPushProducer` it stands for the
+    request's body on its way to the agent.
+
+    Args:
+        started: The clock's seconds at the end of its head.
+
+    Attributes:
+        plan: None until the gateway has made it.
+        route: None until it was matched; of a refused call too.
+        principal: Who calls, once that is known.
+        body: The whole body; None where it comes piece by piece.
+        command: Of a task, once its body was read; `""` before and otherwise.
+        params: Of a task, once its body was read: JSON text of an array.
+        done: Nothing more will happen to it.
+    """
+
+    __slots__ = (
+        "_bodyless",
+        "_chunked",
+        "_collected",
+        "_connection",
+        "_exchange",
+        "_gateway",
+        "_held",
+        "_lease",
+        "_left",
+        "_opened",
+        "_paused",
+        "_started",
+        "_waiting",
+        "body",
+        "bytes_in",
+        "bytes_out",
+        "closes",
+        "command",
+        "done",
+        "head",
+        "id",
+        "params",
+        "plan",
+        "principal",
+        "route",
+        "status",
+    )
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        connection: Connection,
+        head: RequestHead,
+        plan: Plan | None,
+        body: bytes | None,
+        request_id: bytes,
+        started: float,
+    ) -> None:
+        self._gateway = gateway
+        self._connection = connection
+        self._started = started
+        self._lease: ILease | None = None
+        self._exchange: IExchange | None = None
+        self._waiting: Deferred[None] | None = None
+        self._collected: bytearray | None = None
+        self._held = b""
+        self._left: int | None = None
+        self._opened = self._chunked = self._bodyless = self._paused = False
+        self.head = head
+        self.plan = plan
+        self.route = plan.route if plan is not None else None
+        self.principal = plan.principal if plan is not None else NOBODY
+        self.body = body
+        self.id = request_id
+        self.command = ""
+        self.params = b""
+        self.status = 0
+        self.bytes_in = self.bytes_out = 0
+        self.closes = self.done = False
+
+    @property
+    def peer(self) -> Peer:
+        """Who sent it."""
+        return self._connection.peer
+
+    # --- the way to the agent: the gateway and the connection call these
+
+    def collect(self) -> None:
+        """Read the whole body first; `Gateway.collected` is called when it is in."""
+        self._collected = bytearray()
+        self._connection.want_body()
+
+    def wait_for(self, lease: Deferred[None]) -> None:
+        """Keep what brings a lease, so that it is cancelled when the call ends first."""
+        self._waiting = lease
+
+    def claimed(self, lease: ILease) -> bool:
+        """Take a lease; False if the call is over, and the lease given back."""
+        self._waiting = None
+        if self.done:
+            lease.release()
+            return False
+        self._lease = lease
+        return True
+
+    def handed_over(self, exchange: IExchange) -> None:
+        """Take the exchange with the agent, which may have ended already."""
+        if self.done:
+            return
+        self._exchange = exchange
+        if self._paused:
+            exchange.pause()
+        if self.body is None:
+            self._connection.want_body()
+
+    def await_agent(self) -> None:
+        """Limit the wait for the agent to what its route allows."""
+        route = self.route
+        assert route is not None
+        may_stream = self._opened and route.kind is not Kind.TASK
+        self._connection.await_agent(None if may_stream else route.timeout_seconds)
+
+    def body_data(self, chunk: bytes) -> None:
+        """Take a piece of the body."""
+        if self._collected is None:
+            assert self._exchange is not None
+            self._exchange.write(chunk)
+            return
+        assert self.route is not None
+        self._collected += chunk
+        limit = self.route.max_body_bytes
+        if len(self._collected) > limit:
+            self.failed(BodyTooLarge(f"the body is over {limit} bytes"))
+
+    def body_ended(self) -> None:
+        """The body is whole."""
+        if self._collected is not None:
+            self.body, self._collected = bytes(self._collected), None
+            self._gateway.collected(self)
+        else:
+            assert self._exchange is not None
+            self._exchange.finish()
+
+    def pauseProducing(self) -> None:
+        """The agent takes the body more slowly than it comes."""
+        self._connection.hold_body(True)
+
+    def resumeProducing(self) -> None:
+        """The agent has taken what there was."""
+        self._connection.hold_body(False)
+
+    def stopProducing(self) -> None:
+        """No more of the body is wanted; the answer's end says so too."""
+
+    # --- the way back: the transport calls these
+
+    def started(
+        self, status: int, fields: Sequence[tuple[bytes, bytes]], length: int | None
+    ) -> None:
+        """See `IAnswer.started`."""
+        if self.done:
+            return
+        assert self.route is not None
+        self.status = status
+        kind = self.route.kind
+        self._open(answer_head(kind, status, fields, self._gateway.date()), length)
+        if kind is not Kind.TASK:
+            self._connection.streams()
+
+    def data(self, chunk: bytes) -> None:
+        """See `IAnswer.data`."""
+        if self.done or self._bodyless:
+            return
+        if self._left is not None:
+            self._left -= len(chunk)
+        if self._chunked:
+            chunk = b"%x\r\n%b\r\n" % (len(chunk), chunk)
+        elif self._held:
+            chunk, self._held = self._held + chunk, b""
+        if self._send(chunk) > FULL_BYTES and not self._paused:
+            self._paused = True
+            if self._exchange is not None:
+                self._exchange.pause()
+
+    def ended(self) -> None:
+        """See `IAnswer.ended`."""
+        if self.done:
+            return
+        if self._left:
+            self.failed(AgentBroken("the agent's answer is not as long as it said"))
+            return
+        if self._chunked:
+            self._send(b"0\r\n\r\n")
+        self._exchange = None
+        self._over(access.SERVED if self.status < 500 else access.FAILED)
+
+    def failed(self, error: CallFailed) -> None:
+        """See `IAnswer.failed`; also for every refusal of the gateway's own."""
+        if self.done:
+            return
+        self._let_go()
+        unreachable = isinstance(error, AgentUnreachable)
+        if self._opened:
+            self._cut_off(_mood(error), unreachable)
+            return
+        self.status = error.status
+        head, body = refusal(error, self.id, self._gateway.date())
+        self._open(head, len(body))
+        self.data(body)
+        self._over(_mood(error), unreachable)
+
+    def drained(self) -> None:
+        """The client has taken all that was queued for it."""
+        if self._paused:
+            self._paused = False
+            if self._exchange is not None:
+                self._exchange.resume()
+
+    # --- ends that neither side says
+
+    def gone(self) -> None:
+        """The client left: abort inside the agent, answer nobody."""
+        if self.done:
+            return
+        self._let_go()
+        self.status = 499
+        self._record(access.GONE, False)
+
+    def timed_out(self) -> None:
+        """The time that the route gives is up."""
+        route = self.route
+        if route is None:
+            return
+        what = "task" if route.kind is Kind.TASK else "request"
+        self.failed(
+            TaskTimeout(f"the {what} took longer than {route.timeout_seconds:g} s and was aborted")
+        )
+
+    def body_stalled(self) -> None:
+        """The client stopped sending its body."""
+        self.failed(RequestTimeout("the request's body did not come"))
+
+    # --- within
+
+    def _open(self, head: bytes, length: int | None) -> None:
+        """Begin the answer: say how its body is framed and whether the connection goes on."""
+        request = self.head
+        self._opened = True
+        self._bodyless = request.method == b"HEAD" or self.status in (204, 304)
+        self.closes = not request.keep_alive or self._connection.must_end
+        framing = b""
+        if self.status in (204, 304):
+            pass
+        elif length is not None:
+            framing = b"\r\nContent-Length: %d" % length
+            if not self._bodyless:
+                self._left = length
+        elif not self._bodyless:
+            if request.http_11:
+                self._chunked = True
+                framing = b"\r\nTransfer-Encoding: chunked"
+            else:
+                self.closes = True
+        if self.closes:
+            framing += b"\r\nConnection: close"
+        elif not request.http_11:
+            framing += b"\r\nConnection: keep-alive"
+        head = b"%b%b%b%b\r\n\r\n" % (head, REQUEST_ID, self.id, framing)
+        if self._left:
+            self._held = head  # goes out in one piece with the body's first bytes
+        else:
+            self._send(head)
+
+    def _send(self, data: bytes) -> int:
+        self.bytes_out += len(data)
+        return self._connection.send(data)
+
+    def _cut_off(self, mood: str, unreachable: bool) -> None:
+        """End an answer that has begun and cannot be finished, so that the client notices."""
+        self._record(mood, unreachable)
+        self._connection.cut_off()
+
+    def _let_go(self) -> None:
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.cancel()
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            self.done = True  # what the cancelled wait still says is not an answer
+            waiting.cancel()
+            self.done = False
+
+    def _over(self, mood: str, unreachable: bool = False) -> None:
+        self._connection.answered(self, self._record(mood, unreachable))
+
+    def _record(self, mood: str, unreachable: bool) -> float:
+        self.done = True
+        if self._lease is not None:
+            self._lease.release(unreachable)
+        return self._gateway.record(self, mood, self._started)
+
+
+def _mood(error: CallFailed) -> str:
+    if isinstance(error, (TaskTimeout, RequestTimeout)):
+        return access.TIMED_OUT
+    if isinstance(error, (AgentBroken, AgentUnreachable)):
+        return access.BROKEN
+    return access.REFUSED

@@ -1,0 +1,415 @@
+"""One client's connection: requests out of bytes, one at a time and in order.
+
+Bytes enter; heads, bodies and their order go to the gateway as calls, and the
+calls' answers go out.  Here are the limits and time-outs of a client, and the
+short way for a head that is, byte for byte, the one before.  This module knows
+neither routes nor agents.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from typing import TYPE_CHECKING, Any
+
+from attrs import frozen
+from twisted.internet import tcp
+from twisted.internet.interfaces import ITCPTransport
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+
+from ploinky.errors import BadRequest, CallFailed, HeadTooLarge, RequestTimeout, TargetTooLong
+from ploinky.routing.bodies import BadFraming, Body, ChunkedBody, LengthBody
+from ploinky.routing.call import Call, Plan
+from ploinky.routing.headers import Peer
+from ploinky.routing.http import RequestHead, end_of_head, read_request, unreadable_head
+from ploinky.routing.streams import Outlet
+from ploinky.routing.wheel import NEVER
+
+if TYPE_CHECKING:
+    from ploinky.routing.listening import GatewayFactory
+
+_UNANSWERED_BYTES = 128 * 1024
+"""Read ahead of the request in hand; above the largest head, so that one always fits."""
+
+_REMEMBERED_BYTES = 2048
+"""Of a head: an idle connection must stay small."""
+
+RETIRE_SECONDS = 1.0
+"""Between two requests while the server drains: a client that is busy gets its next answer,
+with `Connection: close`, rather than a connection closed under its request."""
+
+_NOT_A_HEAD = re.compile(rb"(?<!\r)\n|\r[^\n]|\A[^A-Z\r]")
+_REQUEST_LINE_REST = 64
+
+
+class Stage(enum.Enum):
+    """What a connection's time limit is about."""
+
+    IDLE = "waits for a request"
+    HEAD = "reads a head"
+    BODY = "reads a body"
+    ANSWER = "waits for the agent"
+    STREAMING = "passes on what the agent sends, for as long as that takes"
+    SENDING = "waits for the client to take its answer"
+    LINGERING = "lets the client read a refusal"
+
+
+@frozen
+class _Known:
+    """The last head, and what followed from it."""
+
+    raw: bytes
+    size: int
+    generation: int
+    head: RequestHead
+    plan: Plan
+
+
+class Connection(Protocol):
+    """See the module.  Built by `GatewayFactory`, which knows all that live."""
+
+    transport: Any
+    _outlet: Outlet
+
+    def __init__(self, factory: GatewayFactory) -> None:
+        self.due = NEVER
+        self.noted = NEVER
+        self.peer = Peer("unix", False)
+        self._factory = factory
+        self._gateway = factory.gateway
+        self._limits = factory.gateway.limits
+        self._stage = Stage.IDLE
+        self._buffer = bytearray()
+        self._seen = 0
+        self._call: Call | None = None
+        self._body: Body | None = None
+        self._body_wanted = False
+        self._body_held = False
+        self._reading = True
+        self._feeding = False
+        self._ending = False
+        self._known: _Known | None = None
+
+    # --- what Twisted and the wheel call
+
+    def connectionMade(self) -> None:
+        self._factory.connections.add(self)
+        self.peer = self._gateway.trusted.peer(getattr(self.transport.getPeer(), "host", None))
+        self._outlet = Outlet(self.transport, self._moved)
+        if ITCPTransport.providedBy(self.transport):
+            self.transport.setTcpNoDelay(True)
+        self._allow(Stage.IDLE, self._limits.idle_seconds)
+
+    def dataReceived(self, data: bytes) -> None:
+        known = self._known
+        if (
+            known is not None
+            and len(data) == known.size
+            and data.startswith(known.raw)
+            and known.generation == self._gateway.generation
+            and self._call is None
+            and not self._buffer
+            and not self._outlet.queued
+        ):
+            self._answer(known.head, known.plan, data[len(known.raw) :], known.size)
+        elif not self._ending:
+            self._buffer += data
+            self._feed()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._ending = True
+        self._gateway.wheel.forget(self)
+        call = self._call
+        if call is not None:
+            self._leave_call()
+            call.gone()
+        self._factory.lost(self)
+
+    def expired(self) -> None:
+        """Time is up; the wheel calls this."""
+        call = self._call
+        if self._stage is Stage.HEAD:
+            self._refuse(RequestTimeout("the request's head did not come"))
+        elif self._stage is Stage.BODY and call is not None:
+            call.body_stalled()
+        elif self._stage is Stage.ANSWER and call is not None:
+            call.timed_out()
+        elif self._stage is Stage.IDLE:
+            self.transport.loseConnection()
+        else:
+            self.transport.abortConnection()
+
+    # --- what a call calls
+
+    @property
+    def must_end(self) -> bool:
+        """Whether an answer that begins now is the last: no one will read on after it."""
+        return self._body is not None or self._factory.draining
+
+    def send(self, data: bytes) -> int:
+        """Send a piece of the answer; give how much is queued."""
+        queued = 0
+        self._outlet.send(data)
+        if self._outlet.queued:
+            queued = self._outlet.queued
+            if self._stage is Stage.STREAMING:
+                self._allow(Stage.SENDING, self._limits.sending_seconds)
+        return queued
+
+    def want_body(self) -> None:
+        """Let the body come, and say so where the client waits for that."""
+        call = self._call
+        if call is None or self._body is None:
+            return
+        self._body_wanted = True
+        if call.head.expects_continue and not self._buffer:
+            self._outlet.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self._allow(Stage.BODY, self._limits.body_seconds)
+        self._feed()
+
+    def hold_body(self, held: bool) -> None:
+        """Stop reading, or go on: the agent is slower than the client."""
+        self._body_held = held
+        if self._stage is Stage.BODY and held and self._call is not None:
+            self._call.await_agent()  # it is not the client that is slow
+        elif self._body is not None and not held:
+            self._allow(Stage.BODY, self._limits.body_seconds)
+        self._regulate()
+
+    def await_agent(self, seconds: float | None) -> None:
+        """Give the agent so long for its answer; None where it has begun and may stream."""
+        if seconds is not None:
+            self._allow(Stage.ANSWER, seconds)
+        elif self._stage is not Stage.SENDING:
+            self._stage = Stage.STREAMING
+            self.due = NEVER
+
+    def streams(self) -> None:
+        """The answer has begun; what is left of the body still has its limit."""
+        if self._stage is Stage.ANSWER:
+            self.await_agent(None)
+
+    def answered(self, call: Call, now: float) -> None:
+        """The call's answer has been sent; go on with the next request, or end."""
+        self._leave_call()
+        if call.closes:
+            self._end()
+        elif self._outlet.queued:
+            self._allow(Stage.SENDING, self._limits.sending_seconds)
+        else:
+            self._rest(now)
+            if self._buffer:
+                self._feed()
+
+    def cut_off(self) -> None:
+        """Close at once: the answer has begun and cannot be finished."""
+        self._leave_call()
+        self._ending = True
+        self.transport.abortConnection()
+
+    # --- draining: what the factory calls
+
+    def retire(self) -> None:
+        """End after the request in hand, or the next one if it comes soon."""
+        if self._stage is Stage.IDLE:
+            self._rest(self._gateway.clock.seconds())
+
+    def abort(self) -> None:
+        """Close at once; a request in hand is aborted."""
+        self.transport.abortConnection()
+
+    # --- bytes to requests
+
+    def _feed(self) -> None:
+        """Read on as far as can be read now."""
+        if self._feeding:
+            return
+        self._feeding = True
+        try:
+            while self._buffer and not self._ending and self._step():
+                pass
+        finally:
+            self._feeding = False
+        self._regulate()
+
+    def _step(self) -> bool:
+        """Read one thing; False if nothing more can be read now."""
+        if self._body is not None:
+            return self._body_wanted and self._read_body(self._body)
+        if self._call is not None or self._outlet.queued:
+            return False
+        return self._read_head()
+
+    def _read_head(self) -> bool:
+        buffer = self._buffer
+        if buffer[:2] == b"\r\n":  # RFC 9112, 2.2: old clients end a body with one too many
+            del buffer[:2]
+        end = end_of_head(buffer, self._seen)
+        if end < 0:
+            self._wait_for_head()
+            return False
+        self._seen = 0
+        raw = bytes(buffer[:end])
+        try:
+            if end > self._limits.head_bytes:
+                raise HeadTooLarge(f"the request head is over {self._limits.head_bytes} bytes")
+            head = read_request(raw, self._limits)
+        except CallFailed as error:
+            self._refuse(error)
+            return False
+        del buffer[:end]
+        self._begin(raw, head)
+        return True
+
+    def _wait_for_head(self) -> None:
+        """Wait for the rest, unless what is there cannot become a head."""
+        buffer = self._buffer
+        limits = self._limits
+        longest_line = limits.target_bytes + _REQUEST_LINE_REST
+        if len(buffer) > longest_line and buffer.find(b"\r\n", 0, longest_line) < 0:
+            self._refuse(TargetTooLong(f"the request target is over {limits.target_bytes} bytes"))
+        elif len(buffer) > limits.head_bytes:
+            self._refuse(HeadTooLarge(f"the request head is over {limits.head_bytes} bytes"))
+        elif _NOT_A_HEAD.search(buffer, max(self._seen - 1, 0)) is not None:
+            self._refuse(BadRequest("this is not an HTTP/1.1 request with lines ending in CRLF"))
+        elif buffer:
+            self._seen = len(buffer)
+            if self._stage is Stage.IDLE:
+                self._allow(Stage.HEAD, limits.head_seconds)
+
+    def _begin(self, raw: bytes, head: RequestHead) -> None:
+        """Answer a request whose head is valid and whose body may have come with it."""
+        buffer = self._buffer
+        length = head.length
+        body: bytes | None = None
+        if length is None:
+            self._body = ChunkedBody()
+        elif len(buffer) < length:
+            self._body = LengthBody(length)
+        else:
+            body = bytes(buffer[:length])
+            del buffer[:length]
+        generation = self._gateway.generation
+        plan = self._answer(head, None, body, len(raw) + len(body or b""))
+        if plan is not None and length is not None and self._is_usual(raw, head, plan):
+            head.forget_fields()
+            self._known = _Known(raw, len(raw) + length, generation, head, plan)
+        else:
+            self._known = None
+
+    @staticmethod
+    def _is_usual(raw: bytes, head: RequestHead, plan: Plan) -> bool:
+        """Tell whether the same bytes mean the same thing for as long as the table stands."""
+        return (
+            len(raw) <= _REMEMBERED_BYTES
+            and head.keep_alive
+            and not head.expects_continue
+            and plan.principal.expires_at is None
+        )
+
+    def _answer(
+        self, head: RequestHead, plan: Plan | None, body: bytes | None, size: int
+    ) -> Plan | None:
+        call = self._enter_call(head, plan, body)
+        call.bytes_in = size
+        self._gateway.answer(call)
+        return call.plan
+
+    def _read_body(self, body: Body) -> bool:
+        call = self._call
+        assert call is not None
+        data = bytes(self._buffer)
+        self._buffer.clear()
+        call.bytes_in += len(data)
+        try:
+            chunk, after = body.feed(data)
+        except BadFraming as error:
+            call.failed(BadRequest(f"the request's body is broken: {error}"))
+            return False
+        if after is None:
+            self._allow(Stage.BODY, self._limits.body_seconds)
+            call.body_data(chunk)
+            return True
+        call.bytes_in -= len(after)
+        self._body = None
+        self._buffer += after
+        if chunk:
+            call.body_data(chunk)
+        if self._call is call:
+            call.await_agent()
+            call.body_ended()
+        return True
+
+    def _refuse(self, error: CallFailed) -> None:
+        """Answer what is not a request, and end: what follows it cannot be told apart."""
+        call = self._enter_call(unreadable_head(), None, None)
+        call.bytes_in = len(self._buffer)
+        call.failed(error)
+
+    def _enter_call(self, head: RequestHead, plan: Plan | None, body: bytes | None) -> Call:
+        self._body_wanted = False
+        self._factory.busy += 1
+        self._call = self._gateway.call(self, head, plan, body)
+        return self._call
+
+    def _leave_call(self) -> None:
+        self._call = None
+        self._factory.busy -= 1
+
+    # --- time, flow, end
+
+    def _allow(self, stage: Stage, seconds: float) -> None:
+        self._stage = stage
+        self._gateway.wheel.set(self, self._gateway.clock.seconds() + seconds)
+
+    def _rest(self, now: float) -> None:
+        self._stage = Stage.IDLE
+        seconds = RETIRE_SECONDS if self._factory.draining else self._limits.idle_seconds
+        self._gateway.wheel.set(self, now + seconds)
+
+    def _regulate(self) -> None:
+        """Read from the client exactly while there is a use for what comes."""
+        reading = not self._body_held and len(self._buffer) < _UNANSWERED_BYTES
+        if self._ending or reading == self._reading:
+            return
+        self._reading = reading
+        if reading:
+            self.transport.resumeProducing()
+        else:
+            self.transport.pauseProducing()
+
+    def _moved(self) -> None:
+        """Some of what was queued has gone to the client."""
+        if self._outlet.queued:
+            if self._stage is Stage.SENDING:
+                self._allow(Stage.SENDING, self._limits.sending_seconds)
+        elif self._stage is Stage.LINGERING:
+            self.transport.loseWriteConnection()
+        elif self._call is not None:
+            if self._stage is Stage.SENDING:
+                self._stage = Stage.STREAMING
+                self.due = NEVER
+            self._call.drained()
+        elif not self._ending:
+            self._rest(self._gateway.clock.seconds())
+            self._feed()
+
+    def _end(self) -> None:
+        """Close once the answer is out; first let a client that still sends read it.
+
+        Closing on unread bytes would reset the connection, and the answer with it.
+        """
+        self._ending = True
+        self._known = None
+        unread = self._body is not None or self._buffer
+        self._buffer.clear()
+        if unread and isinstance(self.transport, tcp.Connection):
+            self._allow(Stage.LINGERING, self._limits.lingering_seconds)
+            if not self._reading:
+                self.transport.resumeProducing()
+            if not self._outlet.queued:
+                self.transport.loseWriteConnection()
+        else:
+            self._allow(Stage.SENDING, self._limits.sending_seconds)
+            self.transport.loseConnection()

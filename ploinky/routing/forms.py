@@ -1,0 +1,112 @@
+"""The forms in which a task may be called (contract, section 4), made one.
+
+A head and, later, a body enter; a command and its params, as JSON text, leave.
+Validated here, so that errors are the same on every wire to an agent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+from urllib.parse import parse_qsl
+
+import msgspec
+from attrs import frozen
+
+from ploinky.errors import BadCommand, BadJson, MethodNotAllowed
+from ploinky.routing.http import RequestHead
+from ploinky.values import COMMAND_NAME, Route
+
+T = TypeVar("T")
+
+
+class _Call(msgspec.Struct):
+    """`{"command": c, "params": [...]}`; whatever else it holds is ignored."""
+
+    command: str
+    params: msgspec.Raw = msgspec.Raw(b"[]")
+
+
+_read_call = msgspec.json.Decoder(_Call).decode
+_read_any = msgspec.json.Decoder(msgspec.Raw).decode
+
+
+@frozen
+class TaskForm:
+    """What the head of a call says of its command.
+
+    Attributes:
+        command: `""` where the body names it.
+        params: JSON text of an array; None where the body brings them.
+    """
+
+    command: str
+    params: bytes | None
+
+    def read(self, body: bytes) -> tuple[str, bytes]:
+        """Give command and params of a call with this body.
+
+        Raises:
+            BadJson: The body is not JSON, or not a task.
+            BadCommand: It names a command that cannot be one.
+        """
+        if self.params is not None:
+            return self.command, self.params
+        if self.command:
+            return self.command, _params_alone(body)
+        call = _decoded(_read_call, body)
+        params = bytes(call.params)
+        if params[:1] != b"[":
+            raise BadJson("params is not an array")
+        return _checked(call.command), params
+
+
+def task_form(head: RequestHead, route: Route) -> TaskForm:
+    """Read what path, method and query say.
+
+    Raises:
+        MethodNotAllowed: It is neither POST nor, with a command in the path, GET.
+        BadCommand: What follows the route's path cannot be a command.
+    """
+    own = route.key.path
+    name = head.path[len(own) if own != "/" else 0 :].strip(b"/").decode("ascii", "replace")
+    if head.method == b"POST":
+        return TaskForm(_checked(name) if name else "", None)
+    if not name:
+        raise MethodNotAllowed(
+            'a task is called with POST and a body {"command": "...", "params": [...]}',
+            allow=["POST"],
+        )
+    if head.method != b"GET":
+        raise MethodNotAllowed("a command is called with GET or POST", allow=["GET", "POST"])
+    query = (head.query or b"").decode("utf-8", "replace")
+    values = [value for _, value in parse_qsl(query, keep_blank_values=True, errors="replace")]
+    return TaskForm(_checked(name), msgspec.json.encode(values))
+
+
+def _params_alone(body: bytes) -> bytes:
+    """Read a body that is params (an array), one param (other JSON) or nothing."""
+    if not body:
+        return b"[]"
+    params = bytes(_decoded(_read_any, body))
+    return params if params[:1] == b"[" else b"[" + params + b"]"
+
+
+def _checked(name: str) -> str:
+    if COMMAND_NAME.match(name) is None:
+        raise BadCommand(
+            f"{name[:100]!r} cannot be a command: letters, digits, _, . and - make its name"
+        )
+    return name
+
+
+def _decoded(decode: Callable[[bytes], T], body: bytes) -> T:
+    """Read JSON; what msgspec skips over it does not check for UTF-8, so that is done here."""
+    try:
+        if not body.isascii():
+            body.decode()
+        return decode(body)
+    except RecursionError as error:
+        raise BadJson("the body is nested too deeply") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadJson(f"the body is not a call in JSON: {error}") from error

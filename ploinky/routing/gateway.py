@@ -1,0 +1,242 @@
+"""The gateway: from a request to an agent's answer.
+
+Calls enter from connections; they leave to agents' transports and to the
+upstream, each with a lease.  `Gateway.answer` is the whole story.  This module
+knows nothing of bytes on a wire, of deployments, or of how tasks travel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ploinky.errors import (
+    BodyTooLarge,
+    CallFailed,
+    Forbidden,
+    NoHealthyInstance,
+    Unauthenticated,
+)
+from ploinky.interfaces import IAgentTransport, ILease, IOrchestrator, IRouter, IUpstream
+from ploinky.routing.access import AccessLog, Record
+from ploinky.routing.call import Call, Plan
+from ploinky.routing.connection import Connection
+from ploinky.routing.forms import task_form
+from ploinky.routing.headers import (
+    SESSION_COOKIE,
+    Dates,
+    TrustedProxies,
+    forwarded_head,
+)
+from ploinky.routing.http import Limits, RequestHead
+from ploinky.routing.wheel import Wheel
+from ploinky.values import NOBODY, CallAuth, Kind, Principal, Role, Route, TaskCall, Wire
+
+
+class Gateway:
+    """Answers requests.
+
+    Args:
+        clock: Measures time; the wheel's own.
+        wall_clock: Unix seconds.
+        wheel: Ends what takes too long.
+        transports: How tasks reach an agent, by wire.
+        id_prefix: Of this process's request ids; `[a-z0-9]+`, different in each process
+            and each time it starts.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        wall_clock: Callable[[], float],
+        wheel: Wheel,
+        router: IRouter,
+        orchestrator: IOrchestrator,
+        transports: Mapping[Wire, IAgentTransport],
+        upstream: IUpstream,
+        access_log: AccessLog,
+        id_prefix: str,
+        trusted: TrustedProxies,
+        limits: Limits | None = None,
+    ) -> None:
+        self.clock = clock
+        self.wheel = wheel
+        self.trusted = trusted
+        self.limits = limits or Limits()
+        self._wall_clock = wall_clock
+        self._router = router
+        self._orchestrator = orchestrator
+        self._transports = transports
+        self._upstream = upstream
+        self._access_log = access_log
+        self._id_prefix = id_prefix
+        self._begun = 0
+        self._dates = Dates()
+
+    # --- answer a request
+
+    def answer(self, call: Call) -> None:
+        """Answer one request: match, admit, claim, hand over.  What fails becomes the answer."""
+        try:
+            if call.plan is None:
+                call.plan = self._plan(call)
+            if call.plan.form is not None and call.body is None:
+                call.collect()  # a task travels whole: on to `collected` when it is in
+            else:
+                self._claim(call, call.plan)
+        except CallFailed as error:
+            call.failed(error)
+
+    def collected(self, call: Call) -> None:
+        """Go on with a call whose body is whole now."""
+        self.answer(call)
+
+    def _plan(self, call: Call) -> Plan:
+        """Match and admit: all that follows from the head alone."""
+        head = call.head
+        route = call.route = self._router.match(head.host, head.path)
+        principal, spent = self._identify(head)
+        call.principal = principal
+        _admit(route, principal)
+        if route.kind in (Kind.TASK, Kind.CONTROL) and (head.length or 0) > route.max_body_bytes:
+            raise BodyTooLarge(f"the body is over {route.max_body_bytes} bytes")
+        if route.kind is Kind.TASK:
+            return Plan(route, principal, form=task_form(head, route))
+        if route.kind is Kind.STATIC:
+            raise NoHealthyInstance("static deployments are not served by this version")
+        forwarded = forwarded_head(head, route, principal, call.peer, spent)
+        return Plan(route, principal, forwarded=forwarded)
+
+    def _identify(self, head: RequestHead) -> tuple[Principal, bytes]:
+        """Say who calls, and in which field a credential came that was for us alone."""
+        for token, field in _credentials(head):
+            principal = self._router.principal(token)
+            if principal is not NOBODY:
+                return principal, field
+        return NOBODY, b""
+
+    def _claim(self, call: Call, plan: Plan) -> None:
+        if plan.form is not None:
+            assert call.body is not None
+            call.command, call.params = plan.form.read(call.body)
+        call.await_agent()
+        lease = self._orchestrator.claim(plan.route)
+        if lease is not None:
+            self._hand_over(call, plan, lease)
+        else:
+            waiting = Deferred.fromCoroutine(self._claim_later(call, plan))
+            waiting.addErrback(self._no_lease, call)
+            call.wait_for(waiting)
+
+    async def _claim_later(self, call: Call, plan: Plan) -> None:
+        """Wait for a place; the call cancels this when it ends first."""
+        try:
+            lease = await self._orchestrator.claim_later(plan.route, plan.route.timeout_seconds)
+        except CallFailed as error:
+            call.failed(error)
+        else:
+            self._hand_over(call, plan, lease)
+
+    def _no_lease(self, failure: Failure, call: Call) -> None:
+        if failure.check(CancelledError) is None:
+            self._log.failure("no lease for request {id}", failure, id=call.id.decode())
+            call.failed(CallFailed("the request could not be handed on"))
+
+    def _hand_over(self, call: Call, plan: Plan, lease: ILease) -> None:
+        if not call.claimed(lease):
+            return
+        if plan.form is None:
+            head = b"%b%b\r\n\r\n" % (plan.forwarded, call.id)
+            exchange = self._upstream.exchange(lease.target.address, head, call.body, call)
+        else:
+            task = TaskCall(
+                task=self._next_id(),
+                command=call.command,
+                params=call.params,
+                user=plan.principal.id,
+                deadline_ms=int((self._wall_clock() + plan.route.timeout_seconds) * 1000),
+                request_id=call.id.decode(),
+            )
+            exchange = self._transports[lease.target.wire].send(lease, task, call)
+        call.handed_over(exchange)
+
+    # --- what connections and calls ask for
+
+    @property
+    def generation(self) -> int:
+        """Of the route table: what was planned under another is stale."""
+        return self._router.generation
+
+    def call(
+        self, connection: Connection, head: RequestHead, plan: Plan | None, body: bytes | None
+    ) -> Call:
+        """Begin a call, under the client's id or one of our own."""
+        request_id = head.request_id or self._next_id().encode()
+        return Call(self, connection, head, plan, body, request_id, self.clock.seconds())
+
+    def date(self) -> bytes:
+        """Give the `Date` field's value for now."""
+        return self._dates.at(self._wall_clock())
+
+    def record(self, call: Call, mood: str, started: float) -> float:
+        """Keep the record of a call that is over; give the time that it took for now."""
+        now = self.clock.seconds()
+        route = call.route
+        self._access_log.record(
+            Record(
+                id=call.id.decode(),
+                method=call.head.method.decode(),
+                route=str(route.key) if route is not None else None,
+                deployment=route.deployment if route is not None else "",
+                command=call.command,
+                principal=call.principal.id,
+                status=call.status,
+                bytes_in=call.bytes_in,
+                bytes_out=call.bytes_out,
+                seconds=now - started,
+                mood=mood,
+            )
+        )
+        return now
+
+    def _next_id(self) -> str:
+        self._begun += 1
+        return f"{self._id_prefix}-{self._begun}"
+
+
+def _credentials(head: RequestHead) -> Iterator[tuple[str, bytes]]:
+    """Give each token that a request brings, with the field that was meant for us alone."""
+    noted = head.noted
+    scheme, _, token = noted.get(b"authorization", b"").partition(b" ")
+    if scheme.lower() == b"bearer" and token:
+        yield token.strip().decode("latin-1"), b"authorization"
+    if noted.get(b"x-api-key"):
+        yield noted[b"x-api-key"].decode("latin-1"), b"x-api-key"
+    if SESSION_COOKIE in noted.get(b"cookie", b""):
+        for cookie in noted[b"cookie"].split(b";"):
+            name, _, value = cookie.partition(b"=")
+            if name.strip() == SESSION_COOKIE:
+                yield value.strip(b' \t"').decode("latin-1"), b""
+
+
+def _admit(route: Route, principal: Principal) -> None:
+    """Let in who may call; closed to whoever is not known to be let in."""
+    if route.auth is CallAuth.NONE:
+        return
+    by_session = route.auth is CallAuth.SESSION
+    if principal.role is None or principal.session is not by_session:
+        how = "log in first" if by_session else "send an API key as Authorization: Bearer <key>"
+        raise Unauthenticated(f"{route.key} takes no anonymous calls: {how}")
+    if principal.role is Role.VIEWER or not _in_scope(principal, route):
+        raise Forbidden(f"{principal.id} may not call {route.key}")
+
+
+def _in_scope(principal: Principal, route: Route) -> bool:
+    scope = principal.scope
+    return not scope or route.key.domain in scope or str(route.key) in scope

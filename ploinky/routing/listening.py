@@ -1,0 +1,77 @@
+"""Where clients come in: one factory for a worker's listening sockets.
+
+Accepted sockets enter; connections leave, all of them known, so that a worker
+can be drained.  This module knows no HTTP.
+"""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import Factory
+
+from ploinky.routing.connection import Connection
+from ploinky.routing.gateway import Gateway
+
+
+class GatewayFactory(Factory):
+    """Builds connections of a gateway; listen with it, or adopt a port for it.
+
+    Attributes:
+        connections: All that are open.
+        busy: How many of them have a request in hand.
+        draining: Every answer is its connection's last.
+    """
+
+    noisy = False
+
+    def __init__(self, gateway: Gateway) -> None:
+        self.gateway = gateway
+        self.connections: set[Connection] = set()
+        self.busy = 0
+        self.draining = False
+        self._emptied: Deferred[None] | None = None
+
+    def buildProtocol(self, addr: IAddress | None) -> Connection:
+        return Connection(self)
+
+    def in_hand(self) -> int:
+        """Tell how many requests are being answered now."""
+        return self.busy
+
+    async def drain(self, timeout_seconds: float) -> int:
+        """Finish what is in hand, and end every connection.  Stop listening first.
+
+        Answers say `Connection: close` from now on; an idle connection has a second for
+        one more request.  What is left when the time is up is cut off.
+
+        Returns:
+            How many requests were cut off; 0 is clean.
+        """
+        self.draining = True
+        for connection in list(self.connections):
+            connection.retire()
+        if self.connections:
+            self._emptied = Deferred()
+            timer = self.gateway.clock.callLater(timeout_seconds, self._give_up)
+            try:
+                await self._emptied
+            finally:
+                self._emptied = None
+                if timer.active():
+                    timer.cancel()
+        left = self.busy
+        for connection in list(self.connections):
+            connection.abort()
+        return left
+
+    def lost(self, connection: Connection) -> None:
+        """Forget a connection; it calls this when it has ended."""
+        self.connections.discard(connection)
+        if not self.connections:
+            self._give_up()
+
+    def _give_up(self) -> None:
+        emptied, self._emptied = self._emptied, None
+        if emptied is not None:
+            emptied.callback(None)

@@ -1,0 +1,89 @@
+"""Bytes out of a connection: at once where the kernel takes them, else in order behind it.
+
+Stock transports queue every write and wait for epoll to say that the socket is
+writable, four system calls a request.  An `Outlet` sends at once and falls back
+to the transport for what is left.  It knows nothing of HTTP.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet import tcp
+from twisted.internet.interfaces import IPullProducer
+from zope.interface import implementer
+
+FULL_BYTES = 256 * 1024
+"""Queued bytes from which on whoever fills an outlet should pause until it is empty."""
+
+_PIECE_BYTES = 128 * 1024
+
+
+@implementer(IPullProducer)
+class Outlet:
+    """The sending half of one connection.
+
+    Args:
+        transport: The connection's; nobody else writes to it.
+        moved: Called whenever some of what was queued has gone to the kernel; `queued`
+            tells how much is left.  Never called from within `send`.
+
+    Attributes:
+        queued: Bytes taken by `send` that have not gone out yet.
+        broken: The kernel would not take any: the other side had closed before.
+    """
+
+    __slots__ = ("_handed_over", "_moved", "_pieces", "_send", "_transport", "broken", "queued")
+
+    def __init__(self, transport: Any, moved: Callable[[], None]) -> None:
+        self._transport = transport
+        self._moved = moved
+        self._pieces: deque[memoryview] = deque()
+        self._handed_over = 0
+        self._send: Callable[[bytes], int] | None = None
+        # A wrapped (TLS) transport also has a socket, and plain bytes do not belong on it.
+        if isinstance(transport, tcp.Connection) and not transport.TLS:
+            self._send = transport.socket.send
+        self.queued = 0
+        self.broken = False
+
+    def send(self, data: bytes) -> None:
+        """Send `data` after all that was sent before.  Takes any amount: see `FULL_BYTES`."""
+        sent = 0
+        if not self.queued and self._send is not None:
+            try:
+                sent = self._send(data)
+            except BlockingIOError:
+                pass
+            except OSError:
+                self.broken = True  # the transport meets the same error, and reports it
+            if sent == len(data):
+                return
+        first = not self.queued
+        self._pieces.append(memoryview(data)[sent:])
+        self.queued += len(data) - sent
+        if first:
+            self._transport.registerProducer(self, False)  # calls `resumeProducing` at once
+
+    def resumeProducing(self) -> None:
+        """Hand the next piece to the transport, which has none; Twisted calls this."""
+        moved, self._handed_over = self._handed_over, 0
+        self.queued -= moved
+        if self._pieces:
+            piece = self._pieces.popleft()
+            if len(piece) > _PIECE_BYTES:
+                self._pieces.appendleft(piece[_PIECE_BYTES:])
+                piece = piece[:_PIECE_BYTES]
+            self._handed_over = len(piece)
+            self._transport.write(bytes(piece))
+        else:
+            self._transport.unregisterProducer()
+        if moved:
+            self._moved()
+
+    def stopProducing(self) -> None:
+        """The connection is lost, and what was queued with it; Twisted calls this."""
+        self._pieces.clear()
+        self.queued = self._handed_over = 0
