@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any
 
 from twisted.logger import (
     FilteringLogObserver,
@@ -20,9 +19,11 @@ from twisted.logger import (
     LogEvent,
     LogLevel,
     LogLevelFilterPredicate,
-    formatEvent,
 )
 from zope.interface import implementer
+
+from ploinky.telemetry.events import as_entry
+from ploinky.telemetry.redaction import Redactor
 
 SERVER = "server"
 """Events of leader and workers."""
@@ -77,20 +78,23 @@ class DailyFile:
 
 @implementer(ILogObserver)
 class JsonLog:
-    """Writes events as lines of JSON: `time`, `level`, `process`, `room`, `message`, fields.
+    """Writes events as lines of JSON; see `as_entry`.
 
     Args:
         file: Where they go; the caller closes it.
         process: Name for the field `process`, such as `leader` or `worker-0`.
+        redactor: Masks secrets; without one, what has the form of a key or a URL's password.
     """
 
-    def __init__(self, file: DailyFile, process: str) -> None:
+    def __init__(self, file: DailyFile, process: str, redactor: Redactor | None = None) -> None:
         self._file = file
         self._process = process
+        self._redactor = redactor or Redactor()
 
     def __call__(self, event: LogEvent) -> None:
         """Write one line."""
-        self._file.append(json.dumps(_entry(event, self._process), default=repr) + "\n")
+        entry = as_entry(event, self._process, self._redactor)
+        self._file.append(json.dumps(entry, ensure_ascii=False) + "\n")
 
 
 def at_level(observer: ILogObserver, level: str) -> ILogObserver:
@@ -129,24 +133,6 @@ def tail(directory: Path, lines: int) -> str:
 def _day(now: float) -> datetime:
     moment = datetime.fromtimestamp(now, timezone.utc)
     return moment.replace(hour=0, minute=0, second=0, microsecond=0)
-
-
-def _entry(event: LogEvent, process: str) -> dict[str, Any]:
-    level = event.get("log_level")
-    moment = datetime.fromtimestamp(event["log_time"], timezone.utc)
-    entry: dict[str, Any] = {
-        "time": moment.isoformat(timespec="milliseconds"),
-        "level": level.name if level else "info",
-        "process": process,
-        "room": event.get("log_namespace", ""),
-        "message": formatEvent(event),
-    }
-    for name, value in event.items():
-        if not name.startswith("log_") and isinstance(value, (str, int, float)):
-            entry.setdefault(name, value)
-    if failure := event.get("log_failure"):
-        entry["traceback"] = failure.getTraceback()
-    return entry
 
 
 def _for_people(line: bytes) -> str:

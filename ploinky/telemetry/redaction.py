@@ -6,14 +6,15 @@ a safety net below rooms that do not log secrets in the first place.
 
 from __future__ import annotations
 
+import json
 import re
 
 MASK = "***"
 SHORTEST_SECRET = 6
 """Characters; masking `abc` wherever it occurs would hide more than it protects."""
 
-_TOKEN = r"(?<=\bp[ks]_)[A-Za-z0-9_-]{20,}"
-_URL_PASSWORD = r"(?<=://)[^\s/@]+(?=@)"
+_KEY = r"(?<=\bp[ks]_)[A-Za-z0-9_-]{20,}"
+_URL_LOGIN = r"(?<=://)[^\s/@]+(?=@)"
 
 
 class Redactor:
@@ -25,7 +26,9 @@ class Redactor:
 
     def add(self, *secrets: str) -> None:
         """Mask these from now on; those under `SHORTEST_SECRET` characters are not masked."""
-        new = {secret for secret in secrets if len(secret) >= SHORTEST_SECRET}
+        long = [secret for secret in secrets if len(secret) >= SHORTEST_SECRET]
+        # Also as `repr` and JSON write it: a key of several lines shows up so in messages.
+        new = {form(secret) for secret in long for form in (str, _as_repr, _as_json)}
         if not new <= self._secrets:
             self._secrets |= new
             self._pattern = self._compiled()
@@ -37,4 +40,12 @@ class Redactor:
     def _compiled(self) -> re.Pattern[str]:
         # The longest first: of two secrets where one begins with the other, all is masked.
         known = sorted(self._secrets, key=len, reverse=True)
-        return re.compile("|".join([*map(re.escape, known), _TOKEN, _URL_PASSWORD]))
+        return re.compile("|".join([*map(re.escape, known), _KEY, _URL_LOGIN]))
+
+
+def _as_repr(secret: str) -> str:
+    return repr(secret)[1:-1]
+
+
+def _as_json(secret: str) -> str:
+    return json.dumps(secret)[1:-1]

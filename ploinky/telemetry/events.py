@@ -1,0 +1,95 @@
+"""Events of `twisted.logger` as JSON objects, and as lines for people at a terminal.
+
+Events enter, texts leave, whatever the events hold: nothing here raises, and
+secrets are masked on the way.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import datetime, timezone
+from typing import Any, TextIO
+
+from twisted.logger import ILogObserver, LogEvent, formatEvent
+from twisted.python.failure import Failure
+from twisted.python.reflect import safe_str
+from zope.interface import implementer
+
+from ploinky.telemetry.redaction import Redactor
+
+_DEEPEST = 4
+_OF_THE_OLD_KIND = frozenset({"isError", "system", "format", "why"})
+"""What `twisted.python.log` adds to events for its own observers."""
+
+
+def as_entry(event: LogEvent, process: str, redactor: Redactor) -> dict[str, Any]:
+    """Give an event as what JSON can hold.
+
+    `time`, `level`, `process`, `namespace`, `message`, then the event's own fields; `error` and
+    `traceback` where it has a failure.
+    """
+    level = event.get("log_level")
+    moment = datetime.fromtimestamp(event.get("log_time", 0.0), timezone.utc)
+    entry: dict[str, Any] = {
+        "time": moment.isoformat(timespec="milliseconds"),
+        "level": level.name if level else "info",
+        "process": process,
+        "namespace": event.get("log_namespace", ""),
+        "message": redactor(formatEvent(event)),
+    }
+    failure = event.get("log_failure")
+    if isinstance(failure, Failure):
+        entry["error"] = redactor(safe_str(failure.value))
+        entry["traceback"] = redactor(failure.getTraceback())
+    for name, value in event.items():
+        if not name.startswith("log_") and name not in entry and name not in _OF_THE_OLD_KIND:
+            entry[name] = _plain(value, redactor, _DEEPEST)
+    return entry
+
+
+def _plain(value: Any, redactor: Redactor, depth: int) -> Any:
+    """Give what JSON can hold as it is, anything else as its text."""
+    if value is None or isinstance(value, (bool, int)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "backslashreplace")
+    if depth and isinstance(value, Mapping):
+        return {
+            redactor(safe_str(name)): _plain(one, redactor, depth - 1)
+            for name, one in value.items()
+        }
+    if depth and isinstance(value, (list, tuple, set, frozenset)):
+        return [_plain(one, redactor, depth - 1) for one in value]
+    return redactor(value if isinstance(value, str) else safe_str(value))
+
+
+@implementer(ILogObserver)
+class TerminalLog:
+    """Writes events as lines that people read: time, level, message; a traceback below.
+
+    Args:
+        stream: Written to and flushed; never closed here.
+        redactor: Masks secrets.
+    """
+
+    def __init__(self, stream: TextIO, redactor: Redactor) -> None:
+        self._stream = stream
+        self._redactor = redactor
+
+    def __call__(self, event: LogEvent) -> None:
+        """Write an event."""
+        level = event.get("log_level")
+        at = time.strftime("%H:%M:%S", time.localtime(event.get("log_time", 0.0)))
+        text = f"{at} {level.name if level else 'info':<8} {formatEvent(event)}\n"
+        failure = event.get("log_failure")
+        if isinstance(failure, Failure):
+            text += failure.getTraceback()
+        # The terminal may have been closed, or may not know a character.
+        with suppress(OSError, ValueError):
+            self._stream.write(self._redactor(text))
+            self._stream.flush()

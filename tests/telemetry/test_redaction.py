@@ -1,0 +1,48 @@
+"""What must never be read in a log."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from ploinky.telemetry.redaction import Redactor
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("key pk_" + "a" * 43 + " was used", "key pk_*** was used"),
+        ("cookie=ps_" + "-_" * 21 + "z;", "cookie=ps_***;"),
+        ("https://user:hunter2@git.example/x.git", "https://***@git.example/x.git"),
+        ("the package pk_short and caps_lock stay", "the package pk_short and caps_lock stay"),
+        ("https://git.example/a@b", "https://git.example/a@b"),
+    ],
+)
+def test_keys_and_passwords_are_masked_wherever_they_stand(text: str, masked: str) -> None:
+    """Nobody has to register an API key, a session or a URL's password."""
+    assert Redactor()(text) == masked
+
+
+def test_a_registered_secret_is_masked() -> None:
+    """Also one with characters that mean something in a pattern, and one within another."""
+    redactor = Redactor()
+    redactor.add("s3cr.t+", "s3cr.t+longer")
+    redactor.add("s3cr.t+")
+    assert redactor("a s3cr.t+longer b s3cr.t+ c s3crxt+") == "a *** b *** c s3crxt+"
+
+
+def test_a_secret_of_few_characters_masks_nothing() -> None:
+    """A deployment with PASSWORD=a does not turn the log to stars."""
+    redactor = Redactor()
+    redactor.add("a", "")
+    assert redactor("a banana") == "a banana"
+
+
+def test_a_secret_is_masked_in_every_spelling() -> None:
+    """A private key of several lines, as Python and JSON write it."""
+    redactor = Redactor()
+    key = '-----BEGIN-----\n"ü"\n-----END-----\n'
+    redactor.add(key)
+    for text in (key, repr(key), json.dumps(key)):
+        assert "BEGIN" not in redactor(text)
