@@ -16,7 +16,11 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
+from ploinky.routing.upstream import Upstream
+from ploinky.routing.wheel import Wheel
+from ploinky.sockets import SocketPaths
 from ploinky.tasks.file_transport import FileTransport
+from ploinky.tasks.http_transport import HttpTransport
 from ploinky.tasks.inotify import IN_MOVED_TO, Inotify
 from ploinky.testing.contracts.tasks import AgentTransportContract, ConnectedAgent
 from ploinky.testing.tasks import HandlerError, ScriptedTransport
@@ -198,6 +202,21 @@ class TestFileTransport(AgentTransportContract):
         transport.startService()
         yield ConnectedAgent(transport, core.target(), absent(short_directory, Wire.FILE))
         transport.stopService()
+        await core.stop()
+
+
+class TestHttpTransport(AgentTransportContract):
+    @pytest_twisted.async_yield_fixture
+    async def agent(self, engine: str, short_directory: Path) -> AsyncIterator[ConnectedAgent]:
+        core = AgentCore(short_directory, engine, Wire.HTTP)
+        await core.start()
+        paths = SocketPaths(str(short_directory))
+        upstream = Upstream(reactor, Wheel(reactor), paths)
+        yield ConnectedAgent(
+            HttpTransport(upstream), core.target(), absent(short_directory, Wire.HTTP)
+        )
+        upstream.close()
+        paths.close()
         await core.stop()
 
 
