@@ -38,7 +38,7 @@ from ploinky.api.status import StatusRoutes
 from ploinky.errors import BadRequest, Forbidden, SettingsInvalid
 from ploinky.security.admission import ADMIN_ID
 from ploinky.security.bootstrap import is_loopback
-from ploinky.security.roles import check
+from ploinky.security.roles import check, is_open
 from ploinky.values import NOBODY, Principal, Role
 
 EVERYBODY = Principal(id=ADMIN_ID, role=Role.ADMIN)
@@ -123,7 +123,7 @@ class Application:
             credential, peer = credential_of(request), Peer.of(request)
             principal = await self._principal(credential, peer)
             check(endpoint.name, principal)
-            check_origin(request, credential)
+            check_origin(request, None if is_open(endpoint.name) else credential)
             call = Call(endpoint.name, request, principal, credential, peer, parts)
             return _write(request, await endpoint.answer(call))
 
@@ -179,6 +179,7 @@ class _Front(Resource):
 class _Rest(PathConverter):
     """The rest of the path, also where it begins with a (decoded) slash, or is empty."""
 
+    part_isolating = False
     regex = ".*?"
 
 

@@ -45,10 +45,14 @@ class ManagementRequest(Request):
         if not self.body_is_too_large:
             self.content.write(data)
 
+    def text_fields(self, name: str) -> list[str]:
+        """Give a field's values; what is not UTF-8 in them is replaced."""
+        values = self.requestHeaders.getRawHeaders(name.encode()) or []
+        return [value.decode("utf-8", "replace").strip() for value in values]
+
     def text_field(self, name: str) -> str:
         """Give a field's last value, `""` where it was not sent."""
-        values = self.requestHeaders.getRawHeaders(name)
-        return values[-1].strip() if values else ""
+        return next(reversed(self.text_fields(name)), "")
 
     def whole_body(self) -> bytes:
         """Give the body.
@@ -112,8 +116,8 @@ class Peer:
     @classmethod
     def of(cls, request: ManagementRequest) -> Peer:
         """Read the fields; only the gateway reaches the control socket, so they are believed."""
-        values = request.requestHeaders.getRawHeaders("X-Forwarded-For") or []
-        addresses = [part.strip() for value in values for part in value.split(",")]
+        sent = ",".join(request.text_fields("X-Forwarded-For"))
+        addresses = [part.strip() for part in sent.split(",")]
         return cls(
             forwarded_for=tuple(address for address in addresses if address),
             host=request.text_field("Host"),
@@ -138,6 +142,9 @@ def check_origin(request: ManagementRequest, credential: Credential | None) -> N
     A credential that a script had to put there itself is proof enough.  A cookie is not, and
     neither is none (`init`, `/auth`, the setting `auth: none`).  Source: OWASP, Cross-Site
     Request Forgery Prevention; Fetch Metadata.
+
+    Args:
+        credential: What the change relies on, if anything.
 
     Raises:
         Forbidden: It comes from elsewhere, or a cookie came with nothing that says from where.

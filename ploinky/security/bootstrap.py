@@ -70,5 +70,6 @@ def comes_from_here(forwarded_for: Sequence[str], host: str, proxied: bool) -> b
 
 def _without_port(host: str) -> str:
     if host.startswith("["):
-        return host[1:].partition("]")[0]
+        address, bracket, _ = host[1:].partition("]")
+        return address if bracket else ""
     return host.partition(":")[0] if host.count(":") == 1 else host

@@ -99,6 +99,12 @@ def check(route: str, principal: Principal) -> None:
         raise Forbidden(f"{principal.id} is confined to {', '.join(principal.scope)}")
 
 
+def is_open(route: str) -> bool:
+    """Tell whether a route takes no credential."""
+    rule = RULES.get(route)
+    return rule is not None and not rule.roles
+
+
 def is_confined(principal: Principal) -> bool:
     """Tell whether a scope holds for a principal; it never does for an admin."""
     return bool(principal.scope) and principal.role is not Role.ADMIN

@@ -73,7 +73,9 @@ def test_the_variable_keeps_the_key_off_the_disk(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("text", ["short", "!" * 44, "ü" * 44, base64.b64encode(b"x" * 31).decode()])
+@pytest.mark.parametrize(
+    "text", ["short", "!" * 44, "ü" * 44, base64.b64encode(b"x" * 31).decode()]
+)
 def test_a_variable_that_is_no_key_is_refused(tmp_path, text):
     """Its name and form are told, its value is not."""
     with pytest.raises(SettingsInvalid, match=r"PLOINKY_MASTER_KEY: expected 32 bytes") as raised:

@@ -1,0 +1,283 @@
+"""The API on a real Unix socket, with stores, manager and workers in memory."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+import pytest_twisted
+import treq
+from attrs import Factory, define
+from treq.client import HTTPClient
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.endpoints import UNIXClientEndpoint, UNIXServerEndpoint
+from twisted.internet.task import Clock
+from twisted.web.client import Agent, HTTPConnectionPool
+from twisted.web.iweb import IAgentEndpointFactory
+from zope.interface import implementer
+
+from ploinky.api.application import make_site
+from ploinky.api.endpoints import Collaborators, Totals
+from ploinky.api.operations import Operations
+from ploinky.errors import RepositoryUnreachable
+from ploinky.interfaces import IRuntime, ISource
+from ploinky.security.admission import Admission
+from ploinky.security.authenticator import KeyAuthenticator
+from ploinky.security.bootstrap import BootstrapToken
+from ploinky.security.published import PublishedKeys
+from ploinky.security.throttle import LoginThrottle
+from ploinky.security.tokens import token_hash
+from ploinky.settings import Settings
+from ploinky.testing.api import MemoryDeploymentManager, RecordedWorkers
+from ploinky.testing.store import MemoryDeploymentStore, MemoryKeyStore, MemoryRepositoryStore
+from ploinky.values import AgentListing, GitSource, InstanceStatus, Principal, Role
+
+API = "/management/api"
+
+KEYS = {
+    "admin": Principal("Admin", Role.ADMIN, token_hash("pk_admin")),
+    "deployer": Principal("dora", Role.DEPLOYER, token_hash("pk_deployer")),
+    "confined": Principal(
+        "carl", Role.DEPLOYER, token_hash("pk_confined"), scope=("a.example", "localhost/carl")
+    ),
+    "viewer": Principal("vera", Role.VIEWER, token_hash("pk_viewer")),
+    "caller": Principal("cleo", Role.CALLER, token_hash("pk_caller")),
+}
+"""One key a role; its token is `pk_` and the role."""
+
+
+@implementer(ISource)
+class ListedSource:
+    """`ISource` that has what it is given, by URL."""
+
+    def __init__(self) -> None:
+        self.contents: dict[str, list[AgentListing]] = {}
+        self.asked: list[tuple[GitSource, bool]] = []
+        self.forgotten: list[str] = []
+
+    async def resolve(self, source: GitSource, fresh: bool) -> str:
+        self.asked.append((source, fresh))
+        self._see(source)
+        return "c0ffee"
+
+    async def checkout(
+        self, source: GitSource, commit: str, sub_path: str, destination: str
+    ) -> None:
+        raise NotImplementedError
+
+    async def agents(self, source: GitSource) -> list[AgentListing]:
+        self._see(source)
+        return self.contents[source.url]
+
+    async def forget(self, url: str) -> None:
+        self.forgotten.append(url)
+
+    def _see(self, source: GitSource) -> None:
+        if source.url not in self.contents:
+            raise RepositoryUnreachable(f"{source.url} cannot be reached")
+
+
+@implementer(IRuntime)
+class ListedRuntime:
+    """`IRuntime` that only knows what instances there are and what they printed."""
+
+    name = "listed"
+
+    def __init__(self) -> None:
+        self.statuses: list[InstanceStatus] = []
+        self.outputs: dict[str, str] = {}
+
+    async def prepare(self, image, report):
+        raise NotImplementedError
+
+    async def run_once(self, spec, shell_command, timeout_seconds, report):
+        raise NotImplementedError
+
+    async def start(self, spec):
+        raise NotImplementedError
+
+    async def remove(self, instance, grace_seconds):
+        raise NotImplementedError
+
+    async def instances(self, cluster: str) -> list[InstanceStatus]:
+        return self.statuses if cluster == "cluster" else []
+
+    async def output(self, instance: str, lines: int) -> str:
+        return "\n".join(self.outputs.get(instance, "").splitlines()[-lines:])
+
+
+@define
+class Answered:
+    """One answer, read."""
+
+    status: int
+    headers: Any
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def code(self) -> str:
+        return self.json["code"]
+
+    def field(self, name: str) -> str | None:
+        values = self.headers.getRawHeaders(name)
+        return values[0] if values else None
+
+
+@define
+class Server:
+    """The API, and what stands behind it."""
+
+    clock: Clock
+    manager: MemoryDeploymentManager
+    deployment_store: MemoryDeploymentStore
+    repositories: MemoryRepositoryStore
+    keys: PublishedKeys
+    source: ListedSource
+    runtime: ListedRuntime
+    workers: RecordedWorkers
+    operations: Operations
+    bootstrap: BootstrapToken
+    collaborators: Collaborators
+    client: HTTPClient
+    totals: Totals = Factory(Totals)
+    log: list[str] = Factory(list)
+
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        key: str | None = "admin",
+        peer: str = "203.0.113.9",
+        host: str = "localhost:8000",
+        fields: dict[str, str] | None = None,
+        data: bytes | None = None,
+    ) -> Answered:
+        """Send a request as the gateway would hand it on.
+
+        Args:
+            path: Below `/management/api` where it does not begin with a slash.
+            key: The role whose key to send; None for none.
+        """
+        sent = {"Host": host, "X-Forwarded-For": peer, **(fields or {})}
+        if key is not None:
+            sent.setdefault("Authorization", f"Bearer pk_{key}")
+        if body is not None:
+            data = json.dumps(body).encode()
+        url = "http://control" + (path if path.startswith("/") else f"{API}/{path}")
+        answer = await self.client.request(
+            method, url, headers=sent, data=data, allow_redirects=False
+        )
+        return Answered(answer.code, answer.headers, await treq.content(answer))
+
+    async def deploy(self, path: str = "/demo", domain: str = "localhost", **more: Any) -> Any:
+        """Deploy something as an admin."""
+        body = {"domain": domain, "path": path, "agent": "demo", **more}
+        answer = await self.ask("POST", "deployments", body)
+        assert answer.status == 200, answer.body
+        return answer.json["deployment"]
+
+
+@implementer(IAgentEndpointFactory)
+class _ToSocket:
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def endpointForURI(self, uri: Any) -> UNIXClientEndpoint:
+        return UNIXClientEndpoint(reactor, self._path)
+
+
+@pytest.fixture
+def serve(short_directory: Path) -> Iterator[Callable[..., Any]]:
+    """Gives servers; they are stopped when the test is over."""
+    ending: list[Callable[[], Any]] = []
+
+    async def start(with_keys: bool = True, **changes: Any) -> Server:
+        """Give a server; `changes` are settings, or collaborators by their names."""
+        names = {field.name for field in attrs.fields(Settings)}
+        settings = {name: value for name, value in changes.items() if name in names}
+        others = {name: value for name, value in changes.items() if name not in names}
+        server = _server(Settings(directory=short_directory, **settings))
+        server.collaborators = attrs.evolve(server.collaborators, **others)
+        if with_keys:
+            for principal in KEYS.values():
+                await server.keys.add_principal(principal)
+        path = str(short_directory / f"{len(ending)}.sock")
+        site = make_site(server.collaborators)
+        port = await UNIXServerEndpoint(reactor, path).listen(site)
+        pool = HTTPConnectionPool(reactor)
+        agent = Agent.usingEndpointFactory(reactor, _ToSocket(path), pool)
+        server.client = HTTPClient(agent)
+        server.operations.startService()
+        ending.extend((port.stopListening, pool.closeCachedConnections))
+        ending.append(server.operations.stopService)
+        return server
+
+    yield start
+    for end in reversed(ending):
+        pytest_twisted.blockon(maybeDeferred(end))
+
+
+@pytest.fixture
+def server(serve: Callable[..., Any]) -> Server:
+    """A server with one key a role."""
+    started: Server = pytest_twisted.blockon(Deferred.fromCoroutine(serve()))
+    return started
+
+
+def _server(settings: Settings) -> Server:
+    clock = Clock()
+    clock.advance(1_700_000_000)
+    deployment_store = MemoryDeploymentStore()
+    workers = RecordedWorkers()
+    keys = PublishedKeys(clock, MemoryKeyStore(clock), workers)
+    server: Server
+
+    async def server_log(lines: int) -> str:
+        return "\n".join(server.log[-lines:])
+
+    numbers = iter(range(1, 10**6))
+    collaborators = Collaborators(
+        clock=clock,
+        settings=settings,
+        cluster="cluster",
+        deployments=MemoryDeploymentManager(deployment_store),
+        deployment_store=deployment_store,
+        repositories=MemoryRepositoryStore(),
+        source=ListedSource(),
+        runtime=ListedRuntime(),
+        workers=workers,
+        admission=Admission(clock, keys, os.urandom),
+        authenticators=[KeyAuthenticator(keys)],
+        bootstrap=BootstrapToken(os.urandom),
+        throttle=LoginThrottle(clock),
+        operations=Operations(clock),
+        totals=lambda: server.totals,
+        server_log=server_log,
+        new_id=lambda: f"made-{next(numbers)}",
+    )
+    server = Server(
+        clock=clock,
+        manager=collaborators.deployments,
+        deployment_store=deployment_store,
+        repositories=collaborators.repositories,
+        keys=keys,
+        source=collaborators.source,
+        runtime=collaborators.runtime,
+        workers=workers,
+        operations=collaborators.operations,
+        bootstrap=collaborators.bootstrap,
+        collaborators=collaborators,
+        client=HTTPClient(Agent(reactor)),
+    )
+    return server
