@@ -96,13 +96,13 @@ def _env(raw_value: Any) -> dict[str, str | None]:
 def _inner_path(raw_value: Any) -> str:
     """Take where a volume is mounted: a plain absolute path that hides nothing of the system's."""
     path = text("an absolute path", longest=1024)(raw_value)
-    if not path.startswith("/") or posixpath.normpath(path) != path.rstrip("/"):
+    path = path.rstrip("/") or "/"
+    if not path.startswith("/") or path.startswith("//") or posixpath.normpath(path) != path:
         raise Misfit("expected an absolute path without . or .. in it")
-    path = path.rstrip("/")
-    if path in ("", "/agent") or any(
+    if path in ("/", "/agent") or any(
         path == place or path.startswith(place + "/") for place in _SYSTEM_PLACES
     ):
-        raise Misfit(f"expected a place of its own, not {path or '/'}")
+        raise Misfit(f"expected a place of its own, not {path}")
     if ":" in path or "," in path or not path.isprintable():
         raise Misfit("expected a path without colon, comma or control characters")
     return path

@@ -21,7 +21,7 @@ from ploinky.values import DeploymentKey, Release, Target
 DRAIN_SECONDS = 30.0
 GRACE_SECONDS = 10.0
 AT_ONCE = 8
-"""Instances started or ended at the same time, over all deployments."""
+"""Instances adopted or ended at the same time, over all deployments."""
 
 
 class Fleet:
@@ -75,11 +75,10 @@ class Fleet:
         self, release: Release, key: DeploymentKey, instance: str, say: Say
     ) -> Target:
         spec = self._plans.spec(release, key, instance)
-        async with self._places:
-            try:
-                return await self._instances.launch(spec, lambda line: say("start", line))
-            except EngineError as error:
-                raise StartFailed(error.message, details={"cause": error.code}) from error
+        try:
+            return await self._instances.launch(spec, lambda line: say("start", line))
+        except EngineError as error:
+            raise StartFailed(error.message, details={"cause": error.code}) from error
 
     async def adopt(self, release: Release, key: DeploymentKey, instance: str) -> Target | None:
         """Take over an instance that an earlier leader started; None where it does not answer."""

@@ -167,12 +167,13 @@ async def together(works: Iterable[Work[T]]) -> list[T]:
     """
     results: dict[int, T] = {}
     failures: list[Failure] = []
-    begun: list[Deferred[None]] = []
+    begun: dict[int, Deferred[None]] = {}
+    ended: set[int] = set()
 
     def fail() -> None:
         failures.append(Failure())
         if len(failures) == 1:
-            for other in begun:
+            for other in list(begun.values()):
                 other.cancel()
 
     async def one(index: int, work: Work[T]) -> None:
@@ -180,13 +181,14 @@ async def together(works: Iterable[Work[T]]) -> list[T]:
             results[index] = await work
         except Exception:  # raised again below, once all have ended
             fail()
+        ended.add(index)
 
     for index, work in enumerate(works):
         if failures:
             work.close()
         else:
-            begun.append(Deferred.fromCoroutine(one(index, work)))
-    while waiting := [done for done in begun if not done.called]:
+            begun[index] = Deferred.fromCoroutine(one(index, work))
+    while waiting := [done for index, done in begun.items() if index not in ended]:
         try:
             await _over(waiting)
         except CancelledError:

@@ -15,7 +15,7 @@ from itertools import chain, repeat
 
 import attrs
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredSemaphore
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
@@ -52,6 +52,9 @@ from ploinky.values import (
 
 _REVIVAL_SECONDS = (5.0, 15.0, 60.0)
 """Waits between attempts to start again what should run; the last one is repeated."""
+
+_REVIVED_AT_ONCE = 4
+"""Deployments; a broken one takes its place for as long as it may take to become ready."""
 
 
 @implementer(IDeploymentManager)
@@ -96,6 +99,8 @@ class DeploymentManager(Service):
         self._entries: dict[DeploymentKey, Entry] = {}
         self._turns: Turns[DeploymentKey] = Turns()
         self._jobs = Jobs()
+        self._tried: set[DeploymentKey] = set()
+        self._reviving = DeferredSemaphore(_REVIVED_AT_ONCE)
         self._opened = False
 
     # --- deploy -----------------------------------------------------------------
@@ -149,8 +154,10 @@ class DeploymentManager(Service):
 
     async def _draft(self, entry: Entry, attempt: _Attempt, say: Say) -> None:
         """Resolve, check out, read the manifest; see that there is room for it."""
-        serves = entry.release is not None
-        draft = await self._releases.draft(attempt.release, say, fresh=serves)
+        # A young mirror will do once; whoever deploys again expects what was pushed since.
+        fresh = entry.on_record or entry.key in self._tried
+        self._tried.add(entry.key)
+        draft = await self._releases.draft(attempt.release, say, fresh=fresh)
         attempt.release = draft.release
         for warning in draft.warnings:
             say("source", f"Warning: {warning}")
@@ -408,12 +415,13 @@ class DeploymentManager(Service):
         """Tell how many instances a deployment that should serve has too few."""
         if entry.life.seen_as() is not DeploymentState.RUNNING:
             return 0
-        return replicas_of(entry.serving()) - len(self._board.targets(entry.id))
+        return max(0, replicas_of(entry.serving()) - len(self._board.targets(entry.id)))
 
     async def _keep_reviving(self, entry: Entry, job: Job) -> None:
         for wait_seconds in chain(_REVIVAL_SECONDS, repeat(_REVIVAL_SECONDS[-1])):
             try:
-                await self._revive(entry, job)
+                async with self._reviving:
+                    await self._revive(entry, job)
                 return
             except PloinkyError as error:
                 self.log.warn("cannot start {key}: {why}", key=str(entry.key), why=str(error))
@@ -422,7 +430,7 @@ class DeploymentManager(Service):
     async def _revive(self, entry: Entry, job: Job) -> None:
         async with self._turns.of(entry.key):
             missing = self._missing(entry)
-            if missing <= 0:
+            if not missing:
                 return
             with entry.working(job, _unreported) as say:
                 release = await self._releases.image_here(entry.serving(), say)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-import attrs
-import pytest
-from twisted.internet.defer import CancelledError
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
 
+import pytest
+from twisted.internet.defer import CancelledError, Deferred
+
+from ploinky.deployment.documents import parse_manifest, read_manifest_file
 from ploinky.errors import (
     AgentNotFound,
     Conflict,
@@ -32,17 +36,14 @@ from ploinky.values import (
 from tests.deployment.neighbours import KEY, URL, Ground, Leader, only, with_settings
 
 
+def now(work: Coroutine[Any, Any, Any]) -> Any:
+    """Give what a memory store answers."""
+    return only(Deferred.fromCoroutine(work))
+
+
 def releases(ground: Ground) -> list[tuple[int, ReleaseState]]:
-    (deployment,) = only_value(ground.store.deployments())
-    return [(one.number, one.state) for one in only_value(ground.store.releases(deployment.id))]
-
-
-def only_value(coroutine):
-    try:
-        coroutine.send(None)
-    except StopIteration as stop:
-        return stop.value
-    raise AssertionError("still waits")
+    (deployment,) = now(ground.store.deployments())
+    return [(one.number, one.state) for one in now(ground.store.releases(deployment.id))]
 
 
 def test_a_deploy_serves_when_it_returns(ground: Ground, leader: Leader) -> None:
@@ -99,6 +100,18 @@ def test_a_redeploy_switches_before_the_old_instances_go(ground: Ground, leader:
 def test_a_redeploy_fetches_what_was_pushed_since(ground: Ground, leader: Leader) -> None:
     """The mirror may be young for a first deploy; a redeploy always asks the remote."""
     only(leader.deploy())
+    only(leader.deploy())
+
+    assert [fresh for _, fresh in ground.source.fetched] == [False, True]
+
+
+def test_a_deploy_after_a_refused_one_fetches_the_correction(
+    ground: Ground, leader: Leader
+) -> None:
+    ground.push({"port": "eighty"})
+    with pytest.raises(ManifestInvalid):
+        only(leader.deploy())
+    ground.push({})
     only(leader.deploy())
 
     assert [fresh for _, fresh in ground.source.fetched] == [False, True]
@@ -216,7 +229,7 @@ def test_a_repository_url_that_is_refused_leaves_nothing(ground: Ground, leader:
         only(leader.deploy(repository="ext::sh -c id"))
 
     assert leader.manager.deployments() == []
-    assert only_value(ground.store.deployments()) == []
+    assert now(ground.store.deployments()) == []
 
 
 @pytest.mark.parametrize(
@@ -277,7 +290,6 @@ def test_two_deploys_of_one_deployment_run_one_after_the_other(
 def test_deployments_do_not_wait_for_one_another(ground: Ground, leader: Leader) -> None:
     leader.steps.hold("instance starts")
     slow = leader.deploy()
-    leader.steps.hold("nothing")
     other = leader.deploy(key=DeploymentKey("localhost", "/other"))
 
     assert leader.steps.holding("instance starts") == 2
@@ -501,9 +513,8 @@ def test_commands_that_the_deployment_overrides_are_what_agentcore_reads(
     only(leader.deploy(settings={"commands": {"b": "echo better"}}))
 
     (spec,) = (ground.engine.specs[one] for one in ground.engine.running())
-    from ploinky.deployment.documents import parse_manifest, read_manifest_file
-
-    raw = read_manifest_file(__import__("pathlib").Path(spec.code_directory))
+    raw = read_manifest_file(Path(spec.code_directory))
+    assert raw is not None
     assert parse_manifest(raw)["commands"] == {"a": "echo a", "b": "echo better"}
 
 
@@ -551,4 +562,3 @@ def test_a_release_is_restarted_from_its_own_image_where_that_is_still_here(
     only(leader.begin(leader.manager.restart(KEY)))
     (spec,) = (ground.engine.specs[one] for one in ground.engine.running())
     assert spec.image == "sha256:newer"
-    assert attrs.has(type(spec))
