@@ -9,8 +9,7 @@ from typing import Any
 
 from twisted.application.service import Service
 
-import ploinky
-from ploinky.runtime import facts
+from ploinky.runtime import facts, places
 from ploinky.runtime.blueprint import Surroundings
 from ploinky.runtime.engine import ContainerEngine
 from ploinky.runtime.facts import Ask, Connection, EngineFacts
@@ -19,15 +18,10 @@ from ploinky.threads import Blocking
 THREADS = 16
 
 
-def agentcore_directory() -> Path:
-    """Give where AgentCore was installed: beside the package."""
-    return Path(ploinky.__file__).resolve().parents[1] / "agentcore"
-
-
 def surroundings(data_directory: Path) -> Surroundings:
     """Give what stands around containers on this host."""
     return Surroundings(
-        agentcore=agentcore_directory(),
+        agentcore=places.agentcore_directory(),
         deployments=data_directory / "deployments",
         uid=os.getuid(),
         gid=os.getgid(),

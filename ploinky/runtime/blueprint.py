@@ -15,11 +15,9 @@ from docker.types import Mount
 
 from ploinky.runtime import places
 from ploinky.runtime.facts import EngineFacts
+from ploinky.runtime.places import AGENT_DIRECTORY, AGENTCORE_DIRECTORY, QUEUE_DIRECTORY
 from ploinky.values import InstanceSpec, Kind, Resources
 
-AGENT_DIRECTORY = "/agent"
-QUEUE_DIRECTORY = f"{AGENT_DIRECTORY}/.ploinky/queue"
-AGENTCORE_DIRECTORY = "/agentCore"
 AGENTCORE_PORT = 7000
 """Inside, where AgentCore's socket cannot be reached and `$PORT` is published instead."""
 

@@ -20,6 +20,7 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+READ_BYTES = 64 * 1024
 KILL_SECONDS = 5.0
 """How long a process may take to be gone after SIGKILL, before we stop waiting for it."""
 
@@ -127,6 +128,56 @@ class WatchedProcess:
     def logPrefix(self) -> str:
         """For Twisted's log context."""
         return f"process {self.pid}"
+
+
+@implementer(IReadDescriptor)
+class OutputPipe:
+    """The end of a pipe that a program prints into."""
+
+    def __init__(self, reactor: FDReactor, descriptor: int, take: Callable[[bytes], None]) -> None:
+        self._reactor = reactor
+        self._descriptor = descriptor
+        self._take = take
+        reactor.addReader(self)
+
+    def fileno(self) -> int:
+        """Ours."""
+        return self._descriptor
+
+    def doRead(self) -> None:
+        """Take what is there; at its end, close."""
+        try:
+            chunk = os.read(self._descriptor, READ_BYTES)
+        except BlockingIOError:
+            return
+        if chunk:
+            self._take(chunk)
+        else:
+            self._close()
+
+    def drain(self) -> None:
+        """Take what is left, after the program has ended, and close."""
+        while self._descriptor >= 0:
+            try:
+                chunk = os.read(self._descriptor, READ_BYTES)
+            except BlockingIOError:
+                chunk = b""
+            if chunk:
+                self._take(chunk)
+            else:
+                self._close()
+
+    def _close(self) -> None:
+        self._reactor.removeReader(self)
+        os.close(self._descriptor)
+        self._descriptor = -1
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The reactor takes its readers away when it stops."""
+
+    def logPrefix(self) -> str:
+        """For Twisted's log context."""
+        return "output of a command"
 
 
 def spawn(

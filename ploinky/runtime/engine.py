@@ -8,7 +8,6 @@ what they say of themselves (`facts`); where their answers differ, the place say
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -33,6 +32,7 @@ from ploinky.interfaces import IRuntime, Report
 from ploinky.runtime import blueprint, facts, inspection, places
 from ploinky.runtime.blueprint import Blueprint, Surroundings
 from ploinky.runtime.facts import ApiClient, Connection, EngineFacts
+from ploinky.runtime.output import TIMED_OUT, OutputTail
 from ploinky.runtime.waiting import Shielded, uncut
 from ploinky.threads import Blocking
 from ploinky.values import InstanceSpec, InstanceStatus, Kind, RunResult
@@ -42,47 +42,8 @@ T = TypeVar("T")
 REQUEST_SECONDS = 60.0
 REMOVE_ATTEMPTS = 10
 REMOVE_PAUSE_SECONDS = 0.3
-OUTPUT_LIMIT_BYTES = 64 * 1024
 SECRET_LENGTH = 4
 """Shorter values are no secrets, and striking them out would garble the message."""
-TIMED_OUT = 124
-"""The exit code of a command that was ended for its time (as of coreutils' `timeout`)."""
-
-
-class OutputTail:
-    """Cuts output into lines for a report and keeps the last 64 KiB of it.  Used by one thread."""
-
-    def __init__(self, report: Report) -> None:
-        self._report = report
-        self._kept: deque[bytes] = deque()
-        self._size = 0
-        self._line = b""
-
-    def add(self, chunk: bytes) -> None:
-        """Take output as it comes."""
-        self._kept.append(chunk)
-        self._size += len(chunk)
-        while self._size - len(self._kept[0]) >= OUTPUT_LIMIT_BYTES:
-            self._size -= len(self._kept.popleft())
-        *lines, self._line = (self._line + chunk).split(b"\n")
-        for line in lines:
-            self._say(line)
-        if len(self._line) > OUTPUT_LIMIT_BYTES:
-            self._say(self._line)
-            self._line = b""
-
-    def end(self) -> None:
-        """Report a last line that has no end."""
-        if self._line:
-            self._say(self._line)
-            self._line = b""
-
-    def text(self) -> str:
-        """What is kept."""
-        return b"".join(self._kept)[-OUTPUT_LIMIT_BYTES:].decode(errors="replace")
-
-    def _say(self, line: bytes) -> None:
-        self._report(line.decode(errors="replace").rstrip("\r"))
 
 
 class _Reactor(IReactorTime, IReactorFromThreads):

@@ -6,8 +6,14 @@ import os
 import shutil
 from pathlib import Path
 
+import ploinky
 from ploinky.errors import StartFailed
 from ploinky.values import InstanceSpec
+
+AGENT_DIRECTORY = "/agent"
+QUEUE_DIRECTORY = f"{AGENT_DIRECTORY}/.ploinky/queue"
+AGENTCORE_DIRECTORY = "/agentCore"
+"""Where an instance finds its code, its queue and AgentCore (contract, section 3)."""
 
 QUEUE = "queue"
 STATE = ".ploinky"
@@ -17,6 +23,11 @@ SOCKET = "agent.sock"
 
 _PARTS = ("tasks", "results", "errors", "locks", "tmp")
 _LEFTOVERS = (READY, FAILED, SOCKET)
+
+
+def agentcore_directory() -> Path:
+    """Give where AgentCore was installed: beside the package."""
+    return Path(ploinky.__file__).resolve().parents[1] / "agentcore"
 
 
 def prepare_queue(spec: InstanceSpec) -> None:

@@ -1,0 +1,90 @@
+"""Finds the processes of instances by what only they have in their environment.
+
+An instance's processes may start sessions and leave their parents; the variables that they
+were given stay.  Only this user's own processes are looked at.  Source: proc(5).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterable, Iterator
+
+from attrs import frozen
+
+CLUSTER = "PLOINKY_CLUSTER"
+INSTANCE = "PLOINKY_INSTANCE"
+
+
+@frozen
+class Member:
+    """One process of an instance."""
+
+    pid: int
+    parent: int
+    cluster: str
+    instance: str
+
+
+def members(cluster: str = "", instance: str = "") -> list[Member]:
+    """Give the processes that belong to a cluster, or to one instance, lowest pid first."""
+    return [
+        each
+        for each in _all()
+        if (not cluster or each.cluster == cluster) and (not instance or each.instance == instance)
+    ]
+
+
+def topmost(family: Iterable[Member]) -> Member | None:
+    """Give the one whose parent is none of them: it was started first, the rest came from it."""
+    known = {each.pid: each for each in family}
+    return next((each for each in known.values() if each.parent not in known), None)
+
+
+def payload(family: Iterable[Member], top: int, depth: int) -> int:
+    """Give the descendant of `top` so many generations below it, or `top` where there is none."""
+    parents = {each.parent: each.pid for each in sorted(family, key=lambda each: -each.pid)}
+    found = top
+    for _ in range(depth):
+        if found not in parents:
+            return top
+        found = parents[found]
+    return found
+
+
+def kill(family: Iterable[Member], number: signal.Signals) -> None:
+    """Send a signal to each; those that are gone do not matter."""
+    for each in family:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(each.pid, number)
+
+
+def _all() -> Iterator[Member]:
+    mine = os.getuid()
+    for entry in sorted(int(name) for name in os.listdir("/proc") if name.isdigit()):
+        place = f"/proc/{entry}"
+        try:
+            if os.stat(place).st_uid != mine:
+                continue
+            environment = _environment(place)
+            if environment.get(CLUSTER) and environment.get(INSTANCE):
+                yield Member(entry, _parent(place), environment[CLUSTER], environment[INSTANCE])
+        except OSError:
+            continue  # gone meanwhile, or not ours to read after all
+
+
+def _environment(place: str) -> dict[str, str]:
+    with open(f"{place}/environ", "rb") as file:
+        raw = file.read()
+    if CLUSTER.encode() not in raw:
+        return {}
+    pairs = (each.partition(b"=") for each in raw.split(b"\0"))
+    wanted = {CLUSTER.encode(), INSTANCE.encode()}
+    return {k.decode(): v.decode(errors="replace") for k, _, v in pairs if k in wanted}
+
+
+def _parent(place: str) -> int:
+    """Read the fourth field; the second, in parentheses, may itself hold any character."""
+    with open(f"{place}/stat", "rb") as file:
+        return int(file.read().rpartition(b")")[2].split()[1])
