@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 from attrs import frozen
@@ -21,7 +22,10 @@ from ploinky.git import problems
 from ploinky.git.problems import MirrorBroken
 from ploinky.git.program import Bounds, GitFailed, GitProgram, Limits
 from ploinky.git.trees import Entry, entries
-from ploinky.git.urls import Remote, shown
+from ploinky.git.urls import Remote, is_below, shown
+
+FILES = "files"
+"""The part of a part that becomes the checkout."""
 
 
 @frozen
@@ -41,9 +45,9 @@ class Checkout:
     sub_path: str
 
     def write(self, git: GitProgram, part: Path, limits: Limits, bounds: Bounds) -> None:
-        """Write the files to `part`, which may hold what an earlier attempt left.
+        """Write the files to `part/files`.
 
-        Whoever calls removes `part` on failure, and renames it on success.
+        Whoever calls made `part`, an empty directory, and removes it.
 
         Raises:
             RefNotFound: There is no such sub-directory.
@@ -51,17 +55,16 @@ class Checkout:
             SourceError: A link leads out, or a file cannot be written.
             MirrorBroken: An object is missing or damaged.
         """
-        index = part.with_name(f"{part.name}.index")
-        shutil.rmtree(part, ignore_errors=True)
+        files = part / FILES
+        shutil.rmtree(files, ignore_errors=True)
         try:
             tree = self._tree(git, bounds)
             self._measure(git, tree, limits, bounds)
-            part.mkdir(parents=True)
-            environment = {"GIT_INDEX_FILE": str(index)}
-            place = [f"--git-dir={self.mirror}", f"--work-tree={part}"]
+            files.mkdir()
+            environment = {"GIT_INDEX_FILE": str(part / "index")}
+            place = [f"--git-dir={self.mirror}", f"--work-tree={files}"]
             git.run([*place, "read-tree", tree], bounds, environment=environment)
             git.run([*place, "checkout-index", "--all", "--quiet"], bounds, environment=environment)
-            self._refuse_links_out(part, bounds)
         except GitFailed as error:
             said = problems.words(error, None)
             if problems.is_broken(error):
@@ -69,9 +72,7 @@ class Checkout:
             raise SourceError(
                 f"{self.remote.url} at {self.commit[:12]} cannot be checked out: {said}"
             ) from error
-        finally:
-            for leftover in (index, index.with_name(f"{index.name}.lock")):
-                leftover.unlink(missing_ok=True)
+        self._refuse_links_out(files, bounds)
 
     def _tree(self, git: GitProgram, bounds: Bounds) -> str:
         wanted = _normal(self.sub_path)
@@ -107,21 +108,35 @@ class Checkout:
 
         entries(git, self.mirror, tree, bounds, add)
 
-    def _refuse_links_out(self, part: Path, bounds: Bounds) -> None:
-        root = os.path.realpath(part)
-        for parent, directories, files in os.walk(part):
+    def _refuse_links_out(self, files: Path, bounds: Bounds) -> None:
+        root = os.path.realpath(files)
+        for parent, directories, names in os.walk(files):
             bounds.check()
-            for name in (*directories, *files):
+            for name in (*directories, *names):
                 path = os.path.join(parent, name)
-                if not os.path.islink(path):
-                    continue
-                # The part's own name is not known to anyone who could lead back into it.
-                if os.path.commonpath([os.path.realpath(path), root]) != root:
+                if os.path.islink(path) and not is_below(os.path.realpath(path), root):
                     raise SourceError(
-                        f"{os.path.relpath(path, part)} in {self.remote.url} is a symbolic link "
-                        f"to {os.readlink(path)}, out of what is deployed: replace it by a copy, "
-                        "or deploy the directory that holds both"
+                        f"{os.path.relpath(path, files)} in {self.remote.url} is a symbolic link "
+                        f"to {shown(os.readlink(path))}, out of what is deployed: replace it by a "
+                        "copy, or deploy the directory that holds both"
                     )
+
+
+def new_part(target: Path) -> Path:
+    """Make the directory, beside `target`, in which a checkout grows.
+
+    Its name is new each time, as a git that outlived a killed server may still write to an
+    older one.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(prefix=f".{target.name}.part-", dir=target.parent))
+
+
+def remove_parts(target: Path) -> None:
+    """Remove the directories of `new_part`, also those that a killed server left."""
+    for path in target.parent.iterdir() if target.parent.is_dir() else ():
+        if path.name.startswith(f".{target.name}.part-"):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _normal(sub_path: str) -> str:

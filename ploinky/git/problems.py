@@ -175,6 +175,10 @@ _CAUSES = [
             r"returned error: 5|hung up|early eof|rpc failed|unexpected disconnect",
             _said("the host broke off: try again"),
         ),
+        (
+            r"corruption on the remote side|remote: fatal",
+            _said("the repository is damaged at its host: run git fsck there"),
+        ),
         (r"cannot run ssh|remote helper for", _said("this machine's git cannot speak it")),
     )
 ]

@@ -89,6 +89,7 @@ _CONFIG = """\
 	recurse = false
 [gc]
 	autoDetach = false
+	autoPackLimit = 20
 [maintenance]
 	auto = false
 [advice]

@@ -8,7 +8,6 @@ credential opened it, is a second try worth it.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable
 from functools import partial
 from hashlib import sha256
@@ -25,7 +24,7 @@ from zope.interface import implementer
 from ploinky.errors import RepositoryUnreachable, SourceError
 from ploinky.git import problems
 from ploinky.git.agents import list_agents
-from ploinky.git.checkouts import Checkout
+from ploinky.git.checkouts import FILES, Checkout, new_part, remove_parts
 from ploinky.git.commits import NotInMirror, find_commit
 from ploinky.git.fetches import Fetches, Wish
 from ploinky.git.mirrors import Fetched, Mirrors
@@ -121,17 +120,18 @@ class GitRepositories(Service):
             raise FileExistsError(destination)
         remote = await self._remote(source)
         target = Path(destination)
-        part = target.with_name(f".{target.name}.part")
         work = Checkout(self._mirrors.path(remote), remote, commit, sub_path)
-        read = partial(work.write, self._git, part, self._limits)
         try:
+            part = new_part(target)
+            read = partial(work.write, self._git, part, self._limits)
             # A commit never changes, so that the mirror's age does not matter.
             await self._read(source, remote, float("inf"), read)
-            # No await from here on: a cancel comes before, or finds the checkout complete.
-            part.rename(target)
+            # No await before this: a cancel comes earlier, or finds the checkout complete.
+            (part / FILES).rename(target)
+        except OSError as error:
+            raise _unwritten(error) from error
         finally:
-            if part.exists():
-                await self._blocking.run(shutil.rmtree, part, ignore_errors=True)
+            await self._blocking.run(remove_parts, target)
 
     async def agents(self, source: GitSource) -> list[AgentListing]:
         """See `ISource`."""
@@ -234,7 +234,7 @@ class GitRepositories(Service):
         except (GitFailed, GitMissing, OutOfTime) as error:
             raise problems.explained(error, remote, credential, self._limits) from error
         except OSError as error:
-            raise SourceError(f"{error.filename}: {error.strerror}") from error
+            raise _unwritten(error) from error
         finally:
             del self._running[running]
 
@@ -245,6 +245,10 @@ class GitRepositories(Service):
 def _bounded(work: Callable[[Bounds], T], bounds: Bounds) -> T:
     bounds.begin()
     return work(bounds)
+
+
+def _unwritten(error: OSError) -> SourceError:
+    return SourceError(f"{error.filename}: {error.strerror}")
 
 
 def _fingerprint(credential: GitCredential | None) -> str:

@@ -164,7 +164,7 @@ def admit(remote: Remote, roots: Sequence[str], anywhere: bool) -> Remote:
     real = os.path.realpath(remote.path)
     real_roots = [os.path.realpath(root) for root in roots]
     if not anywhere:
-        if not any(_below(real, root) for root in real_roots):
+        if not any(is_below(real, root) for root in real_roots):
             raise UrlRefused(
                 f"{remote.url} is not below a directory that file URLs may point to: ask an "
                 "admin to add one to the setting gitFileRoots, or to deploy it"
@@ -180,7 +180,8 @@ def followed(remote: Remote) -> Remote:
     return remote if remote.scheme != "file" else _file(os.path.realpath(remote.path))
 
 
-def _below(path: str, root: str) -> bool:
+def is_below(path: str, root: str) -> bool:
+    """Tell whether a real path is a real directory, or lies in it."""
     return os.path.commonpath([path, root]) == root
 
 
