@@ -19,21 +19,19 @@ from zope.interface import implementer
 
 from ploinky.deployment.compose import Neighbours, make_deployment_manager
 from ploinky.deployment.manager import DeploymentManager
-from ploinky.errors import ImageUnavailable, ProbeFailed, RefNotFound, SourceError
-from ploinky.interfaces import IInstances, IRuntime, ISource, IWorkerGroup, Report
+from ploinky.errors import ImageUnavailable, ProbeFailed, SourceError
+from ploinky.interfaces import IInstances, IRuntime, IWorkerGroup, Report
 from ploinky.settings import Settings
+from ploinky.testing.deployment import CONTROL, DirectBlocking
+from ploinky.testing.git import FakeSource
 from ploinky.testing.store import MemoryDeploymentStore, MemoryRepositoryStore
-from ploinky.threads import Blocking
 from ploinky.values import (
     Address,
-    AgentListing,
     DeploymentKey,
     DeployRequest,
     GitSource,
     InstanceSpec,
     InstanceStatus,
-    Kind,
-    Repository,
     Route,
     RunResult,
     Target,
@@ -41,7 +39,6 @@ from ploinky.values import (
 
 URL = "https://git.example/agents.git"
 KEY = DeploymentKey("localhost", "/demo")
-CONTROL = Route(DeploymentKey("*", "/management"), Kind.CONTROL)
 
 
 class Steps:
@@ -98,60 +95,31 @@ class Stepped:
         return stepped
 
 
-class Inline(Blocking):
-    """Blocking work, done at once."""
+class Source(FakeSource):
+    """`FakeSource` with repositories that Git says no to.
+
+    Attributes:
+        broken: What it says, by URL.
+        fetched: The ref and freshness of each `resolve`.
+    """
 
     def __init__(self) -> None:
-        pass
-
-    async def run(self, work: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        return work(*args, **kwargs)
-
-
-@implementer(ISource)
-class FakeSource:
-    """Repositories as `{path: text}`; a push is a new dictionary."""
-
-    def __init__(self) -> None:
-        self.repositories: dict[str, dict[str, str]] = {}
+        super().__init__()
         self.broken: dict[str, SourceError] = {}
         self.fetched: list[tuple[str, bool]] = []
 
-    def _files(self, url: str) -> dict[str, str]:
-        if url in self.broken:
-            raise self.broken[url]
-        return self.repositories[url]
-
     async def resolve(self, source: GitSource, fresh: bool) -> str:
-        self.fetched.append((source.ref, fresh))
-        files = self._files(source.url)
-        if source.ref not in ("", "main"):
-            raise RefNotFound(f"{source.url} has no branch {source.ref}")
-        return f"{abs(hash(tuple(sorted(files.items())))):040x}"[:40]
+        if source.url in self.broken:
+            raise self.broken[source.url]
+        if len(source.ref) < 40:  # `agents` asks by commit
+            self.fetched.append((source.ref, fresh))
+        return await super().resolve(source, fresh)
 
-    async def agents(self, source: GitSource) -> list[AgentListing]:
-        folders = [
-            path.rpartition("/")[0]
-            for path in self._files(source.url)
-            if path.rpartition("/")[2] == "manifest.json"
-        ]
-        return [AgentListing(f.rpartition("/")[2] or "root", f) for f in sorted(folders)]
-
-    async def checkout(
-        self, source: GitSource, commit: str, sub_path: str, destination: str
-    ) -> None:
-        prefix = f"{sub_path}/" if sub_path else ""
-        files = {p: t for p, t in self._files(source.url).items() if p.startswith(prefix)}
-        if not files:
-            raise RefNotFound(f"there is no directory {sub_path}")
-        Path(destination).mkdir()
-        for path, text in files.items():
-            place = Path(destination) / path.removeprefix(prefix)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_text(text)
-
-    async def forget(self, url: str) -> None:
-        pass
+    def push(self, url: str, files: Mapping[str, str]) -> None:
+        """Add files to what the repository at `url` has."""
+        origin = self.origins.get(url) or self.origin(url)
+        newest = origin.commits[origin.branches["main"]] if origin.commits else {}
+        origin.commit({**newest, **files})
 
 
 class Engine:
@@ -345,7 +313,7 @@ class Ground:
         self.repositories = MemoryRepositoryStore()
         self.engine = Engine()
         self.workers = FakeWorkers()
-        self.source = FakeSource()
+        self.source = Source()
         self.ids = 0
         self.leaders: list[Leader] = []
         self.push({})
@@ -356,12 +324,8 @@ class Ground:
 
     def push(self, manifest: Mapping[str, Any], agent: str = "demo", url: str = URL) -> None:
         """Make this the agent's manifest in the repository."""
-        files = self.source.repositories.setdefault(url, {})
-        files[f"{agent}/manifest.json" if agent else "manifest.json"] = json.dumps(manifest)
-
-    async def register(self, name: str, url: str, branch: str = "") -> None:
-        self.source.repositories.setdefault(url, {})
-        await self.repositories.add_repository(Repository(name, url, branch))
+        path = f"{agent}/manifest.json" if agent else "manifest.json"
+        self.source.push(url, {path: json.dumps(manifest)})
 
     def leader(self, steps: Steps | None = None) -> Leader:
         """Start a server; those before it are dead.  (Their frames are kept: nothing unwinds.)"""
@@ -399,7 +363,7 @@ class Leader:
             "cluster-one",
             ground.settings,
             Neighbours(
-                Stepped(Inline(), steps, "disk"),  # type: ignore[arg-type]
+                Stepped(DirectBlocking(), steps, "disk"),  # type: ignore[arg-type]
                 Stepped(ground.store, steps, "store"),  # type: ignore[arg-type]
                 ground.repositories,
                 Stepped(ground.source, steps, "source"),  # type: ignore[arg-type]

@@ -18,7 +18,7 @@ from ploinky.errors import (
 )
 from ploinky.testing.store import MemoryRepositoryStore
 from ploinky.values import GitCredential, Repository
-from tests.deployment.neighbours import FakeSource, only, request
+from tests.deployment.neighbours import Source, only, request
 
 ONE, TWO = "https://git.example/one.git", "https://git.example/two.git"
 
@@ -27,14 +27,15 @@ class Searched:
     """Two registered repositories and one that is not."""
 
     def __init__(self) -> None:
-        self.source = FakeSource()
+        self.source = Source()
         self.store = MemoryRepositoryStore()
-        self.source.repositories = {ONE: {}, TWO: {}, "https://else.example/x.git": {}}
+        for url in (ONE, TWO, "https://else.example/x.git"):
+            self.source.push(url, {"README.md": ""})
 
     def add(self, url: str, *agents: str) -> None:
         for agent in agents:
             path = f"{agent}/manifest.json" if agent else "manifest.json"
-            self.source.repositories[url][path] = "{}"
+            self.source.push(url, {path: "{}"})
 
     def register(self, name: str, url: str, **changes: Any) -> None:
         work = self.store.add_repository(Repository(name, url, **changes))
@@ -120,9 +121,9 @@ def test_an_image_alone_needs_no_agent_in_any_repository(searched: Searched) -> 
 
 def test_the_branch_is_the_requests_else_the_repositorys(searched: Searched) -> None:
     searched.register("Three", "https://git.example/three.git", branch="stable")
-    searched.source.repositories["https://git.example/three.git"] = {"x/manifest.json": "{}"}
+    searched.source.push("https://git.example/three.git", {"x/manifest.json": "{}"})
 
-    with pytest.raises(RefNotFound, match="no branch stable"):
+    with pytest.raises(RefNotFound, match="'stable'"):
         searched.find(repository="Three", agent="x")
     located = searched.find(repository="Three", agent="x", branch="main")
 
@@ -168,7 +169,7 @@ def test_a_given_repository_without_the_agent_lists_those_it_has(searched: Searc
 
 def test_a_registered_repositorys_credential_opens_its_url_as_well(searched: Searched) -> None:
     private = "https://git.example/private.git"
-    searched.source.repositories[private] = {"demo/manifest.json": "{}"}
+    searched.source.push(private, {"demo/manifest.json": "{}"})
     searched.register("Private", private, credential=GitCredential(token="s3cret"))
 
     located = searched.find(repository=private)

@@ -31,6 +31,7 @@ from ploinky.values import (
     DeploymentState,
     Kind,
     ReleaseState,
+    Repository,
     RunResult,
 )
 from tests.deployment.neighbours import KEY, URL, Ground, Leader, only, with_settings
@@ -214,7 +215,7 @@ def test_an_image_that_does_not_exist_fails_with_the_engines_words(
 
 
 def test_a_branch_that_does_not_exist_fails_in_its_step(ground: Ground, leader: Leader) -> None:
-    with pytest.raises(SourceFailed, match="has no branch nope") as caught:
+    with pytest.raises(SourceFailed, match="no branch, tag or commit 'nope'") as caught:
         only(leader.deploy(branch="nope"))
 
     assert caught.value.details == {"cause": "REF_NOT_FOUND"}
@@ -522,11 +523,11 @@ def test_commands_that_the_deployment_overrides_are_what_agentcore_reads(
 
 
 def test_removing_a_repository_leaves_deployments_running(ground: Ground, leader: Leader) -> None:
-    only(leader.begin(ground.register("Demo", URL)))
+    now(ground.repositories.add_repository(Repository("Demo", URL)))
     only(leader.deploy(repository=""))
 
-    only(leader.begin(ground.repositories.remove_repository("Demo")))
-    ground.source.repositories.clear()
+    now(ground.repositories.remove_repository("Demo"))
+    ground.source.origins.clear()
 
     assert leader.manager.deployments()[0].state is DeploymentState.RUNNING
     assert only(leader.begin(leader.manager.restart(KEY))).healthy_instances == 1
