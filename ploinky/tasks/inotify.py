@@ -110,7 +110,7 @@ class Inotify:
         except (BlockingIOError, InterruptedError):
             return
         at = 0
-        while at < len(events) and self._descriptor >= 0:
+        while at < len(events):
             watch, mask, _cookie, length = _EVENT.unpack_from(events, at)
             at += _EVENT.size + length
             if mask & IN_Q_OVERFLOW and self._overflowed is not None:
