@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import gc
 import os
+import secrets
 import socket
 import sys
 import time
@@ -25,18 +26,36 @@ from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import UNIXClientEndpoint
 from twisted.internet.error import ReactorNotRunning
+from twisted.internet.task import LoopingCall
 from twisted.logger import Logger, globalLogBeginner
 from zope.interface import implementer
 
 from ploinky.errors import PloinkyError, WorkerCouldNotBoot
 from ploinky.link import ICorridor, Identity, LeaderLink
 from ploinky.processgroup import COULD_NOT_BOOT, LISTENING_DESCRIPTOR
+from ploinky.routing.access import AccessLog
+from ploinky.routing.gateway import Gateway
+from ploinky.routing.headers import TrustedProxies
+from ploinky.routing.listening import GatewayFactory
+from ploinky.routing.reactor import install
+from ploinky.routing.table import RouteTable
+from ploinky.routing.upstream import Upstream
+from ploinky.routing.wheel import Wheel
 from ploinky.sockets import SocketPaths
-from ploinky.telemetry.logs import SERVER, DailyFile, JsonLog, at_level
-from ploinky.values import RouteSnapshot
+from ploinky.tasks.file_transport import FileTransport
+from ploinky.tasks.http_transport import HttpTransport
+from ploinky.tasks.inotify import Inotify
+from ploinky.tasks.orchestrator import Orchestrator
+from ploinky.telemetry.logs import ACCESS, SERVER, DailyFile, JsonLog, at_level
+from ploinky.values import RouteSnapshot, Wire
 
 LINK_SOCKET = "link.sock"
 """In the run directory."""
+
+COUNTERS = "counters"
+"""What the link calls the report of `Rooms.counts`."""
+
+REPORT_SECONDS = 1.0
 
 DRAIN_SECONDS = 28.0
 """To finish what is in hand; a little less than the leader waits."""
@@ -71,12 +90,14 @@ class Rooms:
         router: Provides `IRouter`.
         orchestrator: An `Orchestrator`.
         gateway: A protocol factory with `async def drain(seconds) -> int`.
+        counts: Gives what was counted since the last call, as lines of JSON.
         close: Ends what else was opened.
     """
 
     router: Any
     orchestrator: Any
     gateway: Any
+    counts: Callable[[], bytes]
     close: Callable[[], None]
 
 
@@ -154,6 +175,41 @@ class Corridor:
         gc.freeze()
 
 
+def build_rooms(reactor: Any, configuration: WorkerConfiguration, paths: SocketPaths) -> Rooms:
+    """Put the data corridor together."""
+    access_file = DailyFile(time.time, Path(configuration.log_directory), ACCESS)
+    access_log = AccessLog(reactor, time.time, access_file.append)
+    router = RouteTable(time.time)
+    orchestrator = Orchestrator(reactor)
+    wheel = Wheel(reactor)
+    upstream = Upstream(reactor, wheel, paths)
+    files = FileTransport(reactor, Inotify(reactor))
+    files.startService()
+    gateway = Gateway(
+        reactor,
+        time.time,
+        wheel,
+        router,
+        orchestrator,
+        {Wire.HTTP: HttpTransport(upstream), Wire.FILE: files},
+        upstream,
+        access_log,
+        f"{configuration.slot:x}{secrets.token_hex(4)}",
+        TrustedProxies(configuration.trusted_proxies),
+    )
+
+    def counts() -> bytes:
+        return b"".join(msgspec.json.encode(entry) + b"\n" for entry in access_log.drain())
+
+    def close() -> None:
+        files.stopService()
+        upstream.close()
+        access_log.flush()
+        access_file.close()
+
+    return Rooms(router, orchestrator, GatewayFactory(gateway), counts, close)
+
+
 def run(build_rooms: BuildRooms) -> None:
     """Run a worker in this process until it is told to stop.
 
@@ -173,8 +229,6 @@ def run(build_rooms: BuildRooms) -> None:
 
 def _prepare(configuration: WorkerConfiguration, build_rooms: BuildRooms) -> Callable[[], None]:
     """Compose the worker; give what runs it."""
-    from ploinky.routing.reactor import install
-
     reactor = install()
     _begin_log(configuration)
     _require_listening(LISTENING_DESCRIPTOR)
@@ -192,13 +246,27 @@ def _prepare(configuration: WorkerConfiguration, build_rooms: BuildRooms) -> Cal
     )
     link = LeaderLink(reactor, endpoint, identity, corridor)
 
+    def report() -> None:
+        # What cannot be told to any leader is kept where it was counted.
+        if link.connected:
+            link.report(COUNTERS, rooms.counts())
+
+    reporting = LoopingCall(report)
+    reporting.clock = reactor
+
+    def begin() -> None:
+        link.startService()
+        reporting.start(REPORT_SECONDS, now=False)
+
     async def end() -> None:
         # The link stays to the last: without it the leader would end this process at once.
         await corridor.drain(DRAIN_SECONDS)
+        reporting.stop()
+        report()
         await link.stopService()
 
+    reactor.callWhenRunning(begin)
     reactor.addSystemEventTrigger("before", "shutdown", lambda: Deferred.fromCoroutine(end()))
-    reactor.callWhenRunning(link.startService)
     return reactor.run
 
 
@@ -224,3 +292,7 @@ def _require_listening(descriptor: int) -> None:
             f"descriptor {descriptor} is not a listening socket: workers are started by "
             "`twistd ploinky` or `p-cli cloud start`"
         )
+
+
+if __name__ == "__main__":
+    run(build_rooms)

@@ -197,6 +197,11 @@ class LeaderLink(Service):
         stopped: Deferred[None] = self._client.stopService()
         return stopped
 
+    @property
+    def connected(self) -> bool:
+        """Whether there is a leader to talk to."""
+        return self._connection is not None
+
     def report(self, kind: str, data: bytes) -> None:
         """Send whole lines to the leader, if there is one: nothing is kept for a later one."""
         if self._connection:

@@ -58,12 +58,19 @@ class Place:
     """A listening socket and the slot whose worker serves it.
 
     Attributes:
-        outdated: Its worker was started by other code or with another configuration.
+        adopted: The worker of an earlier leader that it was made for, if any.
+        outdated: That one was started by other code or with another configuration.
     """
 
     listener: socket.socket
     slot: Slot
+    adopted: AdoptedProcess | None = None
     outdated: bool = False
+
+    def is_as_found(self) -> bool:
+        """Tell whether the worker of an earlier leader still holds it."""
+        found = self.adopted
+        return bool(found and found.pid == self.slot.pid and self.slot.state == "serving")
 
 
 @implementer(IWorkerSlots)
@@ -166,6 +173,18 @@ class ProcessGroup(Service):
             place.listener.close()
         return DeferredList(ended).addCallback(lambda _: None)
 
+    async def leave(self) -> None:
+        """End what this leader started, and leave those it took over to the next one.
+
+        For a leader that could not start: what served before it came goes on serving.
+        """
+        for place in self._places:
+            if place.adopted and place.is_as_found():
+                place.adopted.forget()
+                place.listener.close()
+        self._places = [place for place in self._places if not place.is_as_found()]
+        await self.stopService()
+
     # --- IWorkerSlots --------------------------------------------------------
 
     def joined(self, link: WorkerLink) -> None:
@@ -267,15 +286,19 @@ class ProcessGroup(Service):
             link.stop()
             return
         slot = self._slot(number, listener)
-        self._places.append(Place(listener, slot, outdated=self._is_outdated(link)))
 
         def ended(exit: Exit) -> None:
             self._records.remove(number, link.pid)
             slot.exited(exit)
 
-        with suppress(ProcessLookupError):  # it died just now: `start` starts another
-            slot.adopt(AdoptedProcess(self._reactor, link.pid, ended))
-            self.log.info("worker {slot} taken over: {pid}", slot=number, pid=link.pid)
+        try:
+            adopted = AdoptedProcess(self._reactor, link.pid, ended)
+        except ProcessLookupError:  # it died just now: `start` starts another
+            self._places.append(Place(listener, slot))
+            return
+        slot.adopt(adopted)
+        self._places.append(Place(listener, slot, adopted, self._is_outdated(link)))
+        self.log.info("worker {slot} taken over: {pid}", slot=number, pid=link.pid)
 
     def _is_outdated(self, link: WorkerLink) -> bool:
         return link.identity is None or link.identity.build != self._links.build

@@ -109,7 +109,7 @@ def build_rooms(reactor: Any, configuration: WorkerConfiguration, paths: Any) ->
     if os.environ.get("SMALL_WORKER_FAILS"):
         raise RuntimeError(os.environ["SMALL_WORKER_FAILS"])
     router = Router()
-    return Rooms(router, Orchestrator(), Gateway(reactor, router), lambda: None)
+    return Rooms(router, Orchestrator(), Gateway(reactor, router), lambda: b"", lambda: None)
 
 
 if __name__ == "__main__":

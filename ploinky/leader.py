@@ -1,0 +1,469 @@
+"""The leader's rooms, and how they are started, one after the other.
+
+Settings enter; a server that answers leaves.  This is a composition root: the only place that
+names the leader's concrete classes.  What was started is stopped in reverse, each waited for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import string
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack, suppress
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+from twisted.application.service import IService
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger, globalLogPublisher
+
+from ploinky.deployment.compose import Neighbours, make_deployment_manager
+from ploinky.errors import EngineUnavailable, SettingsInvalid
+from ploinky.extensions import load
+from ploinky.git.source import GitRepositories
+from ploinky.interfaces import (
+    IAuthenticatorFactory,
+    IDeploymentManager,
+    IDeploymentStore,
+    IKeyStore,
+    IRepositoryStore,
+    IRuntime,
+    IRuntimeFactory,
+    ISource,
+)
+from ploinky.link import WorkerLinks
+from ploinky.processgroup import LeaderLock, ProcessGroup, WorkerCommand, WorkerRecords
+from ploinky.runtime.instances import Instances
+from ploinky.runtime.probes import SocketProber
+from ploinky.security.admission import Admission
+from ploinky.security.bootstrap import BootstrapToken, is_loopback
+from ploinky.security.published import PublishedKeys
+from ploinky.security.secrets import SecretBox, read_master_key
+from ploinky.security.throttle import LoginThrottle
+from ploinky.settings import AUTO, Settings
+from ploinky.sockets import SocketPaths
+from ploinky.store.database import Database
+from ploinky.store.deployments import SqliteDeploymentStore
+from ploinky.store.keys import SqliteKeyStore
+from ploinky.store.repositories import SqliteRepositoryStore
+from ploinky.telemetry.counters import Counters
+from ploinky.telemetry.logs import SERVER, DailyFile, JsonLog, at_level, prune, tail
+from ploinky.threads import Blocking
+from ploinky.values import Address, DeploymentKey, Kind, Route, Target
+from ploinky.worker import COUNTERS, LINK_SOCKET
+
+CONTROL_SOCKET = "control.sock"
+BUILT_IN_PATHS = ("/management", "/auth", "/client", "/metrics", "/_ploinky", "/")
+"""What the leader answers itself, on every domain; `/` only where nothing is deployed there."""
+
+RUNTIMES_IN_ORDER = ("docker", "podman", "process")
+"""Of these `auto` takes the first that is available."""
+
+_CONTROL_SECONDS = 3600.0  # a deploy may pull an image before it answers
+_DAY_SECONDS = 86_400.0
+_ID_LETTERS = string.ascii_lowercase + string.digits
+_FOR_WORKERS = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "VIRTUAL_ENV")
+
+_log = Logger()
+
+
+async def lead(reactor: Any, settings: Settings, rooms: AsyncExitStack) -> None:
+    """Start the leader's rooms, one after the other.
+
+    Args:
+        rooms: Takes how each is stopped.
+
+    Raises:
+        PloinkyError: One of them cannot start.
+    """
+    _make_directories(settings)
+    _hold_lock(settings, rooms)
+    _begin_log(settings, rooms)
+    here = _here(reactor, settings, rooms)
+    links, group = await _open_workers(here, rooms)
+    stores = await _open_stores(here, rooms)
+    runtime = await _start_runtime(here, rooms)
+    instances = await _start_instances(here, runtime, rooms)
+    source = await _start_git(here, rooms)
+    keys = PublishedKeys(reactor, stores.keys, links)
+    neighbours = Neighbours(
+        here.files, stores.deployments, stores.repositories, source, runtime, instances, links
+    )
+    manager = make_deployment_manager(
+        reactor, new_id, here.cluster, settings, neighbours, built_in_routes(settings)
+    )
+    await _begin(manager, rooms)
+    bootstrap = BootstrapToken(secrets.token_bytes)
+    admission = Admission(reactor, keys, secrets.token_bytes)
+    await _start_management(here, neighbours, manager, keys, admission, bootstrap, rooms)
+    await keys.load()
+    await manager.recover()
+    await group.start()
+    # It was on the stack already; now it comes first, while all that it needs still works.
+    rooms.push_async_callback(group.stopService)
+    _begin_pruning(here, rooms)
+    await _announce(here, group.port, admission, bootstrap, rooms)
+
+
+@frozen
+class Here:
+    """What every room is built with.
+
+    Attributes:
+        cluster: This server's id.
+        files: Threads for small work on files.
+    """
+
+    reactor: Any
+    settings: Settings
+    paths: SocketPaths
+    cluster: str
+    files: Blocking
+    counters: Counters
+
+
+@frozen
+class Stores:
+    """What is kept."""
+
+    deployments: IDeploymentStore
+    repositories: IRepositoryStore
+    keys: IKeyStore
+
+
+def log_directory(settings: Settings) -> Path:
+    """Give where leader and workers log."""
+    return settings.data_directory / "logs"
+
+
+def new_id() -> str:
+    """Give an unguessable id of `[a-z0-9]{12}`."""
+    return "".join(secrets.choice(_ID_LETTERS) for _ in range(12))
+
+
+def built_in_routes(settings: Settings) -> list[Route]:
+    """Give the routes to this leader's own control socket."""
+    control = Target("", Address(path=str(settings.run_directory / CONTROL_SOCKET)))
+    return [
+        Route(
+            DeploymentKey("*", path),
+            Kind.CONTROL,
+            targets=(control,),
+            timeout_seconds=_CONTROL_SECONDS,
+            concurrency=1024,
+        )
+        for path in BUILT_IN_PATHS
+    ]
+
+
+def _make_directories(settings: Settings) -> None:
+    """Make the data directory and what every room takes for granted in it, for us alone.
+
+    Raises:
+        SettingsInvalid: It cannot be written to.
+    """
+    data = settings.data_directory
+    for directory in (data, log_directory(settings), settings.run_directory):
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            directory.chmod(0o700)
+            with open(os.open(directory, os.O_TMPFILE | os.O_RDWR, 0o600), "rb"):
+                pass
+        except OSError as error:
+            raise SettingsInvalid(
+                [f"dir: {directory} cannot be used: {error.strerror}; choose another with --dir"]
+            ) from error
+
+
+def _hold_lock(settings: Settings, rooms: AsyncExitStack) -> None:
+    lock = LeaderLock(str(settings.run_directory / "leader.lock"))
+    lock.take()
+    rooms.callback(lock.release)
+
+
+def _begin_log(settings: Settings, rooms: AsyncExitStack) -> None:
+    file = DailyFile(time.time, log_directory(settings), SERVER)
+    observer = at_level(JsonLog(file, "leader"), settings.log_level)
+    globalLogPublisher.addObserver(observer)
+    rooms.callback(file.close)
+    rooms.callback(globalLogPublisher.removeObserver, observer)
+
+
+def _here(reactor: Any, settings: Settings, rooms: AsyncExitStack) -> Here:
+    paths = SocketPaths(str(settings.run_directory))
+    rooms.callback(paths.close)
+    files = _pool(reactor, 4, "files", rooms)
+    return Here(reactor, settings, paths, _cluster_id(settings), files, Counters())
+
+
+def _cluster_id(settings: Settings) -> str:
+    """Give the id by which engines know what is ours; made at the first start."""
+    path = settings.data_directory / "cluster-id"
+    with suppress(FileNotFoundError):
+        if kept := path.read_text(encoding="ascii").strip():
+            return kept
+    made = new_id()
+    _write(path, f"{made}\n")
+    return made
+
+
+async def _open_workers(here: Here, rooms: AsyncExitStack) -> tuple[WorkerLinks, ProcessGroup]:
+    """Listen on the public port; workers of an earlier leader are taken over."""
+    settings = here.settings
+    configuration: dict[str, Any] = {
+        "run_directory": str(settings.run_directory),
+        "log_directory": str(log_directory(settings)),
+        "log_level": settings.log_level,
+        "trusted_proxies": settings.trusted_proxies,
+    }
+    digest = hashlib.sha256(json.dumps(configuration).encode()).hexdigest()
+    configuration["build"] = f"{version('ploinky')} {digest[:12]}"
+
+    def report(pid: int, kind: str, lines: bytes) -> None:
+        if kind == COUNTERS:
+            here.counters.add(lines)
+
+    links = WorkerLinks(here.reactor, configuration["build"], report)
+    group = ProcessGroup(
+        here.reactor,
+        links,
+        settings.host,
+        settings.port,
+        settings.workers,
+        WorkerCommand(
+            [sys.executable, "-m", "ploinky.worker"], _worker_environment(), configuration
+        ),
+        WorkerRecords(settings.run_directory / "workers"),
+    )
+    await _listen(here, LINK_SOCKET, links, rooms)
+    rooms.push_async_callback(group.leave)
+    await group.open()
+    return links, group
+
+
+def _worker_environment() -> dict[str, str]:
+    kept = {name: os.environ[name] for name in _FOR_WORKERS if name in os.environ}
+    kept |= {name: value for name, value in os.environ.items() if name.startswith("LC_")}
+    kept["PYTHONPATH"] = os.pathsep.join(os.path.abspath(place) for place in sys.path if place)
+    return kept
+
+
+async def _open_stores(here: Here, rooms: AsyncExitStack) -> Stores:
+    data = here.settings.data_directory
+    box = SecretBox(read_master_key(data, os.environ, secrets.token_bytes), secrets.token_bytes)
+    database = Database(data / "ploinky.sqlite", _pool(here.reactor, 1, "database", rooms))
+    rooms.push_async_callback(database.close)
+    await database.open()
+    return Stores(
+        SqliteDeploymentStore(database, box),
+        SqliteRepositoryStore(database, box),
+        SqliteKeyStore(here.reactor, database),
+    )
+
+
+async def _start_runtime(here: Here, rooms: AsyncExitStack) -> IRuntime:
+    """Start the runtime that the settings name, or the first that is available.
+
+    Raises:
+        SettingsInvalid: There is none of this name.
+        EngineUnavailable: It, or none of them, can be used; with the reasons.
+    """
+    factories, problems = load(IRuntimeFactory)
+    for problem in problems:
+        _log.warn("a plugin cannot be used: {problem}", problem=problem)
+    wanted = here.settings.runtime
+    names = RUNTIMES_IN_ORDER if wanted == AUTO else (wanted,)
+    reasons: list[str] = []
+    for name in names:
+        if name not in factories:
+            raise SettingsInvalid(
+                [f"runtime: there is no {name!r}, only {', '.join(sorted(factories))} and {AUTO}"]
+            )
+        reason = await factories[name].available(here.reactor)
+        if not reason:
+            runtime: IRuntime = await factories[name].create(here.reactor, here.settings)
+            if IService.providedBy(runtime):
+                await _begin(runtime, rooms)
+            _log.info("agents run on {runtime}", runtime=runtime.name)
+            return runtime
+        reasons.append(f"{name}: {reason}")
+    raise EngineUnavailable(f"no runtime can be used: {'; '.join(reasons)}")
+
+
+async def _start_instances(here: Here, runtime: IRuntime, rooms: AsyncExitStack) -> Instances:
+    prober = SocketProber(here.reactor, here.paths)
+    instances = Instances(here.reactor, runtime, prober, here.settings.run_directory, here.cluster)
+    await _begin(instances, rooms)
+    return instances
+
+
+async def _start_git(here: Here, rooms: AsyncExitStack) -> ISource:
+    settings = here.settings
+    source = GitRepositories(
+        here.reactor,
+        _pool(here.reactor, 4, "git", rooms),
+        settings.data_directory / "repos",
+        cache_seconds=settings.cache_time_ms / 1000,
+        file_roots=settings.git_file_roots,
+    )
+    await _begin(source, rooms)
+    return source
+
+
+async def _start_management(
+    here: Here,
+    neighbours: Neighbours,
+    manager: IDeploymentManager,
+    keys: IKeyStore,
+    admission: Admission,
+    bootstrap: BootstrapToken,
+    rooms: AsyncExitStack,
+) -> None:
+    """Listen on the control socket."""
+    # Importing Klein installs a reactor, so it comes after twistd chose one.
+    from ploinky.api.application import make_site
+    from ploinky.api.endpoints import Collaborators, Totals
+    from ploinky.api.operations import Operations
+
+    operations = Operations(here.reactor)
+    await _begin(operations, rooms)
+
+    def totals() -> Totals:
+        calls = here.counters.totals().all
+        return Totals(calls.requests, calls.errors, calls.unauthorized)
+
+    async def server_log(lines: int) -> str:
+        return await here.files.run(tail, log_directory(here.settings), lines)
+
+    collaborators = Collaborators(
+        clock=here.reactor,
+        settings=here.settings,
+        cluster=here.cluster,
+        deployments=manager,
+        deployment_store=neighbours.store,
+        repositories=neighbours.repositories,
+        source=neighbours.source,
+        runtime=neighbours.runtime,
+        workers=neighbours.workers,
+        admission=admission,
+        authenticators=await _authenticators(here, keys),
+        bootstrap=bootstrap,
+        throttle=LoginThrottle(here.reactor),
+        operations=operations,
+        totals=totals,
+        server_log=server_log,
+        new_id=new_id,
+    )
+    await _listen(here, CONTROL_SOCKET, make_site(collaborators), rooms)
+
+
+async def _authenticators(here: Here, keys: IKeyStore) -> Sequence[Any]:
+    """Give every authenticator that can be used here and now."""
+    factories, problems = load(IAuthenticatorFactory)
+    for problem in problems:
+        _log.warn("a plugin cannot be used: {problem}", problem=problem)
+    found = []
+    for name, factory in factories.items():
+        if reason := await factory.available(here.reactor):
+            _log.info("authenticator {name} is not used: {reason}", name=name, reason=reason)
+        else:
+            found.append(await factory.create(here.reactor, here.settings, keys))
+    return found
+
+
+def _begin_pruning(here: Here, rooms: AsyncExitStack) -> None:
+    """Delete old logs, now and once a day."""
+
+    async def sweep() -> None:
+        days = here.settings.log_retention_days
+        await here.files.run(prune, log_directory(here.settings), days, time.time())
+
+    daily = LoopingCall(lambda: Deferred.fromCoroutine(sweep()))
+    daily.clock = here.reactor
+    ended = daily.start(_DAY_SECONDS)
+
+    async def end() -> None:
+        daily.stop()
+        await ended
+
+    rooms.push_async_callback(end)
+
+
+async def _announce(
+    here: Here,
+    port: int,
+    admission: Admission,
+    bootstrap: BootstrapToken,
+    rooms: AsyncExitStack,
+) -> None:
+    """Write `run/leader.json` for `p-cli`, and say where the server is."""
+    settings = here.settings
+    leader: dict[str, Any] = {
+        "pid": os.getpid(),
+        "port": port,
+        "host": settings.host,
+        "started_at": time.time(),
+        "version": version("ploinky"),
+    }
+    if not await admission.initialized() and not is_loopback(settings.host):
+        leader["notice"] = (
+            f"Bootstrap token: {bootstrap.mint()}\n"
+            "Claim this server from elsewhere with: p-cli cloud init --token TOKEN"
+        )
+    path = settings.run_directory / "leader.json"
+    _write(path, json.dumps(leader))
+    rooms.callback(path.unlink, missing_ok=True)
+    host = "localhost" if is_loopback(settings.host) else settings.host
+    say(sys.__stdout__, f"Ploinky Cloud serves http://{host}:{port}", leader.get("notice", ""))
+    _log.info("the server answers on port {port}", port=port)
+
+
+# --- small change -------------------------------------------------------------
+
+
+async def _begin(service: Any, rooms: AsyncExitStack) -> None:
+    """Start a service now; it is stopped with the rest, and waited for."""
+    rooms.push_async_callback(maybeDeferred, service.stopService)
+    await maybeDeferred(service.startService)
+
+
+def _pool(reactor: Any, threads: int, name: str, rooms: AsyncExitStack) -> Blocking:
+    pool = Blocking(reactor, threads, name)
+    pool.start()
+    rooms.callback(pool.stop)
+    return pool
+
+
+async def _listen(here: Here, name: str, factory: Any, rooms: AsyncExitStack) -> None:
+    """Listen on a Unix socket in the run directory, for this user alone.
+
+    What an earlier leader left there is dead: this one holds the lock.
+    """
+    path = here.settings.run_directory / name
+    path.unlink(missing_ok=True)
+    port = here.reactor.listenUNIX(here.paths.usable(str(path)), factory, mode=0o600)
+    rooms.push_async_callback(maybeDeferred, port.stopListening)
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a small file, whole or not at all, for this user alone."""
+    fresh = path.with_suffix(".new")
+    fresh.unlink(missing_ok=True)
+    with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+    os.replace(fresh, path)
+
+
+def say(stream: Any, *texts: str) -> None:
+    """Tell whoever started us, past twistd's own log; the stream may have been closed."""
+    with suppress(OSError, ValueError, AttributeError):
+        stream.write("".join(f"{text}\n" for text in texts if text))
+        stream.flush()
