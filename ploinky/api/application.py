@@ -36,6 +36,7 @@ from ploinky.api.requests import (
 )
 from ploinky.api.status import StatusRoutes
 from ploinky.errors import BadRequest, Forbidden, SettingsInvalid
+from ploinky.routing.headers import TrustedProxies
 from ploinky.security.admission import ADMIN_ID
 from ploinky.security.bootstrap import is_loopback
 from ploinky.security.roles import check, is_open
@@ -58,7 +59,8 @@ def make_site(collaborators: Collaborators) -> Site:
     connection is the gateway's to close, and there is no access log but the gateway's.
 
     Raises:
-        SettingsInvalid: `auth` is `none` and `host` is not loopback.
+        SettingsInvalid: `auth` is `none` and `host` is not loopback, or `trustedProxies` has
+            something that is no address.
     """
     settings = collaborators.settings
     if settings.auth == "none" and not is_loopback(settings.host):
@@ -97,6 +99,7 @@ class Application:
 
     def __init__(self, collaborators: Collaborators, endpoints: Sequence[Endpoint]) -> None:
         self._its = collaborators
+        self._proxies = TrustedProxies(collaborators.settings.trusted_proxies)
         self._klein = Klein()
         self._klein.url_map.converters["rest"] = _Rest
         self._klein.url_map.merge_slashes = False
@@ -120,7 +123,7 @@ class Application:
 
     def _served(self, endpoint: Endpoint) -> Callable[..., Coroutine[Any, Any, bytes]]:
         async def serve(request: ManagementRequest, **parts: str) -> bytes:
-            credential, peer = credential_of(request), Peer.of(request)
+            credential, peer = credential_of(request), Peer.of(request, self._proxies)
             principal = await self._principal(credential, peer)
             check(endpoint.name, principal)
             check_origin(request, None if is_open(endpoint.name) else credential)

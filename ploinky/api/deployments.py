@@ -7,7 +7,9 @@ from typing import Any
 
 import attrs
 from attrs import Factory, frozen
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from ploinky.api import documents
 from ploinky.api.answers import Answer, as_json, as_text
@@ -16,11 +18,14 @@ from ploinky.api.forms import structured
 from ploinky.api.repositories import split_userinfo
 from ploinky.api.requests import Call
 from ploinky.deployment.fields import FIELDS
-from ploinky.errors import Forbidden, NotFound, ValidationFailed
+from ploinky.errors import NotFound, ValidationFailed
 from ploinky.security.roles import reaches
 from ploinky.values import DeploymentKey, DeploymentView, DeployRequest, Release, Role
 
 MOST_LINES = 10_000
+
+SETTLE_SECONDS = 1.0
+"""How long those who do not wait for a deploy wait to be told that it is refused."""
 
 
 @frozen
@@ -84,14 +89,50 @@ class DeploymentRoutes:
 
     async def _deploy(self, call: Call) -> Answer:
         request = _read(call)
-        await self._see_domain(request.key)
+        begun: Deferred[None] = Deferred()
         outcome = self._its.operations.begin(
-            call.operation(request.key), self._its.deployments.deploy(request, self._report(call))
+            call.operation(request.key),
+            self._its.deployments.deploy(request, self._report(call, begun)),
         )
-        if call.query("wait").lower() in ("false", "0", "no") and not outcome.called:
-            outcome.addErrback(lambda _: None)  # it is in the log, and in the deployment's `error`
+        if call.query("wait").lower() not in ("false", "0", "no"):
+            view = await outcome
+        elif (settled := await self._settled(outcome, begun)) is not None:
+            view = settled
+        else:
             return as_json({"success": True, "deployment": self._as_it_stands(request)}, 202)
-        return as_json({"success": True, "deployment": documents.deployment(await outcome)})
+        return as_json({"success": True, "deployment": documents.deployment(view)})
+
+    async def _settled(
+        self, outcome: Deferred[DeploymentView], begun: Deferred[None]
+    ) -> DeploymentView | None:
+        """Wait until a deploy has ended, or is under way, or waits for its turn.
+
+        Returns:
+            What it came to; None where it goes on: from then on the log and the deployment's
+            `error` say how it ends.
+        """
+        ended: list[DeploymentView | Failure] = []
+
+        def go_on() -> None:
+            if not begun.called:
+                begun.callback(None)
+
+        def note(result: DeploymentView | Failure) -> None:
+            ended.append(result)
+            go_on()
+
+        outcome.addBoth(note)
+        late = self._its.clock.callLater(SETTLE_SECONDS, go_on)
+        try:
+            await begun
+        finally:
+            if late.active():
+                late.cancel()
+        if not ended:
+            return None
+        if isinstance(ended[0], Failure):
+            ended[0].raiseException()
+        return ended[0]
 
     async def _remove(self, call: Call) -> Answer:
         named = KeyForm(**call.parts) if call.parts else call.form(KeyForm)
@@ -156,16 +197,11 @@ class DeploymentRoutes:
                 return view
         raise NotFound(f"nothing is deployed at {key}")
 
-    async def _see_domain(self, key: DeploymentKey) -> None:
-        known = {domain["name"] for domain in await self._its.repositories.domains()}
-        if key.domain not in known:
-            raise NotFound(
-                f"there is no domain {key.domain!r}; add it: p-cli cloud host add {key.domain}"
-            )
-
-    def _report(self, call: Call) -> Callable[[str], None]:
+    def _report(self, call: Call, begun: Deferred[None]) -> Callable[[str], None]:
         def report(line: str) -> None:
             self._log.debug("{request_id}: {line}", request_id=call.request.request_id, line=line)
+            if not begun.called:
+                begun.callback(None)
 
         return report
 
@@ -194,9 +230,6 @@ def _read(call: Call) -> DeployRequest:
                 " p-cli cloud repo add NAME URL --token-file FILE"
             }
         )
-    is_admin = call.principal.role is Role.ADMIN
-    if form.target and not is_admin:
-        raise Forbidden("only an admin may route to something outside, which could be anything")
     return DeployRequest(
         key=key,
         agent=form.agent,
@@ -207,7 +240,7 @@ def _read(call: Call) -> DeployRequest:
         target=form.target,
         environment={**form.env, **form.environment},
         settings=settings,
-        any_file_url=is_admin,
+        any_file_url=call.principal.role is Role.ADMIN,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
@@ -14,6 +14,7 @@ from twisted.web.server import Request
 from ploinky.api.forms import parse_json, structured
 from ploinky.api.operations import Operation
 from ploinky.errors import BodyTooLarge, Forbidden, ValidationFailed
+from ploinky.routing.headers import TrustedProxies
 from ploinky.security.bootstrap import comes_from_here
 from ploinky.security.roles import reaches
 from ploinky.values import DeploymentKey, Principal
@@ -24,7 +25,8 @@ MOST_BODY_BYTES = 1024 * 1024
 COOKIE = "authorizationToken"
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
-_MARKS_OF_A_PROXY = ("Forwarded", "Via", "X-Real-IP")
+_MARKS_OF_A_PROXY = ("Forwarded", "Via", "X-Real-IP", "X-Ploinky-Proxied")
+"""The last is the gateway's word for fields that it did not believe and so dropped."""
 
 
 class ManagementRequest(Request):
@@ -104,36 +106,45 @@ class Peer:
     """Who sent a request, as the gateway tells it.
 
     Attributes:
-        forwarded_for: The addresses in `X-Forwarded-For`; the gateway's own entry is the last.
+        forwarded_for: The addresses in `X-Forwarded-For`: the last is the gateway's own entry,
+            those before it are what a trusted proxy said.
+        address: The client's: the last one that is not a trusted proxy's.
         host: The `Host` field.
     """
 
     forwarded_for: tuple[str, ...]
+    address: str
     host: str
     proxied: bool
     is_secure: bool
 
     @classmethod
-    def of(cls, request: ManagementRequest) -> Peer:
+    def of(cls, request: ManagementRequest, proxies: TrustedProxies) -> Peer:
         """Read the fields; only the gateway reaches the control socket, so they are believed."""
         sent = ",".join(request.text_fields("X-Forwarded-For"))
-        addresses = [part.strip() for part in sent.split(",")]
+        addresses = tuple(part.strip() for part in sent.split(",") if part.strip())
         return cls(
-            forwarded_for=tuple(address for address in addresses if address),
+            forwarded_for=addresses,
+            address=_client(addresses, proxies),
             host=request.text_field("Host"),
             proxied=any(request.text_field(name) for name in _MARKS_OF_A_PROXY),
             is_secure=request.text_field("X-Forwarded-Proto").lower() == "https",
         )
 
     @property
-    def address(self) -> str:
-        """The client's address; `""` where the gateway did not say."""
-        return self.forwarded_for[-1] if self.forwarded_for else ""
-
-    @property
     def is_here(self) -> bool:
         """Whether the request was made on this machine, to this machine."""
         return comes_from_here(self.forwarded_for, self.host, self.proxied)
+
+
+def _client(addresses: Sequence[str], proxies: TrustedProxies) -> str:
+    for address in reversed(addresses):
+        try:
+            if not proxies.peer(address).trusted:
+                return address
+        except ValueError:  # a proxy may say `unknown`
+            return address
+    return addresses[0] if addresses else ""
 
 
 def check_origin(request: ManagementRequest, credential: Credential | None) -> None:

@@ -32,6 +32,7 @@ class MemoryDeploymentManager:
         store: Where deployments and releases are kept, as the real one keeps them.
         gate: Where it is set, changes wait for it.
         refusal: Where it is set, changes fail with it.
+        silent: Whether a deploy reports nothing, as one that waits for its turn.
         requests: Every request to deploy, in order.
     """
 
@@ -39,13 +40,15 @@ class MemoryDeploymentManager:
         self.store = store
         self.gate: Deferred[None] | None = None
         self.refusal: PloinkyError | None = None
+        self.silent = False
         self.requests: list[DeployRequest] = []
         self._views: dict[DeploymentKey, DeploymentView] = {}
 
     async def deploy(self, request: DeployRequest, report: Report) -> DeploymentView:
         """See `IDeploymentManager`."""
         self.requests.append(request)
-        report(f"deploying {request.agent}")
+        if not self.silent:
+            report(f"deploying {request.agent}")
         before = self._views.get(request.key)
         kept = before.deployment if before else self._new(request)
         await self.store.save_deployment(kept)

@@ -37,6 +37,7 @@ async def test_a_new_server_is_claimed_on_its_own_machine(serve):
         {"fields": {"Forwarded": "for=203.0.113.9"}},
         {"fields": {"X-Real-IP": "203.0.113.9"}},
         {"fields": {"Via": "1.1 proxy"}},
+        {"fields": {"X-Ploinky-Proxied": "1"}},
         {"host": "rebound.example.com"},
         {"fields": {"Origin": "http://evil.example"}},
         {"fields": {"Sec-Fetch-Site": "cross-site"}},
@@ -165,6 +166,23 @@ async def test_guessing_keys_slows_down(server):
     assert other.status == 200
     server.clock.advance(6)
     assert (await server.ask("POST", "/auth", LOGIN, key=None)).status == 200
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_guesser_behind_a_trusted_proxy_is_told_from_others_behind_it(serve):
+    """What the proxy says counts, as far as it is trusted and no further."""
+    server = await serve(trusted_proxies=("10.0.0.0/8",))
+    wrong = {"command": "login", "params": ["pk_wrong"]}
+
+    async def status(peer: str) -> int:
+        return (await server.ask("POST", "/auth", wrong, key=None, peer=peer)).status
+
+    for number in range(10):
+        forged = f"198.51.100.{number}"
+        assert await status(f"{forged}, 203.0.113.9, 10.0.0.2, 10.0.0.1") == 401
+    assert await status("198.51.100.99, 203.0.113.9, 10.0.0.1") == 429
+    assert await status("203.0.113.10, 10.0.0.1") == 401
+    assert await status("unknown, 10.0.0.1") == 401
 
 
 @pytest_twisted.ensureDeferred
