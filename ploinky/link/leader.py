@@ -85,6 +85,15 @@ class WorkerLink(Conversation):
         self.accepting = False
         self._waiting: list[Deferred[None]] = []
 
+    def _refuse(self, reason: str) -> None:
+        self._links.log.warn(
+            "process {pid} of user {uid} is refused: {reason}",
+            pid=self._peer.pid,
+            uid=self._peer.uid,
+            reason=reason,
+        )
+        self.abort()
+
     @property
     def pid(self) -> int:
         """Of the worker; 0 before its hello."""
@@ -94,19 +103,15 @@ class WorkerLink(Conversation):
         """Refuse other users' processes before a byte of theirs is read."""
         self._peer = self._links.peer_of(self.transport)
         if self._peer.uid != os.geteuid():
-            self._links.log.warn("refused a link from uid {uid}", uid=self._peer.uid)
-            self.abort()
+            self._refuse("it belongs to another user")
 
     @Hello.responder
     def hello(
         self, slot: int, pid: int, build: str, generation: int, accepting: bool
     ) -> dict[str, Any]:
-        """Take the worker in."""
-        if pid != self._peer.pid:
-            self._links.log.warn(
-                "refused a link: process {peer} calls itself {pid}", peer=self._peer.pid, pid=pid
-            )
-            self.abort()
+        """Take the worker in, if the kernel confirms who it is."""
+        if self._peer != Peer(pid, os.geteuid()):
+            self._refuse(f"it calls itself {pid}")
             return {}
         self.identity = Identity(slot, pid, build)
         self.generation = generation
