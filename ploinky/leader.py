@@ -26,8 +26,8 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger, globalLogPublisher
 
 from ploinky.deployment.compose import Neighbours, make_deployment_manager
-from ploinky.errors import EngineUnavailable, SettingsInvalid
-from ploinky.extensions import load
+from ploinky.errors import SettingsInvalid
+from ploinky.extensions import load, select_runtime
 from ploinky.git.source import GitRepositories
 from ploinky.interfaces import (
     IAuthenticatorFactory,
@@ -48,7 +48,7 @@ from ploinky.security.bootstrap import BootstrapToken, is_loopback
 from ploinky.security.published import PublishedKeys
 from ploinky.security.secrets import SecretBox, read_master_key
 from ploinky.security.throttle import LoginThrottle
-from ploinky.settings import AUTO, Settings
+from ploinky.settings import Settings
 from ploinky.sockets import SocketPaths
 from ploinky.store.database import Database
 from ploinky.store.deployments import SqliteDeploymentStore
@@ -63,9 +63,6 @@ from ploinky.worker import COUNTERS, LINK_SOCKET
 CONTROL_SOCKET = "control.sock"
 BUILT_IN_PATHS = ("/management", "/auth", "/client", "/metrics", "/_ploinky", "/")
 """What the leader answers itself, on every domain; `/` only where nothing is deployed there."""
-
-RUNTIMES_IN_ORDER = ("docker", "podman", "process")
-"""Of these `auto` takes the first that is available."""
 
 _CONTROL_SECONDS = 3600.0  # a deploy may pull an image before it answers
 _DAY_SECONDS = 86_400.0
@@ -270,32 +267,22 @@ async def _open_stores(here: Here, rooms: AsyncExitStack) -> Stores:
 
 
 async def _start_runtime(here: Here, rooms: AsyncExitStack) -> IRuntime:
-    """Start the runtime that the settings name, or the first that is available.
+    """Start the runtime that the settings name, or the first that is available."""
+    factories = _plugins(IRuntimeFactory)
+    settings = here.settings
+    runtime = await select_runtime(settings.runtime, here.reactor, settings, factories)
+    if IService.providedBy(runtime):
+        await _begin(runtime, rooms)
+    _log.info("agents run on {runtime}", runtime=runtime.name)
+    return runtime
 
-    Raises:
-        SettingsInvalid: There is none of this name.
-        EngineUnavailable: It, or none of them, can be used; with the reasons.
-    """
-    factories, problems = load(IRuntimeFactory)
+
+def _plugins(interface: Any) -> dict[str, Any]:
+    """Give the plugins that can be used, by name; say why others cannot."""
+    found, problems = load(interface)
     for problem in problems:
-        _log.warn("a plugin cannot be used: {problem}", problem=problem)
-    wanted = here.settings.runtime
-    names = RUNTIMES_IN_ORDER if wanted == AUTO else (wanted,)
-    reasons: list[str] = []
-    for name in names:
-        if name not in factories:
-            raise SettingsInvalid(
-                [f"runtime: there is no {name!r}, only {', '.join(sorted(factories))} and {AUTO}"]
-            )
-        reason = await factories[name].available(here.reactor)
-        if not reason:
-            runtime: IRuntime = await factories[name].create(here.reactor, here.settings)
-            if IService.providedBy(runtime):
-                await _begin(runtime, rooms)
-            _log.info("agents run on {runtime}", runtime=runtime.name)
-            return runtime
-        reasons.append(f"{name}: {reason}")
-    raise EngineUnavailable(f"no runtime can be used: {'; '.join(reasons)}")
+        _log.warn("plugin {problem}", problem=str(problem))
+    return found
 
 
 async def _start_instances(here: Here, runtime: IRuntime, rooms: AsyncExitStack) -> Instances:
@@ -367,11 +354,8 @@ async def _start_management(
 
 async def _authenticators(here: Here, keys: IKeyStore) -> Sequence[Any]:
     """Give every authenticator that can be used here and now."""
-    factories, problems = load(IAuthenticatorFactory)
-    for problem in problems:
-        _log.warn("a plugin cannot be used: {problem}", problem=problem)
     found = []
-    for name, factory in factories.items():
+    for name, factory in _plugins(IAuthenticatorFactory).items():
         if reason := await factory.available(here.reactor):
             _log.info("authenticator {name} is not used: {reason}", name=name, reason=reason)
         else:

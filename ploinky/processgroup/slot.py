@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 from attrs import Factory, define, field
 from automat import TypeMachineBuilder
@@ -43,6 +43,8 @@ LONGEST_WAIT_SECONDS = 30.0
 
 ATTEMPTS = 3
 """Deaths before a slot that never served is given up."""
+
+_log = Logger()
 
 Launch = Callable[[Exited], Any]
 """Starts a process and gives its `IWorkerProcess`."""
@@ -86,7 +88,6 @@ class _Core:
     until_serving: list[Deferred[None]] = Factory(list)
     until_stopped: list[Deferred[None]] = Factory(list)
     news: list[tuple[Deferred[None], WorkerCouldNotBoot | None]] = Factory(list)
-    log: ClassVar[Logger] = Logger()
 
     def kill(self) -> None:
         self.process.signal(signal.SIGKILL)
@@ -154,7 +155,7 @@ def _build() -> Callable[[_Core], _Inputs]:
 
     def boot(slot: _Inputs, core: _Core) -> IDelayedCall:
         core.start()
-        core.log.info("worker {slot} starts: {pid}", slot=core.number, pid=core.process.pid)
+        _log.info("worker {slot} starts: {pid}", slot=core.number, pid=core.process.pid)
         return core.clock.callLater(BOOT_SECONDS, core.kill)
 
     def wait(slot: _Inputs, core: _Core, exit: Exit) -> IDelayedCall:
@@ -164,7 +165,7 @@ def _build() -> Callable[[_Core], _Inputs]:
         core.failures += 1
         core.since = 0.0
         delay = wait_seconds(core.failures)
-        core.log.error(
+        _log.error(
             "worker {slot} died, another starts in {delay:.1f} s: {exit}",
             slot=core.number,
             delay=delay,
@@ -206,7 +207,7 @@ def _build() -> Callable[[_Core], _Inputs]:
         limit.cancel()
         core.served = True
         core.since = core.clock.seconds()
-        core.log.info("worker {slot} serves", slot=core.number)
+        _log.info("worker {slot} serves", slot=core.number)
         core.tell_serving()
 
     @starting.upon(_Inputs.unfit).loop()
@@ -259,7 +260,7 @@ def _build() -> Callable[[_Core], _Inputs]:
     def ended(slot: _Inputs, core: _Core, limit: IDelayedCall, exit: Exit) -> None:
         if limit.active():
             limit.cancel()
-        core.log.info("worker {slot} stopped: {exit}", slot=core.number, exit=exit)
+        _log.info("worker {slot} stopped: {exit}", slot=core.number, exit=exit)
         core.tell_stopped()
 
     return machine.build()
