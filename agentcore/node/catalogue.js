@@ -97,7 +97,7 @@ function firstComment(file) {
   } catch (error) {
     return undefined;
   }
-  const pattern = /^(?:#!.*\n)?\s*(?:['"]use strict['"];?\s*)?(?:\/\/|\/\*+|#)[ \t*\n]*([^\n]*)/;
+  const pattern = /^(?:#!.*\n)?\s*(?:['"]use strict['"];?\s*)?(?:\/\/|\/\*+|#(?!!))[ \t*\n]*([^\n]*)/;
   const found = pattern.exec(head);
   return found ? found[1].replace(/\*\/\s*$/, '').trim() || undefined : undefined;
 }

@@ -55,7 +55,7 @@ function check(fields) {
     if (typeof command !== 'string') throw invalid(`manifest.json: commands.${name}: expected a string`);
   }
   if (runTask !== null && typeof runTask !== 'string') throw invalid('manifest.json: runTask: expected a string');
-  if (timeout !== null && !(timeout > 0)) throw invalid('manifest.json: timeout: expected a number of seconds');
+  if (timeout !== null && !(typeof timeout === 'number' && timeout > 0)) throw invalid('manifest.json: timeout: expected a number of seconds');
   if (concurrency !== null && !(Number.isInteger(concurrency) && concurrency > 0)) {
     throw invalid('manifest.json: concurrency: expected a whole number above 0');
   }

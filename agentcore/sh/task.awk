@@ -35,8 +35,9 @@ function refuse(code, message) {
 function field(name) {
 	if (name == "command") {
 		has_command = 1
-		command = (C == 34) ? string() : raw(1)
-		if (HAS_NUL) command = command " "
+		# With a blank it is no name, whatever it looks like.
+		if (C != 34) command = raw(1) " "
+		else command = string() (HAS_NUL ? " " : "")
 	}
 	else if (name == "id") {
 		has_id = 1

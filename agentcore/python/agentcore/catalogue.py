@@ -14,7 +14,7 @@ from typing import Any, Dict, Iterable, List, NamedTuple, Optional
 from .manifest import Manifest
 from .tasks import Failure, is_command_name
 
-_COMMENT = re.compile(r"(?:#!.*\n)?\s*#[ \t]*(.*)")
+_COMMENT = re.compile(r"(?:#!.*\n)?\s*#(?!!)[ \t]*(.*)")
 
 
 class Target(NamedTuple):
@@ -48,9 +48,7 @@ class Catalogue:
             self._targets[name] = Target("command", command=command)
         self._add_handlers(os.path.join(agent_dir, "handlers"))
         for function in functions:
-            self._targets.setdefault(
-                function["name"], Target("function", about=function["about"])
-            )
+            self._targets.setdefault(function["name"], Target("function", about=function["about"]))
 
     def find(self, command: str) -> Optional[Target]:
         """Give what serves a command, or None."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from typing import Any, Callable, Deque, Dict, List, Optional
+from typing import Any, Callable, Deque, Dict, List, Mapping, Optional
 
 from .catalogue import Catalogue, Target
 from .tasks import Abort, Done, Failure, Task
@@ -38,7 +38,7 @@ class Executor:
         self,
         loop: asyncio.AbstractEventLoop,
         catalogue: Catalogue,
-        runners: Dict[str, Runner],
+        runners: Mapping[str, Runner],
         concurrency: int,
         timeout: float,
     ) -> None:

@@ -14,129 +14,16 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from .catalogue import Catalogue
 from .executor import Executor
+from .http_reading import MAX_BODY_BYTES, MAX_HEAD_BYTES, Chunks, Head, Headers, too_large
 from .tasks import Call, Failure, Task, dump
 
-MAX_BODY_BYTES = 16 * 1024 * 1024
-MAX_HEAD_BYTES = 65536
-
-_REQUEST = re.compile(rb"([A-Z]+) (/[!-~]*) HTTP/1\.([01])\Z")
-_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\r\n\0]*?)[ \t]*\Z")
-_SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;[^\r\n]*)?\Z")
 _TIME = re.compile(r"\d{1,15}\Z")
-
 _REASONS = {
     200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed",
     413: "Content Too Large", 431: "Request Header Fields Too Large",
     500: "Internal Server Error", 501: "Not Implemented", 503: "Service Unavailable",
     504: "Gateway Timeout",
 }  # fmt: skip
-
-Headers = Dict[str, str]
-
-
-class Head:
-    """The start of a request: what is asked, and how its body is framed."""
-
-    __slots__ = ("headers", "keep_alive", "length", "method", "path")
-
-    def __init__(self, raw: bytes) -> None:
-        """Read a head.
-
-        Raises:
-            Failure: BAD_REQUEST, where it is not HTTP or can be read in two ways.
-        """
-        lines = raw.split(b"\r\n")
-        request = _REQUEST.match(lines[0])
-        if not request:
-            raise _malformed("the request line")
-        self.method = request.group(1).decode()
-        self.path = request.group(2).split(b"?", 1)[0].decode()
-        self.headers = _fields(lines[1:])
-        options = self.headers.get("connection", "").lower()
-        self.keep_alive = request.group(3) == b"1" and "close" not in options
-        #: Bytes of the body, or None where it comes in chunks.
-        self.length = self._body_length()
-
-    def _body_length(self) -> Optional[int]:
-        coding = self.headers.get("transfer-encoding")
-        length = self.headers.get("content-length")
-        if coding is not None:
-            if length is not None or coding.lower() != "chunked":
-                raise _malformed("Transfer-Encoding")
-            return None
-        if length is None:
-            return 0
-        if not (length.isascii() and length.isdigit()):
-            raise _malformed("Content-Length")
-        return int(length) if len(length) < 18 else MAX_BODY_BYTES + 1
-
-
-def _fields(lines: List[bytes]) -> Headers:
-    headers: Headers = {}
-    for line in lines:
-        field = _FIELD.match(line)
-        if not field:
-            raise _malformed("a header field")
-        name = field.group(1).decode().lower()
-        if name in headers and name in ("content-length", "transfer-encoding"):
-            raise _malformed(name)
-        headers[name] = field.group(2).decode("latin-1")
-    return headers
-
-
-def _malformed(what: str) -> Failure:
-    return Failure(400, "BAD_REQUEST", f"This is not HTTP/1.1 as it can be read in one way only: {what}.")
-
-
-class Chunks:
-    """Reads a chunked body (RFC 9112, section 7.1)."""
-
-    def __init__(self) -> None:
-        self.body = bytearray()
-        self._left = -1  # bytes of the chunk that are to come; -1: its size is
-
-    def feed(self, buffer: bytearray) -> bool:
-        """Take what it can from the buffer, and tell whether the body is whole.
-
-        Raises:
-            Failure: BAD_REQUEST or BODY_TOO_LARGE.
-        """
-        while True:
-            if self._left < 0 and not self._begin(buffer):
-                return False
-            if self._left == 0:
-                return self._end(buffer)
-            if len(buffer) < self._left + 2:
-                return False
-            if buffer[self._left : self._left + 2] != b"\r\n":
-                raise _malformed("a chunk")
-            self.body += buffer[: self._left]
-            del buffer[: self._left + 2]
-            self._left = -1
-
-    def _begin(self, buffer: bytearray) -> bool:
-        end = buffer.find(b"\r\n")
-        if end < 0 and len(buffer) < 1024:
-            return False
-        size = _SIZE.match(bytes(buffer[: max(end, 0)]))
-        if not size:
-            raise _malformed("a chunk's size")
-        self._left = int(size.group(1), 16)
-        if len(self.body) + self._left > MAX_BODY_BYTES:
-            raise _too_large()
-        del buffer[: end + 2]
-        return True
-
-    def _end(self, buffer: bytearray) -> bool:
-        while True:
-            end = buffer.find(b"\r\n")
-            if end < 0:
-                if len(buffer) > MAX_HEAD_BYTES:
-                    raise _malformed("the trailer")
-                return False
-            del buffer[: end + 2]
-            if end == 0:
-                return True
 
 
 class Connection(asyncio.Protocol):
@@ -151,6 +38,7 @@ class Connection(asyncio.Protocol):
         self._chunks: Optional[Chunks] = None
         self._task: Optional[Task] = None
         self._closing = False
+        self._proceeding = False
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
@@ -171,12 +59,17 @@ class Connection(asyncio.Protocol):
 
     def _proceed(self) -> None:
         """Answer what is in the buffer, up to the first task that takes time."""
+        if self._proceeding:
+            return  # a task was answered at once: the loop below goes on
+        self._proceeding = True
         try:
             while self._buffer and self._task is None and not self._closing:
                 if not self._read_one():
                     return
         except Failure as failure:
             self._refuse(failure, close=True)
+        finally:
+            self._proceeding = False
 
     def _read_one(self) -> bool:
         if self._head is None and not self._read_head():
@@ -201,7 +94,7 @@ class Connection(asyncio.Protocol):
         if head.length is None:
             self._chunks = Chunks()
         elif head.length > MAX_BODY_BYTES:
-            raise _too_large()
+            raise too_large()
         if head.headers.get("expect", "").lower() == "100-continue":
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         return True
@@ -310,10 +203,6 @@ class Connection(asyncio.Protocol):
 
 def _not_allowed(allow: str) -> Tuple[Failure, str]:
     return Failure(405, "METHOD_NOT_ALLOWED", f"Use {allow}."), f"Allow: {allow}\r\n"
-
-
-def _too_large() -> Failure:
-    return Failure(413, "BODY_TOO_LARGE", f"A task has at most {MAX_BODY_BYTES} bytes.")
 
 
 class HttpWire:

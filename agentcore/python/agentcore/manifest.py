@@ -50,9 +50,7 @@ def _commands(value: Any) -> Dict[str, str]:
         raise _invalid("manifest.json: commands: expected an object of shell commands")
     for name, command in value.items():
         if not is_command_name(name):
-            raise _invalid(
-                f"manifest.json: commands: {json.dumps(name)} is not a command's name"
-            )
+            raise _invalid(f"manifest.json: commands: {json.dumps(name)} is not a command's name")
         if not isinstance(command, str):
             raise _invalid(f"manifest.json: commands.{name}: expected a string")
     return value

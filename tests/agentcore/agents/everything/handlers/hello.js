@@ -1,0 +1,2 @@
+// Greets whoever is named.
+module.exports = ([name]) => ({ message: `Hello ${name}` });

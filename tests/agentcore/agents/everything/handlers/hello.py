@@ -1,0 +1,5 @@
+"""Greets whoever is named."""
+
+
+def handle(params, context):
+    return {"message": f"Hello {params[0]}"}

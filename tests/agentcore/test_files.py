@@ -1,0 +1,133 @@
+"""The file wire where something went wrong before, and what an engine says at start."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.agentcore.running import Agent, FileCall, Watched
+
+PLACES = ("tasks", "results", "errors", "locks", "tmp")
+
+
+@pytest.fixture
+def agent(make: Callable[..., Agent], engine: str) -> Agent:
+    """An agent that was not started yet, with a queue made by the server."""
+    agent = make(engine, "everything")
+    for place in PLACES:
+        (agent.queue / place).mkdir(mode=0o700)
+    return agent
+
+
+def queue_task(agent: Agent, name: str, *, seconds_left: float) -> FileCall:
+    deadline = int((time.time() + seconds_left) * 1000)
+    task = {"id": name, "command": "say", "params": ["x"], "deadline": deadline}
+    return FileCall(agent.queue, name, json.dumps(task).encode())
+
+
+def emptied(place: Path) -> None:
+    Watched(place).until(lambda: not os.listdir(place))
+
+
+def test_ready_says_who_serves_how(agent: Agent) -> None:
+    """Written once tasks are taken."""
+    ready = agent.start().ready
+    assert ready["engine"] == agent.engine.name
+    assert ready["version"]
+    assert ready["transports"] == (["http", "file"] if agent.engine.is_in_process else ["file"])
+    assert ready["pid"] == agent.pid
+
+
+def test_missing_directories_are_made(make: Callable[..., Agent], engine: str) -> None:
+    """An empty queue will do."""
+    agent = make(engine, "everything").start()
+    assert {path.name for path in agent.queue.iterdir() if path.is_dir()} == set(PLACES)
+
+
+def test_files_are_watched_only_where_asked_for(make: Callable[..., Agent], engine: str) -> None:
+    """`sh` has nothing else, and serves them even where HTTP was asked for."""
+    agent = make(engine, "everything", PLOINKY_TRANSPORT="http").start()
+    expected = ["http"] if agent.engine.is_in_process else ["file"]
+    assert agent.ready["transports"] == expected
+
+
+def test_tasks_queued_before_it_starts_are_run(agent: Agent) -> None:
+    """And nothing but the results is left."""
+    calls = [queue_task(agent, f"early{number}", seconds_left=60) for number in range(3)]
+    agent.start()
+    assert [call.answer().body for call in calls] == ["x"] * 3
+    for place in PLACES:
+        emptied(agent.queue / place)
+
+
+def test_what_is_no_task_is_left_alone(agent: Agent) -> None:
+    """Names that no task has."""
+    for name in (".hidden", "a b", "x~"):
+        (agent.queue / "tasks" / name).write_text('{"command": "say"}')
+    agent.start()
+    assert queue_task(agent, "good", seconds_left=60).answer().body == "x"
+    assert len(os.listdir(agent.queue / "tasks")) == 3
+
+
+def test_task_of_another_name_is_refused(agent: Agent) -> None:
+    """A file holds the task that it is named after."""
+    agent.start()
+    call = FileCall(agent.queue, "one", b'{"id": "two", "command": "say"}')
+    assert call.answer().code == "BAD_JSON"
+
+
+def test_task_that_another_holds_is_not_run(agent: Agent) -> None:
+    """As long as its deadline has not passed."""
+    (agent.queue / "locks" / "held").mkdir()
+    queue_task(agent, "held", seconds_left=60)
+    agent.start()
+    assert queue_task(agent, "free", seconds_left=60).answer().body == "x"
+    assert os.listdir(agent.queue / "tasks") == ["held"]
+    assert os.listdir(agent.queue / "locks") == ["held"]
+
+
+def test_lock_of_the_dead_is_broken_after_the_deadline(agent: Agent) -> None:
+    """The task is not run again: it timed out."""
+    (agent.queue / "locks" / "stale").mkdir()
+    call = queue_task(agent, "stale", seconds_left=-3)
+    agent.start()
+    answer = call.answer()
+    assert (answer.status, answer.code) == (504, "TASK_TIMEOUT")
+    emptied(agent.queue / "locks")
+    emptied(agent.queue / "tasks")
+
+
+def test_task_that_was_answered_is_not_run_again(agent: Agent) -> None:
+    """Its executor died between the result and the clearing up."""
+    (agent.queue / "locks" / "done").mkdir()
+    (agent.queue / "results" / "done").write_text('{"id": "done", "data": "first"}')
+    call = queue_task(agent, "done", seconds_left=60)
+    agent.start()
+    emptied(agent.queue / "locks")
+    assert call.answer().body == "first"
+    assert os.listdir(agent.queue / "tasks") == []
+
+
+def test_engine_that_is_killed_leaves_the_lock(agent: Agent, mark: Path) -> None:
+    """Another one does not run the task while it holds."""
+    agent.start()
+    task = {"command": "hold", "params": [str(mark)]}
+    mark.touch()
+    FileCall(agent.queue, "lost", json.dumps(task).encode())
+    Watched(mark.parent).until(mark.with_suffix(".begun").exists)
+    assert agent.process is not None
+    agent.process.kill()
+    agent.process.wait()
+    if agent.engine.is_in_process:
+        mark.with_suffix(".begun").unlink()
+        (agent.queue / "ready").unlink()
+        agent.start()
+        assert queue_task(agent, "next", seconds_left=60).answer().body == "x"
+        assert not mark.with_suffix(".begun").exists()
+    assert os.listdir(agent.queue / "locks") == ["lost"]
+    mark.unlink()
