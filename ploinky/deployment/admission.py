@@ -6,7 +6,12 @@ import attrs
 
 from ploinky.deployment.agents import check_place
 from ploinky.deployment.board import RouteBoard
-from ploinky.deployment.manifest import check_environment, check_settings
+from ploinky.deployment.manifest import (
+    GIVEN_CAPABILITIES,
+    Manifest,
+    check_environment,
+    check_settings,
+)
 from ploinky.deployment.spec import Layout, external_target
 from ploinky.errors import NotFound, ValidationFailed
 from ploinky.interfaces import IRepositoryStore
@@ -39,6 +44,7 @@ class Admission:
             request = self._external(request)
         check_settings({**request.settings, **({"image": request.image} if request.image else {})})
         check_environment(request.environment)
+        _check_privileges(request)
         await self._check_domain(request.key.domain)
         return request
 
@@ -69,3 +75,11 @@ class Admission:
             )
         if not domains[domain]:
             raise NotFound(f"the domain {domain} is registered and not enabled")
+
+
+def _check_privileges(request: DeployRequest) -> None:
+    """See that nobody but an admin grants what may lead out of a container."""
+    asked = Manifest.of({"capabilities": request.settings.get("capabilities")}).capabilities
+    beyond = sorted(set(asked or ()) - GIVEN_CAPABILITIES)
+    if beyond and not request.any_file_url:
+        raise ValidationFailed({"capabilities": f"only an admin may grant {', '.join(beyond)}"})

@@ -88,9 +88,9 @@ class RouteBoard:
                 return True
         return False
 
-    def forget(self, targets: Sequence[Target]) -> None:
-        """Forget the news of instances that have ended."""
-        self._unwell -= {target.instance for target in targets}
+    def forget(self, instance: str) -> None:
+        """Forget the news of an instance that has ended."""
+        self._unwell.discard(instance)
 
     def _as_reached_now(self, target: Target) -> Target:
         """A service that was started again may have another address."""

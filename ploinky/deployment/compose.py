@@ -67,7 +67,7 @@ def make_deployment_manager(
     plans = Plans(cluster, layout, settings)
     blocking, near = neighbours.blocking, neighbours
     board = RouteBoard(near.workers, near.instances, built_in_routes)
-    fleet = Fleet(new_id, blocking, near.instances, near.workers, plans)
+    fleet = Fleet(new_id, blocking, near.instances, near.workers, plans, board.forget)
     finder = AgentFinder(near.source, near.repositories)
     return DeploymentManager(
         clock,

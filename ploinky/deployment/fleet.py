@@ -30,6 +30,7 @@ class Fleet:
     Args:
         new_id: Gives ids for instances.
         blocking: Runs what touches the file system.
+        ended: Told of each instance that is gone.
     """
 
     log = Logger()
@@ -41,14 +42,17 @@ class Fleet:
         instances: IInstances,
         workers: IWorkerGroup,
         plans: Plans,
+        ended: Callable[[str], None],
     ) -> None:
         self._new_id = new_id
         self._blocking = blocking
         self._instances = instances
         self._workers = workers
         self._plans = plans
+        self._ended = ended
         self._places = DeferredSemaphore(AT_ONCE)
         self._unended: set[str] = set()
+        self._ending: set[str] = set()
 
     async def launch(
         self, release: Release, key: DeploymentKey, say: Say, count: int | None = None
@@ -108,18 +112,23 @@ class Fleet:
     async def end(self, instances: Iterable[str]) -> None:
         """End instances and delete their queues.
 
-        One that the engine will not end now is tried again with the next ones, and at the
-        next start of the server.
+        One that the engine will not end now, or whose end is cut short, is tried again with
+        the next ones, and at the next start of the server.
         """
-        doomed, self._unended = {*instances, *self._unended}, set()
-        await together(self._end_one(instance) for instance in sorted(doomed))
+        self._unended.update(instances)
+        doomed = sorted(self._unended - self._ending)
+        await together(self._end_one(instance) for instance in doomed)
 
     async def _end_one(self, instance: str) -> None:
-        async with self._places:
-            try:
+        self._ending.add(instance)
+        try:
+            async with self._places:
                 await self._instances.end(instance, GRACE_SECONDS)
-            except EngineError as error:
-                self._unended.add(instance)
-                self.log.warn("cannot end {instance}: {why}", instance=instance, why=str(error))
-                return
-        await self._blocking.run(remove_tree, self._plans.layout.queue(instance))
+            await self._blocking.run(remove_tree, self._plans.layout.queue(instance))
+        except EngineError as error:
+            self.log.warn("cannot end {instance}: {why}", instance=instance, why=str(error))
+        else:
+            self._unended.discard(instance)
+            self._ended(instance)
+        finally:
+            self._ending.discard(instance)

@@ -38,6 +38,10 @@ class Job:
             raise CancelledError()
         self._committed = True
 
+    def clean_up(self) -> None:
+        """Say that the work has failed or was cancelled, and that its cleaning goes to its end."""
+        self._committed = True
+
     def cancel(self) -> None:
         """Stop it where it waits, unless it is past its point of no return."""
         if self._committed or self._cancelled:

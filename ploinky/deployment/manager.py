@@ -125,6 +125,7 @@ class DeploymentManager(Service):
                     job.commit()
                     release = await self._activate(entry, attempt)
                 except Exception as error:  # refused, failed or cancelled: what served still does
+                    job.clean_up()
                     await self._give_up(entry, attempt, error)
                     raise
                 await self._switch(entry, release, attempt.launched, say)
@@ -216,20 +217,18 @@ class DeploymentManager(Service):
         if targets:
             say("drain", "Draining the old instances")
         await self._fleet.retire(targets)
-        self._board.forget(targets)
 
     async def _prune(self, entry: Entry) -> None:
         """Delete the code of releases that are too old to go back to."""
         releases = await self._store.releases(entry.id)
         whole = [one.number for one in releases if one.state is not ReleaseState.FAILED]
-        kept = frozenset(whole[: self._plans.settings.releases_kept])
-        await self._releases.keep_only(entry.id, kept)
+        kept = {entry.deployment.active_release, *whole[: self._plans.settings.releases_kept]}
+        await self._releases.keep_only(entry.id, frozenset(kept))
 
     async def _give_up(self, entry: Entry, attempt: _Attempt, error: Exception) -> None:
         """Clean away what a deploy began, and keep why it failed."""
         try:
             await self._fleet.end(target.instance for target in attempt.launched)
-            self._board.forget(attempt.launched)
             await self._releases.discard(attempt.release)
             if attempt.on_record or isinstance(error, DeployFailed):
                 why = error_record(error, entry.step)
@@ -285,6 +284,7 @@ class DeploymentManager(Service):
                 job.commit()
                 await self._want(entry, RUNNING)
             except Exception:  # failed or cancelled: it stands as before
+                job.clean_up()
                 await self._fleet.end(target.instance for target in launched)
                 entry.life.gave_up()
                 raise

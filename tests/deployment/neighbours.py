@@ -19,7 +19,7 @@ from zope.interface import implementer
 
 from ploinky.deployment.compose import Neighbours, make_deployment_manager
 from ploinky.deployment.manager import DeploymentManager
-from ploinky.errors import ImageUnavailable, ProbeFailed, SourceError
+from ploinky.errors import EngineUnavailable, ImageUnavailable, ProbeFailed, SourceError
 from ploinky.interfaces import IInstances, IRuntime, IWorkerGroup, Report
 from ploinky.settings import Settings
 from ploinky.testing.deployment import CONTROL, DirectBlocking
@@ -69,10 +69,13 @@ class Steps:
     def holding(self, name: str) -> int:
         return sum(not gate.called for gate in self._held[name])
 
-    def let_go(self, name: str) -> None:
-        for gate in self._held.pop(name):
-            if not gate.called:
-                gate.callback(None)
+    def let_go(self, name: str, *, but_last: bool = False) -> None:
+        """Let all go that are held there, or all but the last, and hold no more."""
+        waiting = [gate for gate in self._held.pop(name) if not gate.called]
+        if but_last:
+            self._held[name] = [waiting.pop()]
+        for gate in waiting:
+            gate.callback(None)
 
 
 class Stepped:
@@ -227,6 +230,9 @@ class FakeInstances:
 
     Attributes:
         sick: Releases whose instances never become ready.
+        broken_starts: How many instances die while they start, of those that start next.
+        ended: Instances that were asked to end, in order.
+        refusal: What the engine says when an instance is to be ended; `""`: nothing.
         dropped: Instances that were ended while workers still routed to them, or before the
             requests they had in hand were waited for: each is a dropped request.
     """
@@ -234,6 +240,9 @@ class FakeInstances:
     def __init__(self, engine: Engine, workers: FakeWorkers, steps: Steps) -> None:
         self.engine, self.workers, self.steps = engine, workers, steps
         self.sick: set[int] = set()
+        self.broken_starts = 0
+        self.ended: list[str] = []
+        self.refusal = ""
         self.addresses: dict[str, Address] = {}
         self.dropped: list[str] = []
         self._ready: set[str] = set()
@@ -243,7 +252,8 @@ class FakeInstances:
         self.engine.create(spec)
         try:
             await self.steps.at("instance starts")
-            if spec.release in self.sick:
+            if spec.release in self.sick or self.broken_starts:
+                self.broken_starts = max(0, self.broken_starts - 1)
                 raise ProbeFailed("it never answered", output="boom")
         except Exception:
             self._remove(spec.instance)
@@ -266,6 +276,9 @@ class FakeInstances:
         return self._make_ready(spec)
 
     async def end(self, instance: str, grace_seconds: float) -> None:
+        if self.refusal:
+            raise EngineUnavailable(self.refusal)
+        self.ended.append(instance)
         was_routed = any(
             target.instance == instance
             for table in self.workers.tables

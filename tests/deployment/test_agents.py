@@ -107,6 +107,12 @@ def test_a_repository_that_is_away_does_not_hide_the_others(searched: Searched) 
         searched.find(agent="gone")
 
 
+def test_a_picked_repository_that_is_away_says_why(searched: Searched) -> None:
+    searched.source.broken[ONE] = RepositoryUnreachable("connection refused")
+    with pytest.raises(RepositoryUnreachable, match="connection refused"):
+        searched.find(agent="One/demo")
+
+
 def test_an_agent_that_is_nowhere_is_told_what_was_searched_and_what_to_type(
     searched: Searched,
 ) -> None:

@@ -147,16 +147,19 @@ def test_a_deploy_that_never_becomes_healthy_leaves_the_old_release_serving(
 def test_one_sick_replica_fails_the_deploy_and_takes_the_others_with_it(
     ground: Ground, leader: Leader
 ) -> None:
+    only(leader.deploy(settings={"replicas": 3}))
+    running = ground.engine.running()
     leader.steps.hold("instance starts")
     deploying = leader.deploy(settings={"replicas": 3})
-    assert len(ground.engine.running()) == 3
+    assert len(ground.engine.running() - running) == 3
 
-    leader.instances.sick = {1}
+    leader.steps.let_go("instance starts", but_last=True)
+    leader.instances.broken_starts = 1
     leader.steps.let_go("instance starts")
 
     with pytest.raises(ProbeFailed):
         only(deploying)
-    assert ground.engine.running() == set()
+    assert ground.engine.running() == running
 
 
 def test_the_next_deploy_forgets_the_failure_of_the_last(ground: Ground, leader: Leader) -> None:
@@ -327,6 +330,46 @@ def test_a_cancelled_deploy_leaves_what_served_before(
     assert leader.manager.deployments()[0].state is DeploymentState.RUNNING
 
 
+@pytest.mark.parametrize("step", ["instances.end", "disk.run", "store.save_release"])
+def test_a_failed_deploy_cleans_up_to_the_end_whoever_loses_patience(
+    ground: Ground, leader: Leader, step: str
+) -> None:
+    only(leader.deploy())
+    codes, running = ground.codes(), ground.engine.running()
+    leader.steps.hold("instances.launch done")
+    failing = leader.deploy()
+    (new,) = ground.engine.running() - running
+    leader.instances.tell(new, False)
+    leader.steps.hold(step)
+    leader.steps.let_go("instances.launch done")
+
+    failing.cancel()
+    failing.addErrback(lambda failure: failure.trap(CancelledError))
+    leader.steps.let_go(step)
+
+    only(leader.begin(leader.settle()))
+    assert (ground.codes(), ground.engine.running()) == (codes, running)
+    (view,) = leader.manager.deployments()
+    assert view.error["code"] == "PROBE_FAILED"
+
+
+def test_instances_that_cannot_be_ended_now_are_ended_with_the_next_ones(
+    ground: Ground, leader: Leader
+) -> None:
+    """The engine may be away for a moment; a deploy does not fail for it."""
+    only(leader.deploy())
+    leader.instances.refusal = "the engine does not answer"
+    only(leader.deploy())
+    assert len(ground.engine.running()) == 2
+
+    leader.instances.refusal = ""
+    only(leader.deploy())
+
+    assert ground.engine.running() == ground.workers.routed()
+    only(leader.deploy())
+    assert len(leader.instances.ended) == len(set(leader.instances.ended)) == 3
+
+
 def test_a_deploy_that_has_switched_cannot_be_cancelled_any_more(
     ground: Ground, leader: Leader
 ) -> None:
@@ -396,6 +439,18 @@ def test_unknown_settings_and_reserved_variables_are_refused(leader: Leader) -> 
     with pytest.raises(ValidationFailed, match=r"environment\.AGENT_DIR: the server sets"):
         only(leader.deploy(environment={"AGENT_DIR": "/"}))
     assert leader.manager.deployments() == []
+
+
+def test_only_an_admin_grants_what_may_lead_out_of_a_container(
+    ground: Ground, leader: Leader
+) -> None:
+    asked = {"capabilities": ["SYS_ADMIN", "CHOWN"]}
+    with pytest.raises(ValidationFailed, match="only an admin may grant SYS_ADMIN"):
+        only(leader.deploy(settings=asked))
+
+    only(leader.deploy(settings=asked, any_file_url=True))
+    (spec,) = (ground.engine.specs[one] for one in ground.engine.running())
+    assert spec.capabilities == ("SYS_ADMIN", "CHOWN")
 
 
 def test_no_more_instances_than_the_settings_allow(ground: Ground) -> None:
