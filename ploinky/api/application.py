@@ -102,7 +102,6 @@ class Application:
         self._proxies = TrustedProxies(collaborators.settings.trusted_proxies)
         self._klein = Klein()
         self._klein.url_map.converters["rest"] = _Rest
-        self._klein.url_map.merge_slashes = False
         for endpoint in endpoints:
             self._klein.route(
                 endpoint.path,

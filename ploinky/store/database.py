@@ -106,9 +106,6 @@ def _open(path: Path) -> Engine:
 
 
 def _configure(connection: Any, _record: Any) -> None:
-    # The driver would begin transactions late and never before DDL; we begin them ourselves
-    # (SQLAlchemy, "SQLite: transactions with SQLite and the sqlite3 driver").
-    connection.isolation_level = None
     cursor = connection.cursor()
     for pragma in (
         "journal_mode = WAL",
@@ -121,6 +118,8 @@ def _configure(connection: Any, _record: Any) -> None:
 
 
 def _begin(connection: Connection) -> None:
+    # The driver's own beginning comes late and never before DDL (SQLAlchemy, dialect SQLite,
+    # "Transactions with SQLite and the sqlite3 driver").
     connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
