@@ -217,7 +217,8 @@ def run(build_rooms: BuildRooms) -> None:
         build_rooms: Gives the rooms; called after the reactor was chosen.
     """
     try:
-        os.setsid()
+        with suppress(PermissionError):  # a shell has made it one already
+            os.setsid()
         configuration = msgspec.json.decode(os.environ["PLOINKY_WORKER"], type=WorkerConfiguration)
         start = _prepare(configuration, build_rooms)
     except Exception as error:  # a child's exit: the leader reads the reason

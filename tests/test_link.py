@@ -273,6 +273,20 @@ def test_a_worker_that_dies_meanwhile_is_not_waited_for(leader: Leader) -> None:
     assert leader.slots.heard[-1] == ("left", 41)
 
 
+def test_a_worker_that_gives_no_sign_of_life_is_ended(leader: Leader) -> None:
+    """Also while nothing is published; the others are left alone."""
+    good, hung = leader.connect(41), leader.connect(42, slot=1)
+    checked = Deferred.fromCoroutine(leader.links.check())
+    good.pump.flush()
+    leader.clock.advance(ACKNOWLEDGE_SECONDS)
+    assert leader.slots.heard[2:] == [("stalled", 42)]
+    hung.leader_end.connectionLost(Failure(ConnectionDone()))
+    assert outcome(checked) is None
+    again = Deferred.fromCoroutine(leader.links.check())
+    good.pump.flush()
+    assert outcome(again) is None
+
+
 def test_a_process_of_another_user_is_refused(leader: Leader) -> None:
     """Before it has said a word."""
     leader.peer = Peer(0, OURS + 1)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 import attrs
-from twisted.internet.defer import Deferred, DeferredList, TimeoutError, gatherResults
+from twisted.internet.defer import Deferred, TimeoutError, gatherResults
 from twisted.internet.error import ConnectionClosed
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import Factory, connectionDone
@@ -32,6 +32,7 @@ from ploinky.link.wire import (
     Hello,
     Identity,
     Peer,
+    Ping,
     Report,
     SnapshotPart,
     Stop,
@@ -268,10 +269,15 @@ class WorkerLinks(Factory):
             del self._links[link.pid]
             self._slots.left(link.pid)
 
-    async def settled(self) -> None:
-        """Wait until every worker that said hello is up to date or has gone."""
-        while self._background:
-            await DeferredList(list(self._background))
+    async def check(self) -> None:
+        """Ask every worker for a sign of life; one that gives none is ended."""
+
+        async def ping(link: WorkerLink) -> None:
+            await link.ask(Ping)
+
+        await _all(
+            [self._answered(link, ping(link), ACKNOWLEDGE_SECONDS) for link in self._trusted()]
+        )
 
     # --- within --------------------------------------------------------------
 

@@ -64,6 +64,13 @@ class Stop(amp.Command):
     requiresAnswer = False
 
 
+class Ping(amp.Command):
+    """Leader to worker: answer, and so prove that the loop turns."""
+
+    arguments: ClassVar = []
+    response: ClassVar = []
+
+
 class SnapshotPart(amp.Command):
     """Leader to worker: the next bytes of a snapshot."""
 

@@ -27,6 +27,7 @@ from ploinky.link.wire import (
     Hello,
     Identity,
     NotListening,
+    Ping,
     Report,
     SnapshotPart,
     Stop,
@@ -38,7 +39,7 @@ from ploinky.values import RouteSnapshot
 ORPHAN_SECONDS = 30.0
 """After which a worker that never got a snapshot gives up."""
 
-SLOWEST_RETRY_SECONDS = 1.0
+SLOWEST_RETRY_SECONDS = 0.5
 """Between attempts while the leader is away; a new one waits a few times as long for workers."""
 
 
@@ -102,6 +103,11 @@ class LeaderConnection(Conversation):
         """Tell the service."""
         super().connectionLost(reason)  # type: ignore[no-untyped-call]
         self._lost(self)
+
+    @Ping.responder
+    def ping(self) -> dict[str, Any]:
+        """Answer."""
+        return {}
 
     @SnapshotPart.responder
     def part(self, generation: int, data: bytes) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from twisted.internet.defer import (
     succeed,
 )
 from twisted.internet.error import ConnectionClosed
+from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -35,7 +36,10 @@ from ploinky.processgroup.records import WorkerRecords
 from ploinky.processgroup.slot import Slot
 
 RECONNECT_SECONDS = 5.0
-"""A worker that outlived its leader tries every second at least."""
+"""For workers that outlived their leader; they try several times as often."""
+
+CHECK_SECONDS = 10.0
+"""Between looks whether every worker's loop turns."""
 
 
 @frozen
@@ -109,6 +113,8 @@ class ProcessGroup(Service):
         self._places: list[Place] = []
         self._beside: list[Slot] = []
         self._arrivals: _Arrivals | None = None
+        self._checks = LoopingCall(lambda: Deferred.fromCoroutine(links.check()))
+        self._checks.clock = reactor
         self.port = 0
         links.watch(self)
 
@@ -144,7 +150,7 @@ class ProcessGroup(Service):
         Raises:
             WorkerCouldNotBoot: One never will; the others are left to `stopService`.
         """
-        self.startService()  # type: ignore[no-untyped-call]
+        self.startService()
         new = [place.slot.start() for place in self._places if place.slot.state == "idle"]
         try:
             await gatherResults(new, consumeErrors=True)
@@ -162,12 +168,19 @@ class ProcessGroup(Service):
         for place in list(self._places):
             await self._replace(place)
 
+    def startService(self) -> None:
+        """Begin to look after the workers; `start` does it."""
+        super().startService()  # type: ignore[no-untyped-call]
+        self._checks.start(CHECK_SECONDS, now=False)
+
     def stopService(self) -> Deferred[None]:
         """Stop accepting and end every worker; fires when all have ended.
 
         New clients are refused at once: nobody would serve them from the sockets' queues.
         """
         super().stopService()  # type: ignore[no-untyped-call]
+        if self._checks.running:
+            self._checks.stop()
         ended = [slot.stop() for slot in self._slots()]
         for place in self._places:
             place.listener.close()

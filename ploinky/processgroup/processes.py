@@ -173,6 +173,7 @@ def spawn(
             command[0],
             list(command),
             env=dict(environment),
+            path="/",  # nothing in the leader's directory may stand in for a module
             childFDs={0: null.fileno(), 1: null.fileno(), 2: "r", LISTENING_DESCRIPTOR: listening},
         )
     return child
