@@ -72,6 +72,7 @@ class Call:
     """
 
     __slots__ = (
+        "_body_bytes",
         "_bodyless",
         "_chunked",
         "_collected",
@@ -129,7 +130,7 @@ class Call:
         self.command = ""
         self.params = b""
         self.status = 0
-        self.bytes_in = self.bytes_out = 0
+        self.bytes_in = self.bytes_out = self._body_bytes = 0
         self.closes = self.done = False
 
     @property
@@ -176,15 +177,15 @@ class Call:
 
     def body_data(self, chunk: bytes) -> None:
         """Take a piece of the body."""
-        if self._collected is None:
-            assert self._exchange is not None
+        route = self.route
+        assert route is not None
+        self._body_bytes += len(chunk)
+        if self._body_bytes > route.max_body_bytes and is_limited(route):
+            self.failed(BodyTooLarge(f"the body is over {route.max_body_bytes} bytes"))
+        elif self._collected is not None:
+            self._collected += chunk
+        elif self._exchange is not None:
             self._exchange.write(chunk)
-            return
-        assert self.route is not None
-        self._collected += chunk
-        limit = self.route.max_body_bytes
-        if len(self._collected) > limit:
-            self.failed(BodyTooLarge(f"the body is over {limit} bytes"))
 
     def body_ended(self) -> None:
         """The body is whole."""
@@ -223,7 +224,7 @@ class Call:
 
     def data(self, chunk: bytes) -> None:
         """See `IAnswer.data`."""
-        if self.done or self._bodyless:
+        if self.done or self._bodyless or not chunk:
             return
         if self._left is not None:
             self._left -= len(chunk)
@@ -352,6 +353,11 @@ class Call:
         if self._lease is not None:
             self._lease.release(unreachable)
         return self._gateway.record(self, mood, self._started)
+
+
+def is_limited(route: Route) -> bool:
+    """Tell whether bodies have a limit: those that are kept whole, here or in the leader."""
+    return route.kind in (Kind.TASK, Kind.CONTROL)
 
 
 def _mood(error: CallFailed) -> str:

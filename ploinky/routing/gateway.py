@@ -23,7 +23,7 @@ from ploinky.errors import (
 )
 from ploinky.interfaces import IAgentTransport, ILease, IOrchestrator, IRouter, IUpstream
 from ploinky.routing.access import AccessLog, Record
-from ploinky.routing.call import Call, Plan
+from ploinky.routing.call import Call, Plan, is_limited
 from ploinky.routing.connection import Connection
 from ploinky.routing.forms import task_form
 from ploinky.routing.headers import (
@@ -104,7 +104,7 @@ class Gateway:
         principal, spent = self._identify(head)
         call.principal = principal
         _admit(route, principal)
-        if route.kind in (Kind.TASK, Kind.CONTROL) and (head.length or 0) > route.max_body_bytes:
+        if (head.length or 0) > route.max_body_bytes and is_limited(route):
             raise BodyTooLarge(f"the body is over {route.max_body_bytes} bytes")
         if route.kind is Kind.TASK:
             return Plan(route, principal, form=task_form(head, route))

@@ -1,0 +1,522 @@
+"""A request's way to an agent and back, in raw bytes over a real socket."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+import pytest
+import pytest_twisted
+from twisted.internet import reactor
+
+from ploinky.errors import AgentBroken, AgentUnreachable, Overloaded
+from ploinky.testing.routing import FakeExchange, settled
+from ploinky.values import CallAuth, Kind, Principal, Role, TaskCall
+
+JSON = (b"Content-Type", b"application/json")
+HELLO = b'{"command":"hello","params":["World"]}'
+
+
+def post(path: str, body: bytes, *fields: str, host: str = "localhost") -> bytes:
+    lines = [f"POST {path} HTTP/1.1", f"Host: {host}", f"Content-Length: {len(body)}", *fields]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+def get(path: str, *fields: str, method: str = "GET", host: str = "localhost") -> bytes:
+    return (
+        "\r\n".join([f"{method} {path} HTTP/1.1", f"Host: {host}", *fields]).encode() + b"\r\n\r\n"
+    )
+
+
+def greets(call: TaskCall, exchange: FakeExchange) -> None:
+    exchange.say(b'{"message": "Hello World"}', fields=(JSON,))
+
+
+def until(is_so: Callable[[], Any]) -> Awaitable[None]:
+    return settled(reactor, is_so)
+
+
+def token(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_agent_answers_a_call(corridor: Any) -> None:
+    """The result is passed on exactly, with the request's id."""
+    corridor.tasks.respond = greets
+    answer = await corridor.ask(post("/demo", HELLO))
+    assert (answer.status, answer.body) == (200, b'{"message": "Hello World"}')
+    assert answer.field(b"content-type") == b"application/json"
+    assert answer.field(b"x-request-id") == b"w1-1"
+    assert answer.field(b"date")
+    (lease, task, _), *rest = corridor.tasks.sent
+    assert rest == []
+    assert (task.command, task.params) == ("hello", b'["World"]')
+    assert (task.user, task.request_id) == ("InternetUser", "w1-1")
+    assert task.deadline_ms == (1_800_000_000 + 30) * 1000
+    assert (lease.released, lease.failed) == (1, False)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_caller_may_bring_its_own_request_id(corridor: Any) -> None:
+    """It goes to the agent and back; one that is not well-formed is replaced."""
+    corridor.tasks.respond = greets
+    answer = await corridor.ask(post("/demo", HELLO, "X-Request-Id: trace.1_a-B"))
+    assert answer.field(b"x-request-id") == b"trace.1_a-B"
+    assert corridor.tasks.sent[0][1].request_id == "trace.1_a-B"
+    answer = await corridor.ask(post("/demo", HELLO, "X-Request-Id: a b"))
+    assert answer.field(b"x-request-id").startswith(b"w1-")
+
+
+@pytest_twisted.ensureDeferred
+async def test_tasks_have_ids_of_their_own(corridor: Any) -> None:
+    """Callers' ids may repeat; file names derive from the task's."""
+    corridor.tasks.respond = greets
+    for _ in range(3):
+        await corridor.ask(post("/demo", HELLO, "X-Request-Id: same"))
+    assert len({task.task for _, task, _ in corridor.tasks.sent}) == 3
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status", "code"),
+    [
+        (get("/nowhere"), 404, "NO_SUCH_ROUTE"),
+        (get("/demo", host="elsewhere"), 404, "NO_SUCH_ROUTE"),
+        (get("/demo"), 405, "METHOD_NOT_ALLOWED"),
+        (post("/demo", b"hello"), 400, "BAD_JSON"),
+        (post("/demo", b'{"command":"../../etc/passwd"}'), 400, "BAD_COMMAND"),
+        (get("/demo/../x"), 400, "BAD_REQUEST"),
+        (get("/demo", "Expect: x"), 417, "EXPECTATION_FAILED"),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_refusals_say_why(
+    corridor: Any, request_bytes: bytes, status: int, code: str
+) -> None:
+    """As JSON with code, message and request id; no agent is bothered."""
+    answer = await corridor.ask(request_bytes)
+    said = msgspec.json.decode(answer.body)
+    assert (answer.status, said["code"], said["error"]) == (status, code, True)
+    assert said["requestId"].encode() == answer.field(b"x-request-id")
+    assert said["message"]
+    assert corridor.tasks.sent == []
+    (record,) = corridor.records()
+    assert (record["status"], record["mood"], record["id"]) == (
+        status,
+        "refused",
+        said["requestId"],
+    )
+
+
+@pytest_twisted.ensureDeferred
+async def test_why_nothing_answers_is_said_in_words(corridor: Any, make_route: Any) -> None:
+    """A stopped deployment is no mystery."""
+    corridor.publish(make_route("localhost/demo", targets=(), reason="it was stopped"))
+    answer = await corridor.ask(post("/demo", HELLO))
+    assert (answer.status, answer.field(b"retry-after")) == (503, b"1")
+    assert msgspec.json.decode(answer.body)["message"] == "it was stopped"
+
+
+@pytest_twisted.ensureDeferred
+async def test_static_deployments_are_not_served_yet(corridor: Any, make_route: Any) -> None:
+    """They say so, rather than being taken for something else."""
+    corridor.publish(make_route("localhost/site", Kind.STATIC))
+    answer = await corridor.ask(get("/site/index.html"))
+    assert (answer.status, msgspec.json.decode(answer.body)["code"]) == (503, "NO_HEALTHY_INSTANCE")
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_agents_error_is_passed_on(corridor: Any) -> None:
+    """Status and body are the agent's; the record says that it failed."""
+    body = b'{"error":true,"code":"HANDLER_FAILED","message":"boom"}'
+    corridor.tasks.respond = lambda _, exchange: exchange.say(body, 500, (JSON,))
+    answer = await corridor.ask(post("/demo", HELLO))
+    assert (answer.status, answer.body) == (500, body)
+    assert corridor.records()[0]["mood"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "failed"),
+    [(AgentUnreachable("gone"), 502, True), (AgentBroken("junk"), 502, False)],
+)
+@pytest_twisted.ensureDeferred
+async def test_an_agent_that_gives_no_answer_is_a_bad_gateway(
+    corridor: Any, error: Exception, status: int, failed: bool
+) -> None:
+    """And one that cannot be reached is avoided for a while."""
+    corridor.tasks.respond = lambda _, exchange: exchange.answer.failed(error)
+    answer = await corridor.ask(post("/demo", HELLO))
+    assert (answer.status, msgspec.json.decode(answer.body)["code"]) == (status, error.code)
+    assert corridor.orchestrator.leases[0].failed is failed
+    assert corridor.orchestrator.in_flight() == 0
+    assert corridor.records()[0]["mood"] == "broken"
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_task_past_its_deadline_is_aborted(corridor: Any) -> None:
+    """504 TASK_TIMEOUT, the agent is told, the place is free, the connection goes on."""
+    client = await corridor.connect()
+    client.send(post("/demo", HELLO))
+    await until(lambda: corridor.tasks.sent)
+    corridor.clock.pump([0.5] * 59)
+    assert client.received == b""
+    corridor.clock.pump([0.1] * 7)
+    answer = await client.answer()
+    assert (answer.status, msgspec.json.decode(answer.body)["code"]) == (504, "TASK_TIMEOUT")
+    exchange = corridor.tasks.sent[0][2]
+    assert exchange.cancelled
+    exchange.say(b"too late")
+    corridor.tasks.respond = greets
+    client.send(post("/demo", HELLO))
+    assert (await client.answer()).status == 200
+    assert corridor.orchestrator.in_flight() == 0
+    assert [record["mood"] for record in corridor.records()] == ["timed-out", "served"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_caller_that_leaves_aborts_its_task(corridor: Any) -> None:
+    """The place is free at once, and the record says 499."""
+    client = await corridor.connect()
+    client.send(post("/demo", HELLO))
+    await until(lambda: corridor.tasks.sent)
+    client.transport.abortConnection()
+    await until(corridor.records)
+    assert corridor.tasks.sent[0][2].cancelled
+    assert corridor.orchestrator.in_flight() == 0
+    (record,) = corridor.records()
+    assert (record["status"], record["mood"]) == (499, "gone")
+    assert corridor.factory.in_hand() == 0
+
+
+@pytest_twisted.ensureDeferred
+async def test_callers_wait_for_a_place(corridor: Any) -> None:
+    """And get it in turn."""
+    corridor.orchestrator.full = True
+    corridor.tasks.respond = greets
+    client = await corridor.connect()
+    client.send(post("/demo", HELLO))
+    await until(lambda: corridor.orchestrator.waiting)
+    corridor.orchestrator.grant()
+    assert (await client.answer()).status == 200
+    assert corridor.orchestrator.in_flight() == 0
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_caller_that_leaves_while_it_waits_leaves_the_queue(corridor: Any) -> None:
+    """Nobody is served in its place by mistake."""
+    corridor.orchestrator.full = True
+    client = await corridor.connect()
+    client.send(post("/demo", HELLO))
+    await until(lambda: corridor.orchestrator.waiting)
+    client.transport.abortConnection()
+    await until(lambda: not corridor.orchestrator.waiting)
+    assert corridor.tasks.sent == []
+    assert corridor.records()[0]["mood"] == "gone"
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_caller_that_waited_in_vain_is_told_when_to_come_again(corridor: Any) -> None:
+    """503 OVERLOADED with Retry-After."""
+    corridor.orchestrator.full = True
+    client = await corridor.connect()
+    client.send(post("/demo", HELLO))
+    await until(lambda: corridor.orchestrator.waiting)
+    corridor.orchestrator.waiting[0][1].errback(Overloaded("busy", retry_after_seconds=2))
+    answer = await client.answer()
+    assert (answer.status, answer.field(b"retry-after")) == (503, b"2")
+
+
+# --- who calls
+
+KEY = Principal("ci", Role.CALLER, token("pk_1"))
+SESSION = Principal("ann", Role.ADMIN, token("ps_1"), 1_800_000_100.0, session=True)
+VIEWER = Principal("eve", Role.VIEWER, token("pk_2"))
+SCOPED = Principal("bob", Role.CALLER, token("pk_3"), scope=("localhost/other",))
+DOMAIN_SCOPED = Principal("dora", Role.DEPLOYER, token("pk_4"), scope=("localhost",))
+PRINCIPALS = (KEY, SESSION, VIEWER, SCOPED, DOMAIN_SCOPED)
+
+
+@pytest.mark.parametrize(
+    ("auth", "field", "status", "user"),
+    [
+        (CallAuth.KEY, "Authorization: Bearer pk_1", 200, "ci"),
+        (CallAuth.KEY, "authorization: bearer  pk_1", 200, "ci"),
+        (CallAuth.KEY, "X-API-Key: pk_1", 200, "ci"),
+        (CallAuth.KEY, "X-API-Key: pk_4", 200, "dora"),
+        (CallAuth.KEY, "X-API-Key: pk_9", 401, ""),
+        (CallAuth.KEY, "X-API-Key: ", 401, ""),
+        (CallAuth.KEY, "Authorization: Basic pk_1", 401, ""),
+        (CallAuth.KEY, "X: y", 401, ""),
+        (CallAuth.KEY, "Cookie: authorizationToken=ps_1", 401, ""),
+        (CallAuth.KEY, "X-API-Key: pk_2", 403, ""),
+        (CallAuth.KEY, "X-API-Key: pk_3", 403, ""),
+        (CallAuth.SESSION, "Cookie: a=b; authorizationToken=ps_1; c=d", 200, "ann"),
+        (CallAuth.SESSION, "Authorization: Bearer ps_1", 200, "ann"),
+        (CallAuth.SESSION, "Cookie: authorizationToken=ps_2", 401, ""),
+        (CallAuth.SESSION, "Cookie: xauthorizationToken=ps_1", 401, ""),
+        (CallAuth.SESSION, "X-API-Key: pk_1", 401, ""),
+        (CallAuth.NONE, "X-API-Key: pk_1", 200, "ci"),
+        (CallAuth.NONE, "X-API-Key: pk_9", 200, "InternetUser"),
+        (CallAuth.NONE, "X-Ploinky-User: Admin", 200, "InternetUser"),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_who_may_call(
+    corridor: Any, make_route: Any, auth: CallAuth, field: str, status: int, user: str
+) -> None:
+    """Closed to whoever is not let in; the agent learns who calls."""
+    corridor.publish(make_route("localhost/demo", auth=auth), principals=PRINCIPALS)
+    corridor.tasks.respond = greets
+    answer = await corridor.ask(post("/demo", HELLO, field))
+    assert answer.status == status
+    assert [task.user for _, task, _ in corridor.tasks.sent] == ([user] if user else [])
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_revoked_key_is_refused_on_an_open_connection(
+    corridor: Any, make_route: Any
+) -> None:
+    """What is remembered of the last request does not outlive the table it came from."""
+    closed = make_route("localhost/demo", auth=CallAuth.KEY)
+    corridor.publish(closed, principals=PRINCIPALS)
+    corridor.tasks.respond = greets
+    client = await corridor.connect()
+    statuses = []
+    for _ in range(3):
+        client.send(post("/demo", HELLO, "X-API-Key: pk_1"))
+        statuses.append((await client.answer()).status)
+    corridor.publish(closed, principals=(VIEWER,))
+    client.send(post("/demo", HELLO, "X-API-Key: pk_1"))
+    statuses.append((await client.answer()).status)
+    assert statuses == [200, 200, 200, 401]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_session_expires_on_an_open_connection(corridor: Any, make_route: Any) -> None:
+    """To the second, however often the same head came before."""
+    corridor.publish(make_route("localhost/demo", auth=CallAuth.SESSION), principals=PRINCIPALS)
+    corridor.tasks.respond = greets
+    client = await corridor.connect()
+    statuses = []
+    for wall in (0, 50, 99, 100):
+        corridor.wall = 1_800_000_000.0 + wall
+        client.send(post("/demo", HELLO, "Cookie: authorizationToken=ps_1"))
+        statuses.append((await client.answer()).status)
+    assert statuses == [200, 200, 200, 401]
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_open_connection_follows_the_table(corridor: Any, make_route: Any) -> None:
+    """A new release gets the next request, not the next connection."""
+    corridor.tasks.respond = greets
+    client = await corridor.connect()
+    for release in (1, 2, 2, 3):
+        corridor.publish(make_route("localhost/demo", release=release))
+        client.send(post("/demo", HELLO))
+        assert (await client.answer()).status == 200
+    assert [lease.route.release for lease in corridor.orchestrator.leases] == [1, 2, 2, 3]
+    corridor.publish()
+    client.send(post("/demo", HELLO))
+    assert (await client.answer()).status == 404
+
+
+# --- services
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_service_gets_requests_below_its_prefix(corridor: Any) -> None:
+    """Any method, any body, and its answer as it gave it."""
+    corridor.upstream.respond = lambda _, exchange: exchange.say(
+        b"made", 201, ((b"Location", b"/cart/1"), (b"Set-Cookie", b"a=1"))
+    )
+    answer = await corridor.ask(post("/shop/cart", b"two apples").replace(b"POST", b"PUT"))
+    assert (answer.status, answer.body) == (201, b"made")
+    assert (answer.field(b"location"), answer.field(b"set-cookie")) == (b"/cart/1", b"a=1")
+    address, head, exchange = corridor.upstream.sent[0]
+    assert head.startswith(b"PUT /cart HTTP/1.1\r\nHost: localhost\r\n")
+    assert head.endswith(b"\r\nContent-Length: 10\r\nX-Request-Id: w1-1\r\n\r\n")
+    assert b"\r\nX-Forwarded-For: 127.0.0.1\r\n" in head
+    assert (exchange.written, exchange.finished) == (b"two apples", True)
+    assert corridor.orchestrator.in_flight() == 0
+
+
+@pytest_twisted.ensureDeferred
+async def test_built_in_routes_keep_their_paths(corridor: Any) -> None:
+    """On any domain, and with the peer's true address."""
+    corridor.upstream.respond = lambda _, exchange: exchange.say(b"{}")
+    request = get("/management/api/health", "X-Forwarded-For: 1.2.3.4", host="any.where")
+    assert (await corridor.ask(request)).status == 200
+    head = corridor.upstream.sent[0][1]
+    assert head.startswith(b"GET /management/api/health HTTP/1.1\r\nHost: any.where\r\n")
+    assert b"1.2.3.4" not in head
+    assert b"X-Ploinky-User" not in head
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_body_is_passed_on_as_it_comes(corridor: Any) -> None:
+    """In chunks as with a length; the agent need not wait for the end."""
+    for framing, pieces, end in (
+        ("Content-Length: 6", (b"abc", b"def"), b""),
+        ("Transfer-Encoding: chunked", (b"3\r\nabc\r\n", b"3;x\r\ndef\r\n"), b"0\r\nT: x\r\n\r\n"),
+    ):
+        client = await corridor.connect()
+        client.send(get("/shop/up", framing, method="POST"))
+        sent = len(corridor.upstream.sent)
+        await until(lambda: len(corridor.upstream.sent) > sent)  # noqa: B023
+        exchange = corridor.upstream.sent[-1][2]
+        assert framing.encode() in corridor.upstream.sent[-1][1]
+        for number, piece in enumerate(pieces):
+            client.send(piece)
+            await until(lambda: len(exchange.written) == 3 * (number + 1))  # noqa: B023
+        client.send(end)
+        await until(lambda: exchange.finished)  # noqa: B023
+        assert exchange.written == b"abcdef"
+        exchange.say(b"thanks")
+        assert (await client.answer()).body == b"thanks"
+        client.send(get("/nowhere"))
+        assert (await client.answer()).status == 404
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_answer_of_unknown_length_goes_in_chunks(corridor: Any) -> None:
+    """Its head at once, each piece as it comes."""
+    client = await corridor.connect()
+    client.send(get("/shop/events"))
+    await until(lambda: corridor.upstream.sent)
+    exchange = corridor.upstream.sent[0][2]
+    exchange.answer.started(200, ((b"Content-Type", b"text/event-stream"),), None)
+    head = await client.take(b"\r\n\r\n")
+    assert b"Transfer-Encoding: chunked" in head
+    for number in range(3):
+        exchange.answer.data(b"data: %d\n\n" % number)
+        assert await client.take(b"\n\n\r\n") == b"9\r\ndata: %d\n\n\r\n" % number
+    corridor.clock.pump([1.0] * 600)
+    exchange.answer.ended()
+    assert await client.take(b"0\r\n\r\n") == b"0\r\n\r\n"
+    client.send(get("/nowhere"))
+    assert (await client.answer()).status == 404
+
+
+@pytest_twisted.ensureDeferred
+async def test_http_10_gets_an_unknown_length_until_the_end(corridor: Any) -> None:
+    """It knows no chunks."""
+    client = await corridor.connect()
+    client.send(b"GET /shop/x HTTP/1.0\r\nHost: localhost\r\nConnection: keep-alive\r\n\r\n")
+    await until(lambda: corridor.upstream.sent)
+    answer = corridor.upstream.sent[0][2].answer
+    answer.started(200, (), None)
+    answer.data(b"some")
+    answer.data(b"thing")
+    answer.ended()
+    await client.lost
+    head, _, body = client.received.partition(b"\r\n\r\n")
+    assert b"Connection: close" in head
+    assert body == b"something"
+
+
+@pytest.mark.parametrize(
+    ("method", "status", "length", "framing"),
+    [
+        ("HEAD", 200, 5, b"5"),
+        ("HEAD", 200, None, None),
+        ("GET", 204, None, None),
+        ("GET", 304, 5, None),
+        ("GET", 200, 0, b"0"),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_answers_without_a_body_have_none(
+    corridor: Any, method: str, status: int, length: int | None, framing: bytes | None
+) -> None:
+    """Whatever length their head may name; the connection goes on."""
+
+    def respond(head: bytes, exchange: FakeExchange) -> None:
+        exchange.answer.started(status, (), length)
+        exchange.answer.ended()
+
+    corridor.upstream.respond = respond
+    client = await corridor.connect()
+    for _ in range(2):
+        client.send(get("/shop/x", method=method))
+        answer = await client.answer(to_head=True)
+        assert answer.status == status
+        assert answer.field(b"content-length") == framing
+        assert answer.field(b"transfer-encoding") is None
+    assert client.received == b""
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_answer_that_breaks_off_breaks_the_connection(corridor: Any) -> None:
+    """So that nobody takes half of it for the whole."""
+    client = await corridor.connect()
+    client.send(get("/shop/x"))
+    await until(lambda: corridor.upstream.sent)
+    answer = corridor.upstream.sent[0][2].answer
+    answer.started(200, (), 10)
+    answer.data(b"half")
+    answer.failed(AgentBroken("it died"))
+    await client.lost
+    assert client.received.endswith(b"\r\n\r\nhalf")
+    (record,) = corridor.records()
+    assert (record["mood"], record["status"]) == ("broken", 200)
+    assert corridor.orchestrator.in_flight() == 0
+    assert corridor.factory.in_hand() == 0
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_service_has_as_long_as_its_route_gives_to_begin(corridor: Any) -> None:
+    """Then 504; once it has begun, it may take its time."""
+    client = await corridor.connect()
+    client.send(get("/shop/slow"))
+    await until(lambda: corridor.upstream.sent)
+    corridor.clock.pump([1.0] * 31)
+    assert (await client.answer()).status == 504
+    assert corridor.upstream.sent[0][2].cancelled
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_refused_body_is_not_read(corridor: Any, make_route: Any) -> None:
+    """413 comes at once; the answer arrives although the client was still sending."""
+    corridor.publish(make_route("localhost/demo", max_body_bytes=1000))
+    client = await corridor.connect()
+    client.send(get("/demo", "Content-Length: 5000000", method="POST"))
+    client.send(b"x" * 100_000)
+    answer = await client.answer()
+    assert (answer.status, answer.field(b"connection")) == (413, b"close")
+    await client.lost
+
+
+@pytest.mark.parametrize("path", ["/demo", "/management/api"])
+@pytest_twisted.ensureDeferred
+async def test_a_chunked_body_is_counted(corridor: Any, make_route: Any, path: str) -> None:
+    """Whoever says no length has the same limit."""
+    corridor.publish(
+        make_route("localhost/demo", max_body_bytes=1000),
+        make_route("*/management", Kind.CONTROL, max_body_bytes=1000),
+    )
+    client = await corridor.connect()
+    client.send(get(path, "Transfer-Encoding: chunked", method="POST"))
+    client.send(b"3e8\r\n" + b"x" * 1000 + b"\r\n")
+    client.send(b"1\r\nx\r\n")
+    assert (await client.answer()).status == 413
+    assert all(exchange.cancelled for _, _, exchange in corridor.upstream.sent)
+
+
+@pytest_twisted.ensureDeferred
+async def test_counters_add_up(corridor: Any) -> None:
+    """By deployment, command and status; made-up commands are not kept."""
+    corridor.tasks.respond = greets
+    for _ in range(3):
+        await corridor.ask(post("/demo", HELLO))
+    body = b'{"error":true,"code":"UNKNOWN_COMMAND","message":""}'
+    corridor.tasks.respond = lambda _, exchange: exchange.say(body, 404, (JSON,))
+    await corridor.ask(post("/demo", b'{"command":"x1"}'))
+    await corridor.ask(post("/demo", b'{"command":"x2"}'))
+    counted = {
+        (entry["deployment"], entry["command"], entry["status"]): entry["count"]
+        for entry in corridor.access_log.drain()
+    }
+    assert counted == {("id-of-demo", "hello", 200): 3, ("id-of-demo", "", 404): 2}
+    assert corridor.access_log.drain() == []
