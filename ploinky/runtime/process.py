@@ -209,7 +209,8 @@ class ProcessRuntime(Service):
             kibibytes = str(spec.resources.memory_bytes // 1024)
             argv = ("/bin/sh", "-c", _LIMITED, kibibytes, *argv)
         code = spec.code_directory or spec.queue_directory
-        variables = {**self._inherited, "HOME": f"{spec.queue_directory}/tmp"}  # noqa: S108
+        home = f"{spec.queue_directory}/tmp"  # noqa: S108 - our own
+        variables = {**self._inherited, "HOME": home if os.path.isdir(home) else code}
         if self._sandbox is not None:
             inside = spec.code_directory and AGENT_DIRECTORY
             argv = self._sandbox.wrap(
@@ -232,7 +233,8 @@ class ProcessRuntime(Service):
         if spec.code_directory:
             places.prepare_mountpoint(spec)
             yield spec.code_directory, AGENT_DIRECTORY
-        yield spec.queue_directory, QUEUE_DIRECTORY
+        if os.path.isdir(spec.queue_directory):  # what runs once, before an instance, has none
+            yield spec.queue_directory, QUEUE_DIRECTORY
         for volume in spec.volumes:
             directory = places.volume_directory(self._deployments, spec, volume.name)
             yield str(directory), volume.path

@@ -145,7 +145,13 @@ class Server:
         return self.api(
             "POST",
             "deployments",
-            {"domain": "localhost", "path": path, "repository": repository, **body},
+            {
+                "domain": "localhost",
+                "path": path,
+                "agent": "app",
+                "repository": repository,
+                **body,
+            },
         )
 
     def call(self, path: str, command: str, *params: Any) -> requests.Response:

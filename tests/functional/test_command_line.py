@@ -82,10 +82,10 @@ def test_exit_statuses_tell_what_kind_of_failure_it_was(running: Server, tmp_pat
     assert status("deployments") == 0
     assert status("deployments", PLOINKY_URL="http://127.0.0.1:9") == 2
     assert status("deployments", PLOINKY_API_KEY="pk_wrong") == 3
-    assert status("deploy", "localhost", "/x", "", f"--repository={url}") == 5
+    assert status("deploy", "localhost", "/x", "x", f"--repository={url}") == 5
     assert status("deploy", "local host", "/x", "demo") == 5
     broken = git_repository(tmp_path / "broken", {"manifest.json": '{"install": "exit 3"}'})
-    assert status("deploy", "localhost", "/x", "", f"--repository={broken}") == 4
+    assert status("deploy", "localhost", "/x", "x", f"--repository={broken}") == 4
 
 
 def test_a_port_in_use_is_named(own_server: Server) -> None:
