@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import pytest_twisted
+from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, ensureDeferred
 from twisted.internet.task import Clock
 from twisted.internet.threads import deferToThread
@@ -89,7 +90,7 @@ async def test_a_fetch_over_the_time_limit_is_ended_with_all_it_started(
 @pytest_twisted.ensureDeferred
 async def test_a_fetch_ends_when_the_last_who_waits_for_it_leaves(repositories, origin, stuck):
     """Not when the first of two does."""
-    source = repositories(program=stuck.program)
+    source = repositories(Clock(), program=stuck.program)  # no time limit comes to help
     origin.commit({"a": "1"})
     place = GitSource(origin.url, any_file_url=True)
     first, second = (ensureDeferred(source.resolve(place, False)) for _ in range(2))
@@ -101,7 +102,8 @@ async def test_a_fetch_ends_when_the_last_who_waits_for_it_leaves(repositories, 
     second.cancel()
     with pytest.raises(CancelledError):
         await second
-    await source.stopService()
+    # Waits for its turn, and so for the end of the fetch.
+    await ensureDeferred(source.forget(origin.url)).addTimeout(20, reactor)
     assert not any(alive(pid) for pid in pids)
 
 

@@ -174,13 +174,17 @@ async def test_causes_are_told_apart(source, http, url, cause, tmp_path):
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_a_server_says_cannot_paint_on_a_terminal(source, http, origin):
-    """Control characters in the remote's own words are taken out."""
-    hook = origin.directory / "config"
-    hook.write_text(hook.read_text() + "[core]\n\trepositoryformatversion = \x1b[31m99\n")
+async def test_what_a_server_says_cannot_paint_on_a_terminal(repositories, tmp_path):
+    """It is quoted, without its control characters and without what looks like a password."""
+    program = tmp_path / "loud-git"
+    program.write_text(
+        '#!/bin/sh\ncase "$*" in *\' fetch \'*) ;; *) exec git "$@";; esac\n'
+        "printf 'remote: x\\nfatal: \\033[2Jfailed at http://me:hunter2@host/x\\r\\n' >&2\nexit 128\n"
+    )
+    program.chmod(0o755)
     with pytest.raises(SourceError) as caught:
-        await source.resolve(GitSource(origin.url, any_file_url=True), False)
-    assert "\x1b" not in str(caught.value) + repr(caught.value.details)
+        await repositories(program=str(program)).resolve(GitSource("http://host/x"), False)
+    assert str(caught.value) == "http://host/x: fatal:  [2Jfailed at http://***@host/x"
 
 
 @pytest_twisted.ensureDeferred

@@ -126,11 +126,12 @@ async def test_tags_lead_to_commits(source, origin):
 
 
 @pytest_twisted.ensureDeferred
-async def test_rewritten_history_and_deleted_branches_are_followed(source, origin):
+async def test_rewritten_history_and_deleted_branches_are_followed(source, origin, tmp_path):
     """A branch `a` may become `a/b`, and main anything."""
     origin.commit({"a": "1"})
     origin.commit({"a": "1"}, branch="a")
     await source.resolve(at(origin), True)
+    made = mirror_of(tmp_path).stat().st_ino
     for name in ("a", "main"):
         origin.git("update-ref", "-d", f"refs/heads/{name}")
     rewritten = origin.commit({"a": "3"})
@@ -139,6 +140,7 @@ async def test_rewritten_history_and_deleted_branches_are_followed(source, origi
     assert await source.resolve(at(origin, "a/b"), False) == nested
     with pytest.raises(RefNotFound, match="a/b"):
         await source.resolve(at(origin, "a"), False)
+    assert mirror_of(tmp_path).stat().st_ino == made  # fetched, not cloned again
 
 
 @pytest_twisted.ensureDeferred
@@ -326,12 +328,14 @@ async def test_what_a_killed_git_left_does_not_stop_the_next(source, origin, tmp
     origin.commit({"a": "1"})
     await source.resolve(at(origin), False)
     mirror = mirror_of(tmp_path)
+    made = mirror.stat().st_ino
     left = ["packed-refs.lock", "refs/heads/main.lock", "objects/pack/tmp_pack_x", "config.lock"]
     for name in left:
         (mirror / name).write_text("")
     pushed = origin.commit({"a": "2"})
     assert await source.resolve(at(origin), True) == pushed
     assert not any((mirror / name).exists() for name in left)
+    assert mirror.stat().st_ino == made  # fetched, not cloned again
 
 
 @pytest_twisted.ensureDeferred
@@ -441,3 +445,16 @@ async def test_a_credential_opens_a_mirror_for_itself_alone(source, http, origin
             await source.resolve(GitSource(http.url, credential=credential), False)
         with pytest.raises(RepositoryUnreachable):
             await source.agents(GitSource(http.url, credential=credential))
+
+
+@pytest_twisted.ensureDeferred
+async def test_those_with_different_credentials_do_not_share_a_fetch(source, http, origin):
+    """Asking at the same moment as someone who may read lets nobody in."""
+    http.users = {"git": "right"}
+    commit = origin.commit({"a": "1"})
+    private = GitSource(http.url, credential=GitCredential(token="right"))
+    first = ensureDeferred(source.resolve(private, False))
+    second = ensureDeferred(source.resolve(GitSource(http.url), False))
+    with pytest.raises(RepositoryUnreachable):
+        await second
+    assert await first == commit
