@@ -1,6 +1,6 @@
 """The instances of releases: launched all or none, and retired without dropping a request.
 
-`Release`s enter, `Target`s leave.  It knows what runs, not what is routed to.
+A `Release` enters, a `Target` for each instance leaves.  It knows what runs, not what is routed to.
 """
 
 from __future__ import annotations
