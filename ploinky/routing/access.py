@@ -7,12 +7,12 @@ Little and often: a large flush is what every other request would wait for.
 
 from __future__ import annotations
 
+import json
 from bisect import bisect_left
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
-import msgspec
 from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 
@@ -166,4 +166,4 @@ class AccessLog:
 
 @lru_cache(maxsize=4096)
 def _quoted(text: str | None) -> str:
-    return msgspec.json.encode(text).decode()
+    return json.dumps(text)  # ASCII alone: what some readers take for a line end is escaped

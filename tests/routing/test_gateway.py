@@ -334,7 +334,7 @@ async def test_a_service_gets_requests_below_its_prefix(corridor: Any) -> None:
     answer = await corridor.ask(post("/shop/cart", b"two apples").replace(b"POST", b"PUT"))
     assert (answer.status, answer.body) == (201, b"made")
     assert (answer.field(b"location"), answer.field(b"set-cookie")) == (b"/cart/1", b"a=1")
-    address, head, exchange = corridor.upstream.sent[0]
+    _, head, exchange = corridor.upstream.sent[0]
     assert head.startswith(b"PUT /cart HTTP/1.1\r\nHost: localhost\r\n")
     assert head.endswith(b"\r\nContent-Length: 10\r\nX-Request-Id: w1-1\r\n\r\n")
     assert b"\r\nX-Forwarded-For: 127.0.0.1\r\n" in head

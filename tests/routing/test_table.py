@@ -95,7 +95,7 @@ def test_what_is_not_deployed_is_not_found(table: RouteTable, host: bytes, path:
 
 def test_the_message_names_host_and_path(table: RouteTable) -> None:
     """Whoever reads it knows what was asked for, and whether the domain is the trouble."""
-    with pytest.raises(NoSuchRoute, match="nothing is deployed at localhost/nowhere$"):
+    with pytest.raises(NoSuchRoute, match=r"nothing is deployed at localhost/nowhere$"):
         table.match(b"localhost:8000", b"/nowhere")
     with pytest.raises(NoSuchRoute, match="there is no deployment on the domain elsewhere"):
         table.match(b"elsewhere", b"/demo")
