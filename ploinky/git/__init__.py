@@ -7,13 +7,16 @@ runs in a pool of threads.  This room knows nothing of deployments or stores.
 
 ::
 
-    source       who asks what, what is fresh, who shares a fetch
+    source         what is fresh, who may read it, what is tried again
       urls         which URLs and refs are let in
+      fetches      who shares a fetch
       mirrors      one bare repository per URL: fetched, healed, forgotten
       commits      ref to commit
       checkouts    commit to directory
       agents       commit to listing
+        trees        what a commit holds
         credentials  a token or key, lent to one run of git
-        program      running git: its world, its limits, its end
         problems     git's words to ours
+        program      running git: its world and its end
+        bounds       what work may cost
 """

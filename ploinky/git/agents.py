@@ -13,8 +13,9 @@ from pathlib import Path
 
 from ploinky.errors import SourceTooLarge
 from ploinky.git import problems
+from ploinky.git.bounds import Bounds, Limits
 from ploinky.git.problems import MirrorBroken
-from ploinky.git.program import Bounds, GitFailed, GitProgram, Limits
+from ploinky.git.program import GitFailed, GitProgram
 from ploinky.git.trees import Entry, entries
 from ploinky.git.urls import Remote
 from ploinky.values import AgentListing

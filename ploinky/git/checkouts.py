@@ -19,8 +19,9 @@ from attrs import frozen
 
 from ploinky.errors import RefNotFound, SourceError, SourceTooLarge
 from ploinky.git import problems
+from ploinky.git.bounds import Bounds, Limits
 from ploinky.git.problems import MirrorBroken
-from ploinky.git.program import Bounds, GitFailed, GitProgram, Limits
+from ploinky.git.program import GitFailed, GitProgram
 from ploinky.git.trees import Entry, entries
 from ploinky.git.urls import Remote, is_below, shown
 

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from ploinky.errors import RefNotFound
 from ploinky.git import problems
+from ploinky.git.bounds import Bounds
 from ploinky.git.mirrors import HEAD
 from ploinky.git.problems import MirrorBroken
-from ploinky.git.program import Bounds, GitFailed, GitProgram
+from ploinky.git.program import GitFailed, GitProgram
 from ploinky.git.urls import Remote
 
 _COMMIT_ID = re.compile(r"[0-9a-f]{4,64}\Z", re.IGNORECASE)
@@ -33,7 +34,7 @@ def find_commit(git: GitProgram, mirror: Path, remote: Remote, ref: str, bounds:
 
     Raises:
         NotInMirror: There is nothing of this name; the message names what there is.
-        RefNotFound: A tag that leads to no commit.
+        RefNotFound: A tag that leads to no commit, an ambiguous commit id.
         MirrorBroken: Something that must be there is not.
     """
     if ref in ("", "HEAD"):
@@ -73,10 +74,14 @@ def _is_ref(git: GitProgram, mirror: Path, name: str, bounds: Bounds) -> bool:
 
 
 def _parsed(git: GitProgram, mirror: Path, name: str, bounds: Bounds) -> str:
-    arguments = ["rev-parse", "--verify", "--quiet", f"{name}^{{commit}}"]
+    arguments = ["rev-parse", "--verify", f"{name}^{{commit}}"]
     try:
         return git.run([f"--git-dir={mirror}", *arguments], bounds).decode().strip()
-    except GitFailed:
+    except GitFailed as error:
+        if "ambiguous" in error.said:
+            raise RefNotFound(
+                f"{name!r} is the beginning of several commit ids: give more of it"
+            ) from error
         return ""
 
 

@@ -12,10 +12,10 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from attrs import define, field, frozen
-from twisted.internet.defer import Deferred, DeferredList, DeferredLock
+from twisted.internet.defer import Deferred, DeferredList, DeferredLock, DeferredSemaphore
 from twisted.python.failure import Failure
 
-from ploinky.git.program import Bounds
+from ploinky.git.bounds import Bounds
 from ploinky.git.urls import Remote
 from ploinky.values import GitCredential
 
@@ -60,15 +60,18 @@ class Fetches:
     Args:
         carry_out: Does one, within the bounds it is given.
         bounds: Makes bounds.
+        at_once: Most fetches at the same time, of all mirrors together.
     """
 
     def __init__(
         self,
         carry_out: Callable[[Wish, Bounds], Coroutine[Deferred[Any], Any, None]],
         bounds: Callable[[], Bounds],
+        at_once: int,
     ) -> None:
         self._carry_out = carry_out
         self._bounds = bounds
+        self._slots = DeferredSemaphore(at_once)
         self._wanted: dict[str, list[_Fetch]] = {}
         self._turns: dict[str, DeferredLock] = {}
         self._running: set[Deferred[None]] = set()
@@ -116,9 +119,13 @@ class Fetches:
 
     async def _in_turn(self, fetch: _Fetch) -> None:
         async def work() -> None:
-            fetch.started = True
-            if fetch.waiters:
-                await self._carry_out(fetch.wish, fetch.bounds)
+            await self._slots.acquire()
+            try:
+                fetch.started = True
+                if fetch.waiters:
+                    await self._carry_out(fetch.wish, fetch.bounds)
+            finally:
+                self._slots.release()
 
         await self.alone(fetch.wish.remote, work)
 

@@ -23,8 +23,9 @@ from attrs import frozen
 
 from ploinky.errors import SourceTooLarge
 from ploinky.git import problems
+from ploinky.git.bounds import Bounds, Limits, OutOfTime
 from ploinky.git.credentials import Credentials
-from ploinky.git.program import Access, Bounds, GitFailed, GitProgram, Limits, OutOfTime
+from ploinky.git.program import Access, GitFailed, GitProgram
 from ploinky.git.urls import Remote
 from ploinky.values import GitCredential
 

@@ -11,7 +11,8 @@ import re
 from urllib.parse import quote
 
 from ploinky.errors import RepositoryUnreachable, SourceError, UrlRefused
-from ploinky.git.program import GitFailed, GitMissing, Limits, OutOfTime
+from ploinky.git.bounds import Limits, OutOfTime
+from ploinky.git.program import GitFailed, GitMissing
 from ploinky.git.urls import Remote
 from ploinky.values import GitCredential
 
@@ -115,18 +116,18 @@ def _private(remote: Remote, token: bool, key: bool) -> str:
     if token:
         return (
             "the token it was given was refused: it may have expired, or may not read this "
-            f"repository; give it a new token with {_REGISTER} --token"
+            f"repository; give it a new token with {_REGISTER} --token-file FILE"
         )
     return (
         "it is private, or does not exist: check the URL, or give it a token "
-        f"with {_REGISTER} --token"
+        f"with {_REGISTER} --token-file FILE"
     )
 
 
 def _key_refused(remote: Remote, token: bool, key: bool) -> str:
     if key:
         return "the SSH key it was given was refused: add its public half there as a deploy key"
-    return f"it wants an SSH key: give it one with {_REGISTER} --ssh-key"
+    return f"it wants an SSH key: give it one with {_REGISTER} --ssh-key FILE"
 
 
 def _said(sentence: str):  # type: ignore[no-untyped-def]

@@ -24,20 +24,13 @@ from zope.interface import implementer
 from ploinky.errors import RepositoryUnreachable, SourceError
 from ploinky.git import problems
 from ploinky.git.agents import list_agents
+from ploinky.git.bounds import Abandoned, Bounds, Limits, OutOfTime
 from ploinky.git.checkouts import FILES, Checkout, new_part, remove_parts
 from ploinky.git.commits import NotInMirror, find_commit
 from ploinky.git.fetches import Fetches, Wish
 from ploinky.git.mirrors import Fetched, Mirrors
 from ploinky.git.problems import MirrorBroken
-from ploinky.git.program import (
-    Abandoned,
-    Bounds,
-    GitFailed,
-    GitMissing,
-    GitProgram,
-    Limits,
-    OutOfTime,
-)
+from ploinky.git.program import GitFailed, GitMissing, GitProgram
 from ploinky.git.urls import Remote, admit, check_ref, followed, parse
 from ploinky.interfaces import ISource
 from ploinky.threads import Blocking
@@ -62,6 +55,8 @@ class GitRepositories(Service):
         directory: For mirrors; private to this.
         cache_seconds: How long a mirror counts as fresh.
         file_roots: Directories that file URLs may point below.
+        fetches_at_once: Fewer than `blocking` has threads, so that remotes that are
+            slow do not keep others from reading what is here.
         program: Which git.
     """
 
@@ -76,6 +71,7 @@ class GitRepositories(Service):
         cache_seconds: float,
         file_roots: tuple[str, ...] = (),
         limits: Limits = Limits(),  # noqa: B008  # a frozen value
+        fetches_at_once: int = 3,
         program: str = "git",
     ) -> None:
         self._clock = clock
@@ -85,7 +81,7 @@ class GitRepositories(Service):
         self._limits = limits
         self._git = GitProgram(directory, program)
         self._mirrors = Mirrors(directory, self._git, limits)
-        self._fetches = Fetches(self._fetch, self._bounds)
+        self._fetches = Fetches(self._fetch, self._bounds, fetches_at_once)
         self._opened: dict[tuple[str, str], float] = {}
         self._running: dict[Deferred[Any], Bounds] = {}
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from attrs import frozen
 
-from ploinky.git.program import Bounds, GitProgram
+from ploinky.git.bounds import Bounds
+from ploinky.git.program import GitProgram
 
 
 @frozen

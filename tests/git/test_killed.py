@@ -16,7 +16,8 @@ from twisted.internet.task import Clock
 from twisted.internet.threads import deferToThread
 
 from ploinky.errors import RepositoryUnreachable
-from ploinky.git.program import Limits
+from ploinky.git.bounds import Limits
+from ploinky.testing.git import LocalOrigin
 from ploinky.values import GitSource
 
 SERVER = """
@@ -47,14 +48,18 @@ def alive(pid: int) -> bool:
 
 
 class Stuck:
-    """A git whose fetch starts a child and never ends."""
+    """A git whose fetch starts a child and never ends.
 
-    def __init__(self, tmp_path: Path) -> None:
+    Args:
+        only: Of URLs that have this in them.
+    """
+
+    def __init__(self, tmp_path: Path, only: str = "") -> None:
         self._said = tmp_path / "said"
         os.mkfifo(self._said)
         self.program = str(tmp_path / "stuck-git")
         Path(self.program).write_text(
-            '#!/bin/sh\ncase "$*" in *\' fetch \'*) ;; *) exec git "$@";; esac\n'
+            f'#!/bin/sh\ncase "$*" in *\' fetch \'*{only}*) ;; *) exec git "$@";; esac\n'
             f'sleep 1000 & echo "$$ $!" > {self._said}\nwait\n'
         )
         Path(self.program).chmod(0o755)
@@ -105,6 +110,29 @@ async def test_a_fetch_ends_when_the_last_who_waits_for_it_leaves(repositories, 
     # Waits for its turn, and so for the end of the fetch.
     await ensureDeferred(source.forget(origin.url)).addTimeout(20, reactor)
     assert not any(alive(pid) for pid in pids)
+
+
+@pytest_twisted.ensureDeferred
+async def test_slow_remotes_do_not_hold_up_checkouts(repositories, origin, tmp_path):
+    """However many of them are asked, one thread is left for what is here already."""
+    stuck = Stuck(tmp_path, only="/slow-")
+    source = repositories(program=stuck.program, fetches_at_once=3)
+    commit = origin.commit({"a": "1"})
+    place = GitSource(origin.url, any_file_url=True)
+    await source.resolve(place, False)
+    waiting = []
+    for name in ("slow-a", "slow-b", "slow-c", "slow-d", "slow-e"):
+        LocalOrigin(tmp_path / name)
+        slow = GitSource(f"file://{tmp_path / name}", any_file_url=True)
+        waiting.append(ensureDeferred(source.resolve(slow, False)))
+    await stuck.pids()
+    checkout = ensureDeferred(source.checkout(place, commit, "", str(tmp_path / "release")))
+    await checkout.addTimeout(20, reactor)
+    assert not any(deferred.called for deferred in waiting)
+    await source.stopService()
+    for deferred in waiting:
+        with pytest.raises(RepositoryUnreachable):
+            await deferred
 
 
 @pytest_twisted.ensureDeferred

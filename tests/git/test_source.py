@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
+from hashlib import sha1
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,7 @@ from ploinky.errors import (
     SourceTooLarge,
     UrlRefused,
 )
-from ploinky.git.program import Limits
+from ploinky.git.bounds import Limits
 from ploinky.testing.git import File, LocalOrigin
 from ploinky.values import GitCredential, GitSource
 
@@ -123,6 +125,27 @@ async def test_tags_lead_to_commits(source, origin):
     assert await source.resolve(at(origin, "refs/tags/v1"), False) == old
     with pytest.raises(RefNotFound, match="not to a commit"):
         await source.resolve(at(origin, "files"), False)
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_ambiguous_commit_id_is_said_to_be_one(source, origin):
+    """It is there, only not long enough."""
+    first = origin.commit({"a": "1"})
+    tree = origin.git("rev-parse", f"{first}^{{tree}}")
+    who = "test <test@example.invalid> 0 +0000"
+    seen: dict[str, bytes] = {}
+    for number in itertools.count():
+        text = f"tree {tree}\nparent {first}\nauthor {who}\ncommitter {who}\n\n{number}\n".encode()
+        short = sha1(b"commit %d\0" % len(text) + text).hexdigest()[:4]
+        if short in seen:
+            break
+        seen[short] = text
+    for name, content in (("x", text), ("y", seen[short])):
+        commit = origin.git("hash-object", "-t", "commit", "-w", "--stdin", stdin=content)
+        origin.git("update-ref", f"refs/heads/{name}", commit)
+    with pytest.raises(RefNotFound, match="several commit ids"):
+        await source.resolve(at(origin, short), False)
+    assert await source.resolve(at(origin, commit[:20]), False) == commit
 
 
 @pytest_twisted.ensureDeferred
