@@ -53,6 +53,7 @@ async def lead() -> None:
     def reload(*_: object) -> None:
         done = Deferred.fromCoroutine(group.reload())
         done.addCallback(lambda _: say("reloaded", *(e["pid"] for e in links.status())))
+        done.addErrback(lambda failure: say("failed", failure.getErrorMessage()))
 
     def publish(*_: object) -> None:
         done = Deferred.fromCoroutine(links.publish([route]))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 from twisted.internet import protocol
@@ -105,9 +106,10 @@ class Gateway(protocol.Factory):
 
 
 def build_rooms(reactor: Any, configuration: WorkerConfiguration, paths: Any) -> Rooms:
-    """Give the stand-ins; `SMALL_WORKER_FAILS` holds why it cannot."""
-    if os.environ.get("SMALL_WORKER_FAILS"):
-        raise RuntimeError(os.environ["SMALL_WORKER_FAILS"])
+    """Give the stand-ins; where the run directory has a file `fails`, it holds why it cannot."""
+    obstacle = Path(configuration.run_directory, "fails")
+    if obstacle.exists():
+        raise RuntimeError(obstacle.read_text())
     router = Router()
     return Rooms(router, Orchestrator(), Gateway(reactor, router), lambda: b"", lambda: None)
 

@@ -33,15 +33,12 @@ SECONDS = 30.0
 class Leader:
     """One run of `small_leader.py`."""
 
-    def __init__(
-        self, directory: Path, port: int = 0, workers: int = 2, build: str = "1", **environment: str
-    ) -> None:
+    def __init__(self, directory: Path, port: int = 0, workers: int = 2, build: str = "1") -> None:
         command = [sys.executable, HERE / "small_leader.py", directory, port, workers, build]
         self.directory = directory
         self.process = subprocess.Popen(
             [str(word) for word in command],
             stdout=subprocess.PIPE,
-            env={**os.environ, **environment},
         )
         self.port = 0
         self.workers: list[int] = []
@@ -217,7 +214,8 @@ def test_a_start_fails_with_the_reason_of_a_worker_that_cannot_boot(
     leaders: list[Leader], short_directory: Path
 ) -> None:
     """It is not tried again and again; nothing stays behind, and the port is free again."""
-    broken = Leader(short_directory, SMALL_WORKER_FAILS="there is no such thing")
+    (short_directory / "fails").write_text("there is no such thing")
+    broken = Leader(short_directory)
     leaders.append(broken)
     said = " ".join(broken.says("failed"))
     assert "WorkerCouldNotBoot" in said
@@ -236,6 +234,19 @@ def test_a_reload_replaces_every_worker_and_no_request_notices(leader: Leader) -
     assert not new & set(leader.workers)
     assert set(clients.outcomes) == {"200"}
     assert not any(lives(pid) for pid in leader.workers)
+
+
+def test_a_reload_that_fails_leaves_the_old_workers_serving(leader: Leader) -> None:
+    """New ones that cannot boot take nobody's place, and the reason is told."""
+    (leader.directory / "fails").write_text("there is no such thing")
+    with Newcomers(leader.port) as clients:
+        leader.process.send_signal(signal.SIGHUP)
+        assert "there is no such thing" in " ".join(leader.says("failed"))
+        before = clients.outcomes["200"]
+        until(lambda: clients.outcomes["200"] > before + 50, "the old ones answer on")
+    assert set(clients.outcomes) == {"200"}
+    assert set(clients.by) <= set(leader.workers)
+    assert all(lives(pid) for pid in leader.workers)
 
 
 def test_workers_outlive_a_crashed_leader_and_the_next_one_takes_them_over(
