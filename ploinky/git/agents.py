@@ -1,6 +1,6 @@
 """Which agents a commit holds, read from the mirror without a checkout.
 
-A mirror's path and a commit enter, `AgentListing`s leave: one for the root and
+A mirror's path and a commit enter, a list of `AgentListing` leaves: one for the root and
 one for each directory that has a `manifest.json`.  Whether a manifest makes
 sense beyond being a JSON object is not this room's business.
 """

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _TICK_SECONDS = 0.1
 _WATCH_SECONDS = 0.2
 _MOST_SAID = 16 * 1024
-_NOT_FOUND = 127
+_NOT_STARTED = (126, 127)  # env(1): it may not be run, it is not there
 
 _ENVIRONMENT = {
     "LANGUAGE": "C",
@@ -192,7 +192,7 @@ class GitProgram:
             _end(child)
         if child.returncode:
             text = bytes(said).decode(errors="replace")
-            if child.returncode == _NOT_FOUND and text.startswith("env:"):
+            if child.returncode in _NOT_STARTED and text.startswith("env:"):
                 raise GitMissing(text.strip())
             raise GitFailed(_command(arguments), child.returncode, text)
         return bytes(output)

@@ -1,6 +1,6 @@
 """The Git room's door: `ISource`.
 
-`GitSource`s enter; commits, checkouts and listings leave.  All that blocks runs
+A `GitSource` enters; commits, checkouts and listings leave.  All that blocks runs
 in the injected pool; here are only decisions: is the mirror fresh, has this
 credential opened it, is a second try worth it.
 """

@@ -408,9 +408,9 @@ async def test_the_servers_own_git_settings_do_not_matter(
     for name, value in {
         "HOME": str(home),
         "GIT_CONFIG_GLOBAL": str(home / ".gitconfig"),
-        "GIT_DIR": "/nowhere",
+        "GIT_DIR": str(tmp_path / "nowhere"),
         "GIT_TRACE": str(tmp_path / "traced"),
-        "GIT_OBJECT_DIRECTORY": "/nowhere",
+        "GIT_OBJECT_DIRECTORY": str(tmp_path / "nowhere"),
         "GIT_SSH_COMMAND": "false",
     }.items():
         monkeypatch.setenv(name, value)
