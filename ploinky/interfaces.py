@@ -295,6 +295,13 @@ class IRuntime(Interface):
         """The last lines of its standard output and error; `""` if it is gone."""
 
 
+class IRuntimeEvents(Interface):
+    """What a runtime may provide besides `IRuntime`: word of an end as soon as there is one."""
+
+    def listen(ended: Callable[[str], None]) -> None:
+        """Call `ended(instance)` when an instance may have ended.  Replaces who listened before."""
+
+
 class IRuntimeFactory(Interface):
     """A plugin in `ploinky.plugins` that adds a runtime; light to import."""
 

@@ -28,9 +28,10 @@ from ploinky.errors import (
     ImageUnavailable,
     StartFailed,
 )
-from ploinky.interfaces import IRuntime, Report
+from ploinky.interfaces import IRuntime, IRuntimeEvents, Report
 from ploinky.runtime import blueprint, facts, inspection, places
 from ploinky.runtime.blueprint import Blueprint, Surroundings
+from ploinky.runtime.events import EventStream
 from ploinky.runtime.facts import ApiClient, Connection, EngineFacts
 from ploinky.runtime.output import TIMED_OUT, OutputTail
 from ploinky.runtime.waiting import Shielded, uncut
@@ -50,7 +51,7 @@ class _Reactor(IReactorTime, IReactorFromThreads):
     """What the engine needs of a reactor."""
 
 
-@implementer(IRuntime)
+@implementer(IRuntime, IRuntimeEvents)
 class ContainerEngine(Service):
     """One container engine behind its API socket.
 
@@ -86,6 +87,9 @@ class ContainerEngine(Service):
         self._known: tuple[ApiClient, EngineFacts] | None = None
         self._bridge: bool | None = None
         self._ended = threading.Event()
+        self._listener: Callable[[str], None] | None = None
+        self._events = EventStream(connection, partial(reactor.callFromThread, self._heard))
+        self._following: Shielded[None] | None = None
 
     # --- service
 
@@ -93,6 +97,8 @@ class ContainerEngine(Service):
         """Begin to take work."""
         super().startService()  # type: ignore[no-untyped-call]
         self._blocking.start()
+        if self._listener is not None:
+            self._follow()
 
     def stopService(self) -> Deferred[None]:
         """Give up what is being pulled; containers run on.
@@ -101,12 +107,27 @@ class ContainerEngine(Service):
         """
         super().stopService()  # type: ignore[no-untyped-call]
         self._ended.set()
+        self._events.close()
         self._blocking.stop()
         if self._known is not None:
             self._known[0].close()
         if self._companion is None:
             return succeed(None)
         return maybeDeferred(self._companion.stopService)
+
+    def listen(self, ended: Callable[[str], None]) -> None:
+        """See `IRuntimeEvents`."""
+        self._listener = ended
+        if self.running:
+            self._follow()
+
+    def _follow(self) -> None:
+        if self._following is None:
+            self._following = Shielded(self._blocking.run(self._events.follow))
+
+    def _heard(self, instance: str) -> None:
+        if self._listener is not None:
+            self._listener(instance)
 
     # --- IRuntime
 

@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ploinky.errors import EngineError, PloinkyError, StartFailed
-from ploinky.interfaces import IInstances, IRuntime, Report
+from ploinky.interfaces import IInstances, IRuntime, IRuntimeEvents, Report
 from ploinky.runtime import places
 from ploinky.runtime.life import Core, Life, new_life, observe
 from ploinky.runtime.probes import Prober, Readiness
@@ -23,9 +23,11 @@ from ploinky.runtime.waiting import uncut
 from ploinky.values import InstanceSpec, InstanceStatus, Target
 
 SWEEP_SECONDS = 0.5
-"""Between looks at the engine while something is starting ..."""
+"""Between looks at the engine while something is starting, or has ended ..."""
 CALM_SWEEPS = 4
 """... and so many times that otherwise."""
+LISTENING_SWEEPS = 20
+"""The same where the runtime tells by itself that something ended."""
 
 
 @frozen
@@ -38,8 +40,8 @@ class _Entry:
 class Instances(Service):
     """Starts, probes, restarts and ends instances, whichever runtime runs them.
 
-    Every 2 s (0.5 s while one starts) the runtime is asked for all of them at once; besides
-    that, each is probed by itself.  Stopping this service leaves those that are ready running.
+    The runtime is asked for all of them at once, seldom or often as the constants above say;
+    besides that, each is probed by itself.  Stopping this service leaves those that are ready running.
 
     Args:
         clock: For all waits.
@@ -65,6 +67,10 @@ class Instances(Service):
         self._entries: dict[str, _Entry] = {}
         self._watchers: list[Callable[[str, bool], None]] = []
         self._calm = 0
+        self._calm_sweeps = CALM_SWEEPS
+        if IRuntimeEvents.providedBy(runtime):
+            runtime.listen(self._look_soon)
+            self._calm_sweeps = LISTENING_SWEEPS
         self._away = False
         self._sweeps = LoopingCall(self._sweep)
         self._sweeps.clock = clock
@@ -188,9 +194,13 @@ class Instances(Service):
 
     # --- looking at the engine
 
+    def _look_soon(self, instance: str) -> None:
+        if instance in self._entries:
+            self._calm = -1
+
     def _sweep(self) -> Deferred[None] | None:
         starting = any(each.core.starting for each in self._entries.values())
-        self._calm = 0 if starting else (self._calm + 1) % CALM_SWEEPS
+        self._calm = 0 if starting else (self._calm + 1) % self._calm_sweeps
         if not self._entries or self._calm:
             return None
         sweeping = Deferred.fromCoroutine(self._look())

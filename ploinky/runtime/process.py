@@ -11,7 +11,7 @@ import os
 import shutil
 import signal
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from ploinky.errors import EngineError, StartFailed
-from ploinky.interfaces import IRuntime, Report
+from ploinky.interfaces import IRuntime, IRuntimeEvents, Report
 from ploinky.runtime import children, output, places, processes, sandbox
 from ploinky.runtime.children import FDReactor, OutputPipe, WatchedProcess
 from ploinky.runtime.output import TIMED_OUT, OutputTail
@@ -44,7 +44,7 @@ KILL_PAUSE_SECONDS = 0.05
 _LIMITED = 'ulimit -d "$0" && exec "$@"'
 
 
-@implementer(IRuntime)
+@implementer(IRuntime, IRuntimeEvents)
 class ProcessRuntime(Service):
     """An `IRuntime` whose instances are processes of this host.
 
@@ -77,6 +77,7 @@ class ProcessRuntime(Service):
         self._sandbox = sandbox
         self._watched: dict[str, WatchedProcess] = {}
         self._searched: set[str] = set()
+        self._listener: Callable[[str], None] | None = None
         self._trims = LoopingCall(self._trim)
         self._trims.clock = reactor
 
@@ -95,6 +96,10 @@ class ProcessRuntime(Service):
         for process in self._watched.values():
             process.forget()
         self._watched.clear()
+
+    def listen(self, ended: Callable[[str], None]) -> None:
+        """See `IRuntimeEvents`."""
+        self._listener = ended
 
     # --- IRuntime
 
@@ -287,6 +292,8 @@ class ProcessRuntime(Service):
         record = self._records.read(instance)
         if record is not None:
             self._records.write(evolve(record, exit_code=process.exit_code))
+        if self._listener is not None:
+            self._listener(instance)
 
     async def _end(
         self, instance: str, process: WatchedProcess | None, grace_seconds: float

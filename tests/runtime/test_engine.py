@@ -215,3 +215,15 @@ async def test_a_socket_that_nobody_listens_at_is_unavailable(short_directory: P
             await engine.instances("c")
     finally:
         await engine.stopService()
+
+
+@on_engines
+@pytest_twisted.ensureDeferred
+async def test_the_end_of_an_instance_is_told_at_once(house: House) -> None:
+    """By the engine itself, so that it need not be asked all the time."""
+    told: list[str] = []
+    house.runtime.listen(told.append)
+    spec = house.spec({"a": ""}, BUSYBOX, command=("sh", "-c", "sleep 0.3; exit 1"))
+    Path(spec.queue_directory).mkdir(parents=True)
+    await house.runtime.start(spec)
+    await house.until(lambda: spec.instance in told)

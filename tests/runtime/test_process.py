@@ -233,3 +233,17 @@ def test_bubblewrap_that_does_not_work_is_said(tmp_path: Path) -> None:
     sandbox, problem = find_sandbox({"PATH": f"{tmp_path}:{os.environ['PATH']}"}, [])
     assert sandbox is None
     assert "No permissions to create new namespace" in problem
+
+
+@kinds
+@pytest_twisted.ensureDeferred
+async def test_the_end_of_an_instance_is_told_at_once(
+    kind: str, runtime: Any, spec: InstanceSpec
+) -> None:
+    """Also of one that another leader started: it is nobody's child here."""
+    told: list[str] = []
+    runtime.listen(told.append)
+    await runtime.start(spec)
+    processes.kill(processes.members(instance=spec.instance), signal.SIGKILL)
+    while told != [spec.instance]:
+        await deferLater(reactor, 0.02)

@@ -227,7 +227,7 @@ class RuntimeContract:
     ) -> None:
         """At its time-out, with exit code 124, and nothing of it is left."""
         lines: list[str] = []
-        running = Deferred.fromCoroutine(runtime.run_once(spec, NEVER_ENDS, 2.0, lines.append))
+        running = Deferred.fromCoroutine(runtime.run_once(spec, NEVER_ENDS, 5.0, lines.append))
 
         async def over() -> bool:
             return bool(running.called)
