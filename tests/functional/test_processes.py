@@ -314,6 +314,41 @@ def test_a_worker_that_hangs_does_not_keep_a_new_leader_from_starting(
     assert not lives(leader.workers[0])
 
 
+def test_a_worker_that_died_without_a_leader_is_replaced_by_the_next(
+    leader: Leader, leaders: list[Leader]
+) -> None:
+    """On the same port, beside the one that lived on; and there may be more of them than before."""
+    leader.crash()
+    os.kill(leader.workers[0], signal.SIGKILL)
+    until(lambda: not lives(leader.workers[0]), "it has gone")
+    leaders.append(Leader(leader.directory, leader.port, workers=3))
+    successor = leaders[-1].is_ready()
+    assert successor.port == leader.port
+    assert successor.workers[1] == leader.workers[1]
+    assert {ask(leader.port)[0] for _ in range(100)} == set(successor.workers)
+
+
+def test_fewer_workers_are_wanted_than_live_on(leader: Leader, leaders: list[Leader]) -> None:
+    """They are kept: what waits before a socket that is closed would be lost."""
+    leader.crash()
+    leaders.append(Leader(leader.directory, leader.port, workers=1))
+    assert leaders[-1].is_ready().workers == leader.workers
+
+
+def test_a_new_leader_on_another_port_ends_the_old_workers(
+    leader: Leader, leaders: list[Leader]
+) -> None:
+    """Nobody is told any more to come to the old port."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    leader.crash()
+    leaders.append(Leader(leader.directory, port))
+    successor = leaders[-1].is_ready()
+    assert successor.port == port
+    assert ask(port)[0] in successor.workers
+    until(lambda: not any(lives(pid) for pid in leader.workers), "the old ones have gone")
+
+
 def test_sigterm_finishes_what_is_in_hand(leader: Leader) -> None:
     """A request that takes half a second is answered, though the server is told to stop."""
     with closing(socket.create_connection(("127.0.0.1", leader.port), SECONDS)) as slow:
