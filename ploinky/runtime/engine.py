@@ -41,6 +41,10 @@ from ploinky.values import InstanceSpec, InstanceStatus, Kind, RunResult
 T = TypeVar("T")
 
 REQUEST_SECONDS = 60.0
+_NEXT_STEPS = {
+    "container-init binary not found": "Install the package catatonit.",
+    '"docker-init": executable file not found': "Install Docker's own init, docker-init.",
+}
 REMOVE_ATTEMPTS = 10
 REMOVE_PAUSE_SECONDS = 0.3
 SECRET_LENGTH = 4
@@ -323,7 +327,8 @@ class ContainerEngine(Service):
             raise
         except EngineError as error:
             self._discard(spec.instance, 0.0)
-            raise StartFailed(_without_secrets(error.message, spec)) from None
+            message = _without_secrets(error.message, spec)
+            raise StartFailed(message + _next_step(message)) from None
         return container
 
     def _bridge_in_reach(self, gateway: str) -> bool:
@@ -392,6 +397,14 @@ class ContainerEngine(Service):
 
     def _from_thread(self, report: Report) -> Report:
         return lambda line: self._reactor.callFromThread(report, line)
+
+
+def _next_step(message: str) -> str:
+    """Tell what helps, where an engine's own words do not."""
+    for said, helps in _NEXT_STEPS.items():
+        if said in message:
+            return f". {helps}"
+    return ""
 
 
 def _without_secrets(message: str, spec: InstanceSpec) -> str:

@@ -11,7 +11,7 @@ import pytest
 
 from ploinky.runtime import blueprint, inspection
 from ploinky.runtime.docker import connections
-from ploinky.runtime.engine import _without_secrets
+from ploinky.runtime.engine import _next_step, _without_secrets
 from ploinky.runtime.facts import EngineFacts, read_facts
 from ploinky.values import Address, DeploymentKey, InstanceSpec, Kind, Volume
 
@@ -230,3 +230,10 @@ def test_an_error_repeats_no_secret() -> None:
     """Should an engine ever repeat a variable; what is too short to be one is left."""
     said = _without_secrets("cannot use s3cret-token for 12 containers", SPEC)
     assert said == "cannot use <TOKEN> for 12 containers"
+
+
+def test_an_engine_without_an_init_says_what_to_install() -> None:
+    """Podman's words name a file, not the package that it comes from."""
+    said = "Podman: container create: container-init binary not found on the host: stat /x"
+    assert _next_step(said) == ". Install the package catatonit."
+    assert _next_step("no space left on device") == ""
