@@ -23,7 +23,8 @@ from ploinky.settings import DATA_DIRECTORY
 _POLL_SECONDS = 0.05
 _START_SECONDS = 60.0
 _STOP_SECONDS = 90.0
-_TWISTD = "import sys; from twisted.scripts.twistd import run; sys.argv[0] = 'twistd'; run()"
+# Without the directory it is run in: a module of a user's there must not shadow one of ours.
+_TWISTD = "import sys; sys.path.remove(''); from twisted.scripts.twistd import run; sys.argv[0] = 'twistd'; run()"
 
 directory_option = click.option(
     "--dir",

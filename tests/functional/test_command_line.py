@@ -125,3 +125,11 @@ def test_a_second_server_on_the_same_directory_is_refused(running: Server) -> No
     done = running.p_cli("cloud", "start", "--port=0", check=False)
     assert done.returncode == 1
     assert str(running.leader()["pid"]) in done.stderr
+
+
+def test_a_directory_that_cannot_be_written_to(own_server: Server) -> None:
+    """The message names it, and the option that chooses another."""
+    done = own_server.p_cli("cloud", "start", "--port=0", "--dir=/proc/nowhere", check=False)
+    assert done.returncode == 5
+    assert "/proc/nowhere" in done.stderr
+    assert "--dir" in done.stderr
