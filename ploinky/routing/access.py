@@ -13,7 +13,6 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
-from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 
 SERVED = "served"
@@ -45,33 +44,6 @@ _LINE = (
 )
 
 
-@frozen
-class Record:
-    """What is known of one request once it is over.
-
-    Attributes:
-        route: `domain/path` of the route, or None where none was found.
-        deployment: The deployment's id; `""` where there is none.
-        command: Of a task, once it was read; `""` otherwise.
-        bytes_in: Of head and body, as they came.
-        bytes_out: Of head and body, as given to the connection.
-        seconds: From the end of the request's head to the end of its answer.
-        mood: One of this module's words for how it ended.
-    """
-
-    id: str
-    method: str
-    route: str | None
-    deployment: str
-    command: str
-    principal: str
-    status: int
-    bytes_in: int
-    bytes_out: int
-    seconds: float
-    mood: str
-
-
 class AccessLog:
     """Takes records; gives lines to a sink, and increments to whoever asks.
 
@@ -96,8 +68,31 @@ class AccessLog:
         self._lines: list[str] = []
         self._counted: dict[tuple[str, str, int], list[int]] = {}
 
-    def record(self, record: Record) -> None:
-        """Keep one record."""
+    def record(
+        self,
+        id: str,
+        method: str,
+        route: str | None,
+        deployment: str,
+        command: str,
+        principal: str,
+        status: int,
+        bytes_in: int,
+        bytes_out: int,
+        seconds: float,
+        mood: str,
+    ) -> None:
+        """Keep what is known of one request once it is over.
+
+        Args:
+            route: `domain/path` of the route, or None where none was found.
+            deployment: The deployment's id; `""` where there is none.
+            command: Of a task, once it was read; `""` otherwise.
+            bytes_in: Of head and body, as they came.
+            bytes_out: Of head and body, as given to the connection.
+            seconds: From the end of the request's head to the end of its answer.
+            mood: One of this module's words for how it ended.
+        """
         lines = self._lines
         if not lines:
             self._clock.callLater(self._flush_seconds, self.flush)
@@ -105,19 +100,26 @@ class AccessLog:
             _LINE
             % (
                 self._wall_clock(),
-                record.id,
-                record.method,
-                _quoted(record.route),
-                _quoted(record.command),
-                _quoted(record.principal),
-                record.status,
-                record.bytes_in,
-                record.bytes_out,
-                record.seconds,
-                record.mood,
+                id,
+                method,
+                _quoted(route),
+                _quoted(command),
+                _quoted(principal),
+                status,
+                bytes_in,
+                bytes_out,
+                seconds,
+                mood,
             )
         )
-        self._count(record)
+        # A 404's command is a name that somebody made up: it would only swell the counters.
+        key = (deployment, command if status != 404 else "", status)
+        sums = self._counted.get(key) or self._begin_count(key)
+        sums[0] += 1
+        sums[1] += int(seconds * 1_000_000)
+        sums[2] += bytes_in
+        sums[3] += bytes_out
+        sums[4 + bisect_left(BOUNDS_SECONDS, seconds)] += 1
 
     def flush(self) -> None:
         """Hand over what there is; the owner calls it once more at the end."""
@@ -148,20 +150,10 @@ class AccessLog:
             for (deployment, command, status), sums in counted.items()
         ]
 
-    def _count(self, record: Record) -> None:
-        # A 404's command is a name that somebody made up: it would only swell the counters.
-        command = record.command if record.status != 404 else ""
-        key = (record.deployment, command, record.status)
-        sums = self._counted.get(key)
-        if sums is None:
-            if len(self._counted) >= _KEYS_AT_ONCE:
-                key = (record.deployment, _OTHER, record.status)
-            sums = self._counted.setdefault(key, [0] * (4 + len(BOUNDS_SECONDS) + 1))
-        sums[0] += 1
-        sums[1] += int(record.seconds * 1_000_000)
-        sums[2] += record.bytes_in
-        sums[3] += record.bytes_out
-        sums[4 + bisect_left(BOUNDS_SECONDS, record.seconds)] += 1
+    def _begin_count(self, key: tuple[str, str, int]) -> list[int]:
+        if len(self._counted) >= _KEYS_AT_ONCE:
+            key = (key[0], _OTHER, key[2])
+        return self._counted.setdefault(key, [0] * (4 + len(BOUNDS_SECONDS) + 1))
 
 
 @lru_cache(maxsize=4096)

@@ -71,35 +71,25 @@ class Call:
         done: Nothing more will happen to it.
     """
 
-    __slots__ = (
-        "_body_bytes",
-        "_bodyless",
-        "_chunked",
-        "_collected",
-        "_connection",
-        "_exchange",
-        "_gateway",
-        "_held",
-        "_lease",
-        "_left",
-        "_opened",
-        "_paused",
-        "_started",
-        "_waiting",
-        "body",
-        "bytes_in",
-        "bytes_out",
-        "closes",
-        "command",
-        "done",
-        "head",
-        "id",
-        "params",
-        "plan",
-        "principal",
-        "route",
-        "status",
-    )
+    # Most calls never touch most of these: a default costs nothing where an assignment would.
+    command = ""
+    params = b""
+    status = 0
+    bytes_in = 0
+    bytes_out = 0
+    closes = False
+    done = False
+    _lease: ILease | None = None
+    _exchange: IExchange | None = None
+    _waiting: Deferred[None] | None = None
+    _collected: bytearray | None = None
+    _body_bytes = 0
+    _opened = False
+    _held = b""
+    _left: int | None = None
+    _chunked = False
+    _bodyless = False
+    _paused = False
 
     def __init__(
         self,
@@ -114,24 +104,12 @@ class Call:
         self._gateway = gateway
         self._connection = connection
         self._started = started
-        self._lease: ILease | None = None
-        self._exchange: IExchange | None = None
-        self._waiting: Deferred[None] | None = None
-        self._collected: bytearray | None = None
-        self._held = b""
-        self._left: int | None = None
-        self._opened = self._chunked = self._bodyless = self._paused = False
         self.head = head
         self.plan = plan
         self.route = plan.route if plan is not None else None
         self.principal = plan.principal if plan is not None else NOBODY
         self.body = body
         self.id = request_id
-        self.command = ""
-        self.params = b""
-        self.status = 0
-        self.bytes_in = self.bytes_out = self._body_bytes = 0
-        self.closes = self.done = False
 
     @property
     def peer(self) -> Peer:
@@ -218,9 +196,17 @@ class Call:
         assert self.route is not None
         self.status = status
         kind = self.route.kind
-        self._open(answer_head(kind, status, fields, self._gateway.date()), length)
-        if kind is not Kind.TASK:
-            self._connection.streams()
+        date = self._gateway.date()
+        if kind is Kind.TASK:
+            self._open(answer_head(kind, status, fields, date), length)
+            return
+        connection = self._connection
+        last_fields, last_status, last_date, head = connection.last_answer
+        if fields is not last_fields or status != last_status or date is not last_date:
+            head = answer_head(kind, status, fields, date)
+            connection.last_answer = (fields, status, date, head)
+        self._open(head, length)
+        connection.streams()
 
     def data(self, chunk: bytes) -> None:
         """See `IAnswer.data`."""

@@ -12,7 +12,6 @@ import enum
 import re
 from typing import TYPE_CHECKING, Any
 
-from attrs import frozen
 from twisted.internet import tcp
 from twisted.internet.interfaces import ITCPTransport
 from twisted.internet.protocol import Protocol, connectionDone
@@ -55,30 +54,28 @@ class Stage(enum.Enum):
     LINGERING = "lets the client read a refusal"
 
 
-@frozen
-class _Known:
-    """The last head, and what followed from it."""
-
-    raw: bytes
-    size: int
-    generation: int
-    head: RequestHead
-    plan: Plan
-
-
 class Connection(Protocol):
-    """See the module.  Built by `GatewayFactory`, which knows all that live."""
+    """See the module.  Built by `GatewayFactory`, which knows all that live.
+
+    Attributes:
+        peer: Who is at the other end.
+        last_answer: What the last answer's head was made of, and the head: for `Call`.
+    """
 
     transport: Any
     _outlet: Outlet
+    _known_head: RequestHead
 
     def __init__(self, factory: GatewayFactory) -> None:
         self.due = NEVER
         self.noted = NEVER
         self.peer = Peer("unix", False)
+        self.last_answer: tuple[Any, int, bytes, bytes] = ((), 0, b"", b"")
         self._factory = factory
         self._gateway = factory.gateway
         self._limits = factory.gateway.limits
+        self._wheel = factory.gateway.wheel
+        self._seconds = factory.gateway.clock.seconds
         self._stage = Stage.IDLE
         self._buffer = bytearray()
         self._seen = 0
@@ -89,7 +86,10 @@ class Connection(Protocol):
         self._reading = True
         self._feeding = False
         self._ending = False
-        self._known: _Known | None = None
+        self._known_plan: Plan | None = None  # of the last head, and what else was known of it:
+        self._known_raw = b""
+        self._known_size = 0
+        self._known_generation = 0
 
     # --- what Twisted and the wheel call
 
@@ -102,24 +102,24 @@ class Connection(Protocol):
         self._allow(Stage.IDLE, self._limits.idle_seconds)
 
     def dataReceived(self, data: bytes) -> None:
-        known = self._known
+        known = self._known_plan
         if (
             known is not None
-            and len(data) == known.size
-            and data.startswith(known.raw)
-            and known.generation == self._gateway.generation
+            and len(data) == self._known_size
+            and data.startswith(self._known_raw)
+            and self._known_generation == self._gateway.router.generation
             and self._call is None
             and not self._buffer
             and not self._outlet.queued
         ):
-            self._answer(known.head, known.plan, data[len(known.raw) :], known.size)
+            self._answer(self._known_head, known, data[len(self._known_raw) :], len(data))
         elif not self._ending:
             self._buffer += data
             self._feed()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._ending = True
-        self._gateway.wheel.forget(self)
+        self._wheel.forget(self)
         call = self._call
         if call is not None:
             self._leave_call()
@@ -213,7 +213,7 @@ class Connection(Protocol):
     def retire(self) -> None:
         """End after the request in hand, or the next one if it comes soon."""
         if self._stage is Stage.IDLE:
-            self._rest(self._gateway.clock.seconds())
+            self._rest(self._seconds())
 
     def abort(self) -> None:
         """Close at once; a request in hand is aborted."""
@@ -290,13 +290,16 @@ class Connection(Protocol):
         else:
             body = bytes(buffer[:length])
             del buffer[:length]
-        generation = self._gateway.generation
+        self._known_plan = None
+        generation = self._gateway.router.generation
         plan = self._answer(head, None, body, len(raw) + len(body or b""))
         if plan is not None and length is not None and self._is_usual(raw, head, plan):
             head.forget_fields()
-            self._known = _Known(raw, len(raw) + length, generation, head, plan)
-        else:
-            self._known = None
+            self._known_plan = plan
+            self._known_head = head
+            self._known_raw = raw
+            self._known_size = len(raw) + length
+            self._known_generation = generation
 
     @staticmethod
     def _is_usual(raw: bytes, head: RequestHead, plan: Plan) -> bool:
@@ -361,12 +364,12 @@ class Connection(Protocol):
 
     def _allow(self, stage: Stage, seconds: float) -> None:
         self._stage = stage
-        self._gateway.wheel.set(self, self._gateway.clock.seconds() + seconds)
+        self._wheel.set(self, self._seconds() + seconds)
 
     def _rest(self, now: float) -> None:
         self._stage = Stage.IDLE
         seconds = RETIRE_SECONDS if self._factory.draining else self._limits.idle_seconds
-        self._gateway.wheel.set(self, now + seconds)
+        self._wheel.set(self, now + seconds)
 
     def _regulate(self) -> None:
         """Read from the client exactly while there is a use for what comes."""
@@ -392,7 +395,7 @@ class Connection(Protocol):
                 self.due = NEVER
             self._call.drained()
         elif not self._ending:
-            self._rest(self._gateway.clock.seconds())
+            self._rest(self._seconds())
             self._feed()
 
     def _end(self) -> None:
@@ -401,7 +404,7 @@ class Connection(Protocol):
         Closing on unread bytes would reset the connection, and the answer with it.
         """
         self._ending = True
-        self._known = None
+        self._known_plan = None
         unread = self._body is not None or self._buffer
         self._buffer.clear()
         if unread and isinstance(self.transport, tcp.Connection):

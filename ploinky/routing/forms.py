@@ -19,6 +19,9 @@ from ploinky.values import COMMAND_NAME, Route
 
 T = TypeVar("T")
 
+_LONGEST_COMMAND = 128
+"""Characters; commands end up in fields, logs and counters."""
+
 
 class _Call(msgspec.Struct):
     """`{"command": c, "params": [...]}`; whatever else it holds is ignored."""
@@ -93,9 +96,10 @@ def _params_alone(body: bytes) -> bytes:
 
 
 def _checked(name: str) -> str:
-    if COMMAND_NAME.match(name) is None:
+    if COMMAND_NAME.match(name) is None or len(name) > _LONGEST_COMMAND:
         raise BadCommand(
-            f"{name[:100]!r} cannot be a command: letters, digits, _, . and - make its name"
+            f"{name[:100]!r} cannot be a command: its name is made of letters, digits, _, . and -, "
+            f"{_LONGEST_COMMAND} at most"
         )
     return name
 

@@ -22,7 +22,7 @@ from ploinky.errors import (
     Unauthenticated,
 )
 from ploinky.interfaces import IAgentTransport, ILease, IOrchestrator, IRouter, IUpstream
-from ploinky.routing.access import AccessLog, Record
+from ploinky.routing.access import AccessLog
 from ploinky.routing.call import Call, Plan, is_limited
 from ploinky.routing.connection import Connection
 from ploinky.routing.forms import task_form
@@ -35,6 +35,8 @@ from ploinky.routing.headers import (
 from ploinky.routing.http import Limits, RequestHead
 from ploinky.routing.wheel import Wheel
 from ploinky.values import NOBODY, CallAuth, Kind, Principal, Role, Route, TaskCall, Wire
+
+_CARRIERS = frozenset({b"authorization", b"x-api-key", b"cookie"})
 
 
 class Gateway:
@@ -70,7 +72,7 @@ class Gateway:
         self.trusted = trusted
         self.limits = limits or Limits()
         self._wall_clock = wall_clock
-        self._router = router
+        self.router = router
         self._orchestrator = orchestrator
         self._transports = transports
         self._upstream = upstream
@@ -100,7 +102,7 @@ class Gateway:
     def _plan(self, call: Call) -> Plan:
         """Match and admit: all that follows from the head alone."""
         head = call.head
-        route = call.route = self._router.match(head.host, head.path)
+        route = call.route = self.router.match(head.host, head.path)
         principal, spent = self._identify(head)
         call.principal = principal
         _admit(route, principal)
@@ -115,10 +117,11 @@ class Gateway:
 
     def _identify(self, head: RequestHead) -> tuple[Principal, bytes]:
         """Say who calls, and in which field a credential came that was for us alone."""
-        for token, field in _credentials(head):
-            principal = self._router.principal(token)
-            if principal is not NOBODY:
-                return principal, field
+        if not _CARRIERS.isdisjoint(head.noted):
+            for token, field in _credentials(head):
+                principal = self.router.principal(token)
+                if principal is not NOBODY:
+                    return principal, field
         return NOBODY, b""
 
     def _claim(self, call: Call, plan: Plan) -> None:
@@ -168,11 +171,6 @@ class Gateway:
 
     # --- what connections and calls ask for
 
-    @property
-    def generation(self) -> int:
-        """Of the route table: what was planned under another is stale."""
-        return self._router.generation
-
     def call(
         self, connection: Connection, head: RequestHead, plan: Plan | None, body: bytes | None
     ) -> Call:
@@ -189,19 +187,17 @@ class Gateway:
         now = self.clock.seconds()
         route = call.route
         self._access_log.record(
-            Record(
-                id=call.id.decode(),
-                method=call.head.method.decode(),
-                route=str(route.key) if route is not None else None,
-                deployment=route.deployment if route is not None else "",
-                command=call.command,
-                principal=call.principal.id,
-                status=call.status,
-                bytes_in=call.bytes_in,
-                bytes_out=call.bytes_out,
-                seconds=now - started,
-                mood=mood,
-            )
+            call.id.decode(),
+            call.head.method.decode(),
+            str(route.key) if route is not None else None,
+            route.deployment if route is not None else "",
+            call.command,
+            call.principal.id,
+            call.status,
+            call.bytes_in,
+            call.bytes_out,
+            now - started,
+            mood,
         )
         return now
 

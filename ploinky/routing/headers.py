@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
@@ -18,15 +19,14 @@ import msgspec
 from attrs import frozen
 
 from ploinky.errors import CallFailed, MethodNotAllowed, SettingsInvalid
-from ploinky.routing.http import HOP_BY_HOP, Field, RequestHead
+from ploinky.routing.http import HOP_BY_HOP, RequestHead
 from ploinky.values import Kind, Principal, Route
 
 SESSION_COOKIE = b"authorizationToken"
 REQUEST_ID = b"\r\nX-Request-Id: "
 
 _REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
-_FORGEABLE = frozenset({b"forwarded", b"x-real-ip"})
-_OWN = frozenset({b"x-request-id", b"content-length", b"expect"})
+_OWN = frozenset({b"x-request-id", b"content-length", b"expect", b"forwarded", b"x-real-ip"})
 _TASK_FIELDS = frozenset({b"x-ploinky-command", b"retry-after"})
 _JSON = b"\r\nContent-Type: application/json"
 
@@ -84,13 +84,15 @@ def forwarded_head(
         spent: The field (in lower case) whose credential named the principal, or `b""`:
             it was meant for this server and goes no further.
     """
-    lines = [b"%b %b HTTP/1.1" % (head.method, _target(head, route))]
-    options = head.connection_options
     to_control = route.kind is Kind.CONTROL
+    prefix = "" if to_control or route.key.path == "/" else route.key.path
+    target = head.path[len(prefix) :] or b"/"
+    if head.query is not None:
+        target = b"%b?%b" % (target, head.query)
+    lines = [b"%b %b HTTP/1.1" % (head.method, target)]
+    options = head.options
     for name, shown, value in head.fields:
-        if name in HOP_BY_HOP or name in _OWN or _is_reserved(name):
-            continue
-        if name in options and name != b"host":
+        if not _passes(name) or (name in options and name != b"host"):
             continue
         if not to_control:
             if name == spent:
@@ -99,10 +101,12 @@ def forwarded_head(
                 value = _without_session(value)
                 if not value:
                     continue
-        lines.append(shown + b": " + value)
-    lines += _forwarding(head, route, peer)
-    if not to_control:
-        lines.append(b"X-Ploinky-User: " + field_text(principal.id))
+        lines.append(b"%b: %b" % (shown, value))
+    user = "" if to_control else principal.id
+    if peer.trusted:
+        lines.append(_passed_on(head, prefix, peer.address, user))
+    else:
+        lines.append(_first_hand(head.host, prefix, peer.address, user))
     if head.length is None:
         lines.append(b"Transfer-Encoding: chunked")
     elif head.length or b"content-length" in head.noted:
@@ -110,21 +114,47 @@ def forwarded_head(
     return b"\r\n".join(lines) + REQUEST_ID
 
 
-def _target(head: RequestHead, route: Route) -> bytes:
-    path = head.path
-    if route.kind is not Kind.CONTROL and route.key.path != "/":
-        path = path[len(route.key.path) :] or b"/"
-    return path if head.query is None else path + b"?" + head.query
+@lru_cache(maxsize=4096)
+def _first_hand(host: bytes, prefix: str, address: str, user: str) -> bytes:
+    """Say where a request comes from that came from its sender."""
+    return _origin(address, b"http", host, prefix.encode(), user)
 
 
-def _is_reserved(name: bytes) -> bool:
-    """Tell whether only this server says it; CGI and WSGI read `_` as `-`, so both count."""
-    plain = name.replace(b"_", b"-")
-    return (
-        plain.startswith((b"x-forwarded-", b"x-ploinky-"))
-        or plain in _FORGEABLE
-        or (plain in _OWN and plain != name)
+def _passed_on(head: RequestHead, prefix: str, address: str, user: str) -> bytes:
+    """Say where a request comes from that a trusted proxy passed on."""
+    said: dict[bytes, bytes] = {}
+    for name, _, value in head.fields:
+        if name.startswith(b"x-forwarded-"):
+            value = value.rstrip(b" \t")
+            said[name] = b"%b, %b" % (said[name], value) if name in said else value
+    before = said.get(b"x-forwarded-for")
+    return _origin(
+        f"{before.decode('latin-1')}, {address}" if before else address,
+        said.get(b"x-forwarded-proto", b"http"),
+        said.get(b"x-forwarded-host", head.host),
+        said.get(b"x-forwarded-prefix", b"").rstrip(b"/") + prefix.encode(),
+        user,
     )
+
+
+def _origin(way: str, scheme: bytes, host: bytes, prefix: bytes, user: str) -> bytes:
+    said = (
+        b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\n"
+        b"X-Forwarded-Host: %b\r\nX-Forwarded-Prefix: %b"
+    ) % (way.encode("latin-1"), scheme, host, prefix)
+    return said + b"\r\nX-Ploinky-User: " + field_text(user) if user else said
+
+
+@lru_cache(maxsize=1024)
+def _passes(name: bytes) -> bool:
+    """Tell whether a client's field of this name (in lower case) goes on to an agent.
+
+    What only this server says does not, nor what CGI and WSGI, which read `_` as `-`,
+    would take for it.
+    """
+    plain = name.replace(b"_", b"-")
+    own = plain.startswith((b"x-forwarded-", b"x-ploinky-")) or plain in _OWN
+    return not own and name not in HOP_BY_HOP
 
 
 def _without_session(cookies: bytes) -> bytes:
@@ -133,28 +163,6 @@ def _without_session(cookies: bytes) -> bytes:
         return cookies
     kept = (c for c in cookies.split(b";") if c.partition(b"=")[0].strip() != SESSION_COOKIE)
     return b";".join(kept).strip()
-
-
-def _forwarding(head: RequestHead, route: Route, peer: Peer) -> list[bytes]:
-    said = _said_by_proxy(head.fields) if peer.trusted else {}
-    address = peer.address.encode()
-    prefix = b"" if route.key.path == "/" or route.kind is Kind.CONTROL else route.key.path.encode()
-    before = said.get(b"x-forwarded-for")
-    return [
-        b"X-Forwarded-For: " + (before + b", " + address if before else address),
-        b"X-Forwarded-Proto: " + said.get(b"x-forwarded-proto", b"http"),
-        b"X-Forwarded-Host: " + said.get(b"x-forwarded-host", head.host),
-        b"X-Forwarded-Prefix: " + said.get(b"x-forwarded-prefix", b"").rstrip(b"/") + prefix,
-    ]
-
-
-def _said_by_proxy(fields: Sequence[Field]) -> dict[bytes, bytes]:
-    said: dict[bytes, bytes] = {}
-    for name, _, value in fields:
-        if name.startswith(b"x-forwarded-"):
-            value = value.rstrip(b" \t")
-            said[name] = said[name] + b", " + value if name in said else value
-    return said
 
 
 def field_text(text: str) -> bytes:
@@ -169,19 +177,19 @@ def answer_head(
 ) -> bytes:
     """Give the status line and fields of an agent's answer, without framing and empty line."""
     lines = [b"HTTP/1.1 %d %b" % (status, _REASONS.get(status, b""))]
+    if kind is Kind.TASK:
+        lines += [b"%b: %b" % field for field in fields if field[0].lower() in _TASK_FIELDS]
+        lines.append(b"Date: %b" % date)
+        return b"\r\n".join(lines) + _JSON
     dated = False
-    for name, value in fields:
-        lowered = name.lower()
-        if kind is Kind.TASK and lowered not in _TASK_FIELDS:
-            continue
-        if lowered == b"x-request-id":
-            continue
-        dated = dated or lowered == b"date"
-        lines.append(name + b": " + value)
+    for field in fields:
+        name = field[0].lower()
+        if name != b"x-request-id":
+            dated = dated or name == b"date"
+            lines.append(b"%b: %b" % field)
     if not dated:
-        lines.append(b"Date: " + date)
-    head = b"\r\n".join(lines)
-    return head + _JSON if kind is Kind.TASK else head
+        lines.append(b"Date: %b" % date)
+    return b"\r\n".join(lines)
 
 
 def refusal(error: CallFailed, request_id: bytes, date: bytes) -> tuple[bytes, bytes]:

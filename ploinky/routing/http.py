@@ -9,6 +9,8 @@ meaning of the target.  It knows no connection, no route and no agent.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 from attrs import frozen
 from httptools import (
@@ -59,6 +61,9 @@ _DOT_SEGMENT = re.compile(
     rb"(?:/|\\|%2f|%5c)(?:\.|%2e){1,2}(?:\Z|/|\\|;|%2f|%5c|%3b)", re.IGNORECASE
 )
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}\Z")
+_NO_OPTIONS: frozenset[bytes] = frozenset()
+_NO_FIELDS: tuple[Field, ...] = ()
+_NOTHING_NOTED: Mapping[bytes, bytes] = {}
 _VERSIONS = {b"HTTP/1.1": True, b"HTTP/1.0": False}
 
 
@@ -100,6 +105,7 @@ class RequestHead:
         length: Of the body in bytes; None where it is chunked.
         request_id: The client's own `X-Request-Id`, if it is well-formed, else `b""`.
         expects_continue: Whether the client waits for `100 Continue` before the body.
+        options: Names that the `Connection` field lists, in lower case.
         fields: All fields in order.
         noted: Values of the fields that the gateway itself reads, by name in lower case.
     """
@@ -113,6 +119,7 @@ class RequestHead:
         "length",
         "method",
         "noted",
+        "options",
         "path",
         "query",
         "request_id",
@@ -127,18 +134,14 @@ class RequestHead:
     length: int | None
     request_id: bytes
     expects_continue: bool
-    fields: list[Field]
-    noted: dict[bytes, bytes]
-
-    @property
-    def connection_options(self) -> frozenset[bytes]:
-        """Names that the `Connection` field lists, in lower case."""
-        return _options(self.noted.get(b"connection", b""))
+    options: frozenset[bytes]
+    fields: Sequence[Field]
+    noted: Mapping[bytes, bytes]
 
     def forget_fields(self) -> None:
         """Let go of what is not needed once it is known where the request goes."""
-        self.fields = []
-        self.noted = {}
+        self.fields = _NO_FIELDS
+        self.noted = _NOTHING_NOTED
 
 
 @frozen
@@ -228,8 +231,8 @@ def unreadable_head() -> RequestHead:
     head.http_11 = True
     head.keep_alive = head.expects_continue = False
     head.length = 0
-    head.fields = []
-    head.noted = {}
+    head.options = _NO_OPTIONS
+    head.forget_fields()
     return head
 
 
@@ -256,12 +259,8 @@ def _read_framing(head: RequestHead) -> None:
     else:
         head.length = None
     connection = noted.get(b"connection")
-    if connection is None:
-        head.keep_alive = head.http_11
-    elif head.http_11:
-        head.keep_alive = b"close" not in _options(connection)
-    else:
-        head.keep_alive = b"keep-alive" in _options(connection)
+    head.options = options = _options(connection) if connection is not None else _NO_OPTIONS
+    head.keep_alive = b"close" not in options if head.http_11 else b"keep-alive" in options
     expect = noted.get(b"expect")
     if expect is not None and expect.lower() != b"100-continue":
         raise ExpectationFailed("the only expectation that can be met is 100-continue")
@@ -274,20 +273,13 @@ def _read_target(head: RequestHead, target: bytes) -> None:
         if head.http_11:
             raise BadRequest("the field Host is missing")
         host = b""
-    elif _HOST.match(host) is None:
+    elif not _is_host(host):
         raise BadRequest("the field Host is not a host name with or without a port")
     if target[:1] != b"/":
-        found = _ABSOLUTE.match(target)
-        if found is None:
-            raise BadRequest("the request target does not begin with /")
-        if found.group(1).lower() != host.lower():
-            raise BadRequest("the request target names another host than the field Host")
-        target = found.group(2)
-        if target[:1] != b"/":
-            target = b"/" + target
-    path, question_mark, query = target.partition(b"?")
+        target = _origin_form(target, host)
     if b"#" in target:
         raise BadRequest("the request target has a fragment")
+    path, question_mark, query = target.partition(b"?")
     if (b"." in path or b"%" in path) and _DOT_SEGMENT.search(path) is not None:
         raise BadRequest("the path has a segment . or ..")
     head.host = host
@@ -295,6 +287,23 @@ def _read_target(head: RequestHead, target: bytes) -> None:
     head.query = query if question_mark else None
 
 
+@lru_cache(maxsize=1024)
+def _is_host(host: bytes) -> bool:
+    return _HOST.match(host) is not None
+
+
+def _origin_form(target: bytes, host: bytes) -> bytes:
+    """Take scheme and authority off an absolute target, which must be for the same host."""
+    found = _ABSOLUTE.match(target)
+    if found is None:
+        raise BadRequest("the request target does not begin with /")
+    if found.group(1).lower() != host.lower():
+        raise BadRequest("the request target names another host than the field Host")
+    rest = found.group(2)
+    return rest if rest[:1] == b"/" else b"/" + rest
+
+
+@lru_cache(maxsize=64)
 def _options(value: bytes) -> frozenset[bytes]:
     return frozenset(option.strip(b" \t") for option in value.lower().split(b","))
 

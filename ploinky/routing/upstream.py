@@ -128,23 +128,13 @@ class Upstream:
 class _Exchange:
     """One request and its answer, on one connection or, once stale, on a second."""
 
-    __slots__ = (
-        "_body_held",
-        "_chunked",
-        "_early",
-        "_early_bytes",
-        "address",
-        "answer",
-        "body",
-        "connecting",
-        "connection",
-        "head",
-        "over",
-        "paused",
-        "repeated",
-        "upstream",
-        "whole",
-    )
+    connection: _AgentConnection | None = None
+    connecting: Deferred[Any] | None = None
+    over = False
+    paused = False
+    repeated = False
+    _body_held = False
+    _early: bytearray | None = None
 
     def __init__(
         self, upstream: Upstream, address: Address, head: bytes, body: bytes | None, answer: Any
@@ -154,16 +144,8 @@ class _Exchange:
         self.head = head
         self.body = body
         self.answer = answer
-        self.connection: _AgentConnection | None = None
-        self.connecting: Deferred[Any] | None = None
-        self.over = False
-        self.paused = False
-        self.repeated = False
         self.whole = body is not None
         self._chunked = body is None and _CHUNKED in head
-        self._early: list[bytes] = []
-        self._early_bytes = 0
-        self._body_held = False
 
     def write(self, chunk: bytes) -> None:
         """Send body bytes; see `IExchange.write`."""
@@ -223,8 +205,8 @@ class _Exchange:
 
     def early_body(self) -> bytes:
         """Give up what was written before there was a connection."""
-        early, self._early = b"".join(self._early), []
-        return early
+        early, self._early = self._early, None
+        return bytes(early or b"")
 
     def body_moved(self, queued: int) -> None:
         """Let the body go on once the connection has taken what there was."""
@@ -236,8 +218,9 @@ class _Exchange:
         if self.over:
             return
         if self.connection is None:
-            self._early.append(framed)
-            queued = self._early_bytes = self._early_bytes + len(framed)
+            self._early = self._early or bytearray()
+            self._early += framed
+            queued = len(self._early)
         else:
             queued = self.connection.send(framed)
         if queued > FULL_BYTES and not self._body_held and IPushProducer.providedBy(self.answer):

@@ -93,7 +93,19 @@ def test_params_alone_must_be_json_too(make_route: Any, body: bytes) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["../../etc/passwd", "a/b", "", ".", "-a", "a b", "a\\u0000", "a\\n", "\\u00e9", "/hello"],
+    [
+        "../../etc/passwd",
+        "a/b",
+        "",
+        ".",
+        "-a",
+        "a b",
+        "a\\u0000",
+        "a\\n",
+        "\\u00e9",
+        "/hello",
+        "a" * 129,
+    ],
 )
 def test_a_command_is_a_name_and_never_a_path(make_route: Any, name: str) -> None:
     """Whether in the body or in the path."""

@@ -168,7 +168,7 @@ def test_a_head_says_what_matters() -> None:
     assert (head.host, head.length, head.http_11) == (b"Example.com:8000", 5, True)
     assert (head.keep_alive, head.expects_continue) == (True, False)
     assert head.request_id == b"abc.1_2-3"
-    assert head.connection_options == {b"keep-alive", b"x-own"}
+    assert head.options == {b"keep-alive", b"x-own"}
     assert (b"content-length", b"content-length", b"5 ") in head.fields
 
 
