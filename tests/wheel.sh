@@ -3,7 +3,9 @@
 set -eu
 place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT
-"$PYTHON" -m build --quiet --wheel --outdir "$place" .
+mkdir "$place/source"  # a copy: what an earlier build left in build/ must not get into this one
+cp -R setup.cfg pyproject.toml README.md LICENSE ploinky twisted agentcore "$place/source"
+"$PYTHON" -m build --wheel --outdir "$place" "$place/source" >/dev/null
 "$PYTHON" -m venv "$place/venv"
 "$place/venv/bin/pip" install --quiet --disable-pip-version-check "$place"/*.whl
 cd "$place"
