@@ -68,7 +68,7 @@ def load(
 
     Returns:
         The usable ones by name, and why the others are not.  Of two with one name the built-in
-        one is used, else neither: whichever came first would be chance.
+        one is used, else neither, as whichever came first would be chance.
     """
     problems: list[Problem] = []
     candidates: dict[str, list[tuple[str, Any]]] = {}

@@ -1,6 +1,6 @@
 """Where agents run: container engines, and host processes that stand in for them.
 
-What enters are `InstanceSpec`s, what leaves are `InstanceStatus`es and, once an
+What enters is an `InstanceSpec`, what leaves an `InstanceStatus` and, once the
 instance answers its probe, a `Target`.  This room knows nothing of routes,
 releases or repositories.
 
