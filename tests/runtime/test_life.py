@@ -6,6 +6,7 @@ Everything in the list above `ploinky.runtime.life` happens here.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from twisted.internet.task import Clock
 
 from ploinky.errors import EngineUnavailable, ProbeFailed, StartFailed
 from ploinky.runtime.instances import Instances
-from ploinky.runtime.life import how_it_ended
+from ploinky.runtime.life import Core, Step, how_it_ended, new_life
 from ploinky.runtime.probes import Readiness
+from ploinky.runtime.waiting import uncut
 from ploinky.testing.runtime import MemoryHost, MemoryRuntime
 from ploinky.values import (
     Address,
@@ -449,3 +451,74 @@ def test_an_end_is_put_into_words(status: dict[str, Any], said: str) -> None:
     """Exit codes mean something to people who know them."""
     ended = InstanceStatus("i", "d", 1, running=False, **status)
     assert said in how_it_ended(ended)
+
+
+class SlowRuntime(MemoryRuntime):
+    """A memory runtime whose lists are held back, as of an engine that is busy."""
+
+    held: Deferred[None] | None = None
+
+    async def instances(self, cluster: str) -> list[InstanceStatus]:
+        found = await super().instances(cluster)
+        if self.held is not None:
+            await self.held
+        return found
+
+
+def test_what_was_seen_before_it_was_started_again_is_not_heard(world: World) -> None:
+    """The engine's answer is about the instance that was there when it was asked."""
+    outcome(world.instances.stopService())
+    runtime = SlowRuntime(world.clock, world.host, lambda spec: None)
+    world.instances = Instances(world.clock, runtime, world.prober, world.directory, CLUSTER)
+    world.instances.watch(lambda instance, healthy: world.told.append((instance, healthy)))
+    world.instances.startService()
+    spec = launched(world, health=Health(interval_seconds=1.0, retries=1))
+    runtime.held = held = Deferred()
+    world.host.vanish(spec.instance)
+    world.turn(3)
+    world.prober.problem = "gone"
+    world.turn(1)
+    world.prober.problem = ""
+    world.turn(2)
+    assert world.told == [(spec.instance, False), (spec.instance, True)]
+    runtime.held = None
+    held.callback(None)
+    world.turn(3)
+    assert world.told == [(spec.instance, False), (spec.instance, True)]
+
+
+def test_a_step_that_was_given_up_before_its_turn_is_never_taken(world: World) -> None:
+    """The one before it took its time to let go."""
+    core = Core(
+        world.clock,
+        MemoryRuntime(world.clock, world.host),
+        world.prober,
+        world.spec(),
+        changed=lambda instance, healthy: None,
+        over=lambda instance: None,
+    )
+    life = new_life(core)
+    taken: list[str] = []
+    released: Deferred[None] = Deferred()
+
+    async def slow() -> Callable[[], None]:
+        await uncut(_wait(released))
+        return lambda: None
+
+    def step(name: str) -> Step:
+        async def take() -> Callable[[], None]:
+            taken.append(name)
+            return lambda: None
+
+        return take
+
+    core.begin(life, slow)
+    core.begin(life, step("second"))
+    core.begin(life, step("third"))
+    assert taken == []
+    released.callback(None)
+    assert taken == ["third"]
+
+
+async def _wait(released: Deferred[None]) -> None:
+    await released

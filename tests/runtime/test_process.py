@@ -247,3 +247,16 @@ async def test_the_end_of_an_instance_is_told_at_once(
     processes.kill(processes.members(instance=spec.instance), signal.SIGKILL)
     while told != [spec.instance]:
         await deferLater(reactor, 0.02)
+
+
+@pytest.mark.parametrize("kind", ["plain"])
+@pytest_twisted.ensureDeferred
+async def test_what_an_agent_that_died_left_running_is_ended(
+    kind: str, runtime: Any, spec: InstanceSpec
+) -> None:
+    """Its next start would meet it."""
+    await runtime.start(attrs.evolve(spec, command=shell("setsid sleep 300 & exit 1")))
+    while (await runtime.instances(spec.cluster))[0].running:
+        await deferLater(reactor, 0.02)
+    while processes.members(instance=spec.instance):
+        await deferLater(reactor, 0.02)
