@@ -58,10 +58,8 @@ class Call:
     As an `IAnswer` it takes what the agent says, as an `IPushProducer` it stands for the
     request's body on its way to the agent.
 
-    Args:
-        started: The clock's seconds at the end of its head.
-
     Attributes:
+        id: The client's id for it, or one of this server's own.
         plan: None until the gateway has made it.
         route: None until it was matched; of a refused call too.
         principal: Who calls, once that is known.
@@ -98,18 +96,16 @@ class Call:
         head: RequestHead,
         plan: Plan | None,
         body: bytes | None,
-        request_id: bytes,
-        started: float,
     ) -> None:
         self._gateway = gateway
         self._connection = connection
-        self._started = started
+        self._began = gateway.clock.seconds()
+        self.id = head.request_id or gateway.next_id()
         self.head = head
         self.plan = plan
         self.route = plan.route if plan is not None else None
         self.principal = plan.principal if plan is not None else NOBODY
         self.body = body
-        self.id = request_id
 
     @property
     def peer(self) -> Peer:
@@ -196,7 +192,7 @@ class Call:
         assert self.route is not None
         self.status = status
         kind = self.route.kind
-        date = self._gateway.date()
+        date = self._gateway.dates.now()
         if kind is Kind.TASK:
             self._open(answer_head(kind, status, fields, date), length)
             return
@@ -245,7 +241,7 @@ class Call:
             self._cut_off(_mood(error), unreachable)
             return
         self.status = error.status
-        head, body = refusal(error, self.id, self._gateway.date())
+        head, body = refusal(error, self.id, self._gateway.dates.now())
         self._open(head, len(body))
         self.data(body)
         self._over(_mood(error), unreachable)
@@ -335,10 +331,26 @@ class Call:
         self._connection.answered(self, self._record(mood, unreachable))
 
     def _record(self, mood: str, unreachable: bool) -> float:
+        """End it: lease back, record made; give the clock's seconds."""
         self.done = True
         if self._lease is not None:
             self._lease.release(unreachable)
-        return self._gateway.record(self, mood, self._started)
+        now = self._gateway.clock.seconds()
+        route = self.route
+        self._gateway.access_log.record(
+            self.id.decode(),
+            self.head.method.decode(),
+            str(route.key) if route is not None else None,
+            route.deployment if route is not None else "",
+            self.command,
+            self.principal.id,
+            self.status,
+            self.bytes_in,
+            self.bytes_out,
+            now - self._began,
+            mood,
+        )
+        return now
 
 
 def is_limited(route: Route) -> bool:

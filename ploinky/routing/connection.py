@@ -136,6 +136,7 @@ class Connection(Protocol):
         elif self._stage is Stage.ANSWER and call is not None:
             call.timed_out()
         elif self._stage is Stage.IDLE:
+            self._ending = True
             self.transport.loseConnection()
         else:
             self.transport.abortConnection()
@@ -180,7 +181,8 @@ class Connection(Protocol):
     def await_agent(self, seconds: float | None) -> None:
         """Give the agent so long for its answer; None where it has begun and may stream."""
         if seconds is not None:
-            self._allow(Stage.ANSWER, seconds)
+            self._stage = Stage.ANSWER
+            self._wheel.set(self, self._seconds() + seconds)
         elif self._stage is not Stage.SENDING:
             self._stage = Stage.STREAMING
             self.due = NEVER
@@ -188,11 +190,14 @@ class Connection(Protocol):
     def streams(self) -> None:
         """The answer has begun; what is left of the body still has its limit."""
         if self._stage is Stage.ANSWER:
-            self.await_agent(None)
+            self._stage = Stage.STREAMING
+            self.due = NEVER
 
     def answered(self, call: Call, now: float) -> None:
         """The call's answer has been sent; go on with the next request, or end."""
         self._leave_call()
+        if not self._reading:
+            self._regulate()
         if call.closes:
             self._end()
         elif self._outlet.queued:
@@ -353,11 +358,12 @@ class Connection(Protocol):
     def _enter_call(self, head: RequestHead, plan: Plan | None, body: bytes | None) -> Call:
         self._body_wanted = False
         self._factory.busy += 1
-        self._call = self._gateway.call(self, head, plan, body)
-        return self._call
+        call = self._call = Call(self._gateway, self, head, plan, body)
+        return call
 
     def _leave_call(self) -> None:
         self._call = None
+        self._body_held = False
         self._factory.busy -= 1
 
     # --- time, flow, end

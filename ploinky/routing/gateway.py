@@ -24,7 +24,6 @@ from ploinky.errors import (
 from ploinky.interfaces import IAgentTransport, ILease, IOrchestrator, IRouter, IUpstream
 from ploinky.routing.access import AccessLog
 from ploinky.routing.call import Call, Plan, is_limited
-from ploinky.routing.connection import Connection
 from ploinky.routing.forms import task_form
 from ploinky.routing.headers import (
     SESSION_COOKIE,
@@ -70,16 +69,16 @@ class Gateway:
         self.clock = clock
         self.wheel = wheel
         self.trusted = trusted
+        self.access_log = access_log
+        self.dates = Dates(wall_clock)
         self.limits = limits or Limits()
         self._wall_clock = wall_clock
         self.router = router
         self._orchestrator = orchestrator
         self._transports = transports
         self._upstream = upstream
-        self._access_log = access_log
-        self._id_prefix = id_prefix
+        self._id_prefix = id_prefix.encode()
         self._begun = 0
-        self._dates = Dates()
 
     # --- answer a request
 
@@ -159,7 +158,7 @@ class Gateway:
             exchange = self._upstream.exchange(lease.target.address, head, call.body, call)
         else:
             task = TaskCall(
-                task=self._next_id(),
+                task=self.next_id().decode(),
                 command=call.command,
                 params=call.params,
                 user=plan.principal.id,
@@ -169,41 +168,10 @@ class Gateway:
             exchange = self._transports[lease.target.wire].send(lease, task, call)
         call.handed_over(exchange)
 
-    # --- what connections and calls ask for
-
-    def call(
-        self, connection: Connection, head: RequestHead, plan: Plan | None, body: bytes | None
-    ) -> Call:
-        """Begin a call, under the client's id or one of our own."""
-        request_id = head.request_id or self._next_id().encode()
-        return Call(self, connection, head, plan, body, request_id, self.clock.seconds())
-
-    def date(self) -> bytes:
-        """Give the `Date` field's value for now."""
-        return self._dates.at(self._wall_clock())
-
-    def record(self, call: Call, mood: str, started: float) -> float:
-        """Keep the record of a call that is over; give the time that it took for now."""
-        now = self.clock.seconds()
-        route = call.route
-        self._access_log.record(
-            call.id.decode(),
-            call.head.method.decode(),
-            str(route.key) if route is not None else None,
-            route.deployment if route is not None else "",
-            call.command,
-            call.principal.id,
-            call.status,
-            call.bytes_in,
-            call.bytes_out,
-            now - started,
-            mood,
-        )
-        return now
-
-    def _next_id(self) -> str:
+    def next_id(self) -> bytes:
+        """Give an id that no other request of any worker has had."""
         self._begun += 1
-        return f"{self._id_prefix}-{self._begun}"
+        return b"%b-%d" % (self._id_prefix, self._begun)
 
 
 def _credentials(head: RequestHead) -> Iterator[tuple[str, bytes]]:

@@ -8,7 +8,7 @@ knows no connection.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
@@ -209,15 +209,20 @@ def refusal(error: CallFailed, request_id: bytes, date: bytes) -> tuple[bytes, b
 
 
 class Dates:
-    """The `Date` field's value, made once a second."""
+    """The `Date` field's value, made once a second.
 
-    def __init__(self) -> None:
+    Args:
+        wall_clock: Unix seconds.
+    """
+
+    def __init__(self, wall_clock: Callable[[], float]) -> None:
+        self._wall_clock = wall_clock
         self._second = -1
         self._text = b""
 
-    def at(self, seconds: float) -> bytes:
-        """Give the date at `seconds` (Unix)."""
-        second = int(seconds)
+    def now(self) -> bytes:
+        """Give the date; the same object for the whole second."""
+        second = int(self._wall_clock())
         if second != self._second:
             self._second = second
             self._text = format_date_time(second).encode()

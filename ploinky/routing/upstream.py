@@ -59,7 +59,7 @@ class Upstream:
         self._paths = paths
         self._connect_seconds = connect_seconds
         self._idle_seconds = idle_seconds
-        self._idle: dict[Address, list[_AgentConnection]] = {}
+        self._pools: dict[Address, _Pool] = {}
         self._closed = False
         self.wheel = wheel
         self.limits = limits or Limits()
@@ -74,9 +74,9 @@ class Upstream:
                 brings is put into chunks here.
         """
         exchange = _Exchange(self, address, head, body, answer)
-        idle = self._idle.get(address)
-        if idle:
-            idle.pop().begin(exchange)
+        pool = self._pools.get(address)
+        if pool is not None and pool.idle:
+            pool.idle.pop().begin(exchange)
         else:
             self.connect(exchange)
         return exchange
@@ -84,8 +84,8 @@ class Upstream:
     def close(self) -> None:
         """Close idle connections; those in use end with their exchange."""
         self._closed = True
-        for idle in list(self._idle.values()):
-            for connection in list(idle):
+        for pool in list(self._pools.values()):
+            for connection in list(pool.idle):
                 connection.drop()
 
     def connect(self, exchange: _Exchange) -> None:
@@ -99,9 +99,15 @@ class Upstream:
         exchange.connecting = connecting
         connecting.addCallbacks(exchange.connected, exchange.not_connected)
 
+    def join(self, connection: _AgentConnection) -> _Pool:
+        """Give a new connection its pool."""
+        pool = self._pools.setdefault(connection.address, _Pool())
+        pool.open += 1
+        return pool
+
     def keep(self, connection: _AgentConnection) -> None:
         """Take back a connection that can carry another request."""
-        idle = self._idle.setdefault(connection.address, [])
+        idle = connection.pool.idle
         if self._closed or len(idle) >= _IDLE_PER_ADDRESS:
             connection.drop()
             return
@@ -109,19 +115,38 @@ class Upstream:
         self.wheel.set(connection, self._reactor.seconds() + self._idle_seconds)
 
     def forget(self, connection: _AgentConnection) -> None:
-        """Stop using a connection that was lost."""
+        """Stop using a connection, which is or will be lost."""
         self.wheel.forget(connection)
-        idle = self._idle.get(connection.address, [])
-        if connection in idle:
-            idle.remove(connection)
-        if not idle:
-            self._idle.pop(connection.address, None)
+        if connection in connection.pool.idle:
+            connection.pool.idle.remove(connection)
+
+    def leave(self, connection: _AgentConnection) -> None:
+        """Forget a connection that was lost, and its pool if it was the last."""
+        self.forget(connection)
+        connection.pool.open -= 1
+        if not connection.pool.open:
+            del self._pools[connection.address]
 
     def _endpoint(self, address: Address) -> IStreamClientEndpoint:
         if address.path:
             path = self._paths.usable(address.path)
             return UNIXClientEndpoint(self._reactor, path, self._connect_seconds)
         return HostnameEndpoint(self._reactor, address.host, address.port, self._connect_seconds)
+
+
+class _Pool:
+    """The connections to one address.
+
+    Attributes:
+        idle: Those that can take a request, the latest last.
+        open: How many there are, idle or not.
+    """
+
+    __slots__ = ("idle", "open")
+
+    def __init__(self) -> None:
+        self.idle: list[_AgentConnection] = []
+        self.open = 0
 
 
 @implementer(IExchange)
@@ -245,6 +270,7 @@ class _AgentConnection(Protocol):
     """One connection to an agent: idle, or with one exchange."""
 
     transport: Any
+    pool: _Pool
     _outlet: Outlet
 
     def __init__(self, upstream: Upstream, address: Address) -> None:
@@ -267,6 +293,7 @@ class _AgentConnection(Protocol):
             self.transport.setTcpNoDelay(True)
             self.transport.setTcpKeepAlive(True)
         self._outlet = Outlet(self.transport, self._moved)
+        self.pool = self._upstream.join(self)
 
     def begin(self, exchange: _Exchange) -> None:
         """Send an exchange's request and read its answer."""
@@ -277,9 +304,11 @@ class _AgentConnection(Protocol):
         exchange.connection = self
         if exchange.paused:
             self.hold()
-        body = exchange.body if exchange.body is not None else exchange.early_body()
-        self._outlet.send(exchange.head + body)
-        exchange.body_moved(self._outlet.queued)
+        if exchange.body is not None:
+            self._outlet.send(exchange.head + exchange.body)
+        else:
+            self._outlet.send(exchange.head + exchange.early_body())
+            exchange.body_moved(self._outlet.queued)
 
     def send(self, data: bytes) -> int:
         """Send more of the request; give how much of it is still queued."""
@@ -320,7 +349,7 @@ class _AgentConnection(Protocol):
             exchange.fail(AgentBroken(f"the agent's answer is broken: {error}"))
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._upstream.forget(self)
+        self._upstream.leave(self)
         exchange, self._exchange = self._exchange, None
         if exchange is None or exchange.over:
             return

@@ -504,6 +504,22 @@ async def test_a_slow_agent_slows_its_client(corridor: Any) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_an_answer_from_an_agent_that_was_slow_frees_the_connection(corridor: Any) -> None:
+    """Held back or not, the next request is read once the answer is whole."""
+    client = await corridor.connect()
+    client.send(get("/shop/up", "Content-Length: 4", method="POST") + b"bo")
+    await until(lambda: corridor.upstream.sent)
+    exchange = corridor.upstream.sent[0][2]
+    client.send(b"dy")
+    await until(lambda: exchange.finished)
+    exchange.answer.pauseProducing()
+    exchange.say(b"thanks")
+    assert (await client.answer()).body == b"thanks"
+    client.send(get("/nowhere"))
+    assert (await client.answer()).status == 404
+
+
+@pytest_twisted.ensureDeferred
 async def test_an_early_answer_ends_the_upload(corridor: Any) -> None:
     """A service may refuse before the body is whole, and the client can read why."""
     client = await corridor.connect()

@@ -262,7 +262,9 @@ def test_refusals_say_what_to_do_next() -> None:
 
 def test_dates_are_made_once_a_second() -> None:
     """In the form of RFC 9110, section 5.6.7."""
-    dates = Dates()
-    assert dates.at(784111777.9) == b"Sun, 06 Nov 1994 08:49:37 GMT"
-    assert dates.at(784111777.0) is dates.at(784111777.5)
-    assert dates.at(784111778.0) == b"Sun, 06 Nov 1994 08:49:38 GMT"
+    now = [784111777.9]
+    dates = Dates(lambda: now[0])
+    assert dates.now() == b"Sun, 06 Nov 1994 08:49:37 GMT"
+    assert dates.now() is dates.now()
+    now[0] = 784111778.0
+    assert dates.now() == b"Sun, 06 Nov 1994 08:49:38 GMT"

@@ -325,7 +325,7 @@ async def test_a_connection_that_closed_while_idle_is_not_used(agents: Agents, w
     """It is gone before anybody asks."""
     agent = await agents.warm(getattr(agents, wire))
     agent.transport.loseConnection()
-    await until(lambda: not agents.upstream._idle)
+    await until(lambda: not agents.upstream._pools)
     _, answer = agents.ask(POST, b"body", getattr(agents, wire))
     second = await agents.connected(2)
     await second.take(b"body")
@@ -422,7 +422,7 @@ async def test_idle_connections_end(agents: Agents) -> None:
     agents.upstream = Upstream(reactor, agents.wheel, agents.paths, idle_seconds=0.05)
     agent = await agents.warm()
     await agent.lost
-    assert agents.upstream._idle == {}
+    assert agents.upstream._pools == {}
 
 
 @pytest_twisted.ensureDeferred
@@ -432,7 +432,7 @@ async def test_closing_ends_idle_connections_and_lets_the_others_finish(agents: 
     agents.ask()
     idle = await agents.connected(2)
     idle.send(OK)
-    await until(lambda: agents.upstream._idle)
+    await until(lambda: agents.upstream._pools[agents.unix].idle)
     agents.upstream.close()
     await idle.lost
     busy.send(OK)
@@ -485,7 +485,7 @@ async def test_a_body_is_sent_as_it_comes(agents: Agents, chunked: bool) -> None
     )
     agent.send(OK)
     assert (await answer.whole).body == b"ok"
-    assert agents.upstream._idle
+    assert agents.upstream._pools[agents.unix].idle
 
 
 @pytest_twisted.ensureDeferred
