@@ -1,7 +1,7 @@
 """From an `InstanceSpec` to what a container engine is asked for.  Pure: no I/O, no engine.
 
 Source: contract, section 3, and the engines' common API (Docker Engine API 1.41,
-`POST /containers/create`).
+``POST /containers/create``).
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from ploinky.runtime.places import AGENT_DIRECTORY, AGENTCORE_DIRECTORY, QUEUE_D
 from ploinky.values import InstanceSpec, Kind, Resources
 
 AGENTCORE_PORT = 7000
-"""Inside, where AgentCore's socket cannot be reached and `$PORT` is published instead."""
+"""Inside, where AgentCore's socket cannot be reached and ``$PORT`` is published instead."""
 
 LABEL_CLUSTER = "ploinky.cluster"
 LABEL_DEPLOYMENT = "ploinky.deployment"
 LABEL_RELEASE = "ploinky.release"
 LABEL_INSTANCE = "ploinky.instance"
 LABEL_PORT = "ploinky.port"
-"""The port inside that is spoken to over TCP; absent where `agent.sock` is spoken to."""
+"""The port inside that is spoken to over TCP; absent where ``agent.sock`` is spoken to."""
 
 LOG_LIMIT = {"max-size": "10m"}
 
@@ -50,7 +50,7 @@ class Surroundings:
 
 @frozen
 class Blueprint:
-    """Arguments of the SDK's `create_container` and `create_host_config`."""
+    """Arguments of the SDK's ``create_container`` and ``create_host_config``."""
 
     container: Mapping[str, Any]
     host: Mapping[str, Any]
@@ -94,7 +94,7 @@ def instance_blueprint(
     """Describe the container of an instance.
 
     Args:
-        port: What it is to listen at over TCP; None: on `agent.sock` alone.
+        port: What it is to listen at over TCP; None: on ``agent.sock`` alone.
         publish: Whether a free port on this host's loopback is to lead there.
     """
     container = {

@@ -55,7 +55,7 @@ class WatchedProcess:
         reactor.addReader(self)
 
     def when_ended(self, tell: Callable[[], None]) -> None:
-        """Call `tell` once when it has ended; at once if it has."""
+        """Call ``tell`` once when it has ended; at once if it has."""
         if self.running:
             self._told.append(tell)
         else:

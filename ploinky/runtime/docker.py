@@ -20,7 +20,7 @@ NEXT_STEP = "Start Docker (systemctl start docker), or set DOCKER_HOST, or choos
 
 
 def connections(environment: Mapping[str, str], uid: int) -> list[Connection]:
-    """Give the places where Docker may answer.  `DOCKER_HOST`, where it is set, is the only one.
+    """Give the places where Docker may answer.  ``DOCKER_HOST``, where it is set, is the only one.
 
     Source: docker(1), *Environment variables*; docs.docker.com/engine/security/rootless.
     """
@@ -53,7 +53,7 @@ async def available(reactor: Any) -> str:
 
 
 async def create(reactor: Any, settings: Any) -> IRuntime:
-    """See `IRuntimeFactory`.  What comes back is an `IService` too."""
+    """See `IRuntimeFactory`.  What comes back is an ``IService`` too."""
     connection, reasons = await first_of(
         reactor, connections(os.environ, os.getuid()), _wanted, facts.ask
     )

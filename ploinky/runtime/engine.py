@@ -62,7 +62,7 @@ class ContainerEngine(Service):
     Args:
         reactor: Where threads hand back results, and the clock.
         blocking: The engine's own pool; started and stopped with this service.
-        title: `Docker` or `Podman`, for messages.
+        title: ``Docker`` or ``Podman``, for messages.
         companion: What serves the API, where that is ours; it runs, and is stopped with this.
         ask: Finds out what answers at a connection; blocking.
     """
@@ -294,7 +294,7 @@ class ContainerEngine(Service):
         return inspection.read_status(description, self._bridge_in_reach)
 
     def _port(self, client: ApiClient, found: EngineFacts, spec: InstanceSpec) -> int | None:
-        """Choose what the instance listens at over TCP; None: on `agent.sock` alone."""
+        """Choose what the instance listens at over TCP; None: on ``agent.sock`` alone."""
         if spec.kind is Kind.TASK:
             return None if found.same_machine else blueprint.AGENTCORE_PORT
         if spec.port is not None:

@@ -1,7 +1,7 @@
 """The engine's own word of containers that end, followed in a thread.
 
 It only makes a look at the engine come sooner: an event that is missed costs a moment, so
-there is no bookkeeping here.  Source: Docker Engine API 1.41, `GET /events`; Podman leaves
+there is no bookkeeping here.  Source: Docker Engine API 1.41, ``GET /events``; Podman leaves
 labels and names as Docker has them.
 """
 

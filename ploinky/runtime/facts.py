@@ -25,8 +25,8 @@ class Connection:
     """How an engine's API is reached.
 
     Attributes:
-        url: As in `DOCKER_HOST`.
-        tls: A `docker.tls.TLSConfig`, or None.
+        url: As in ``DOCKER_HOST``.
+        tls: A ``docker.tls.TLSConfig``, or None.
     """
 
     url: str
@@ -52,7 +52,7 @@ class EngineFacts:
 
 
 class ApiClient(docker.APIClient):  # type: ignore[misc]
-    """The SDK's client, but no request of it waits for ever (the SDK's `pull` does)."""
+    """The SDK's client, but no request of it waits for ever (the SDK's ``pull`` does)."""
 
     def request(self, method: str, url: str, *args: Any, **kwargs: Any) -> Any:
         """Send one request; reads time out as the client was told."""
@@ -114,7 +114,7 @@ def ask(connection: Connection) -> EngineFacts:
 def read_facts(
     info: Mapping[str, Any], version: Mapping[str, Any], here: os.uname_result
 ) -> EngineFacts:
-    """Read the engine's own description (`GET /info`, `GET /version`)."""
+    """Read the engine's own description (``GET /info``, ``GET /version``)."""
     security: Sequence[str] = info.get("SecurityOptions") or ()
     components = [part.get("Name", "") for part in version.get("Components") or ()]
     return EngineFacts(

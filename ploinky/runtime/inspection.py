@@ -1,6 +1,6 @@
 """From what a container engine says of a container to an `InstanceStatus`.  Pure.
 
-Source: Docker Engine API 1.41, `GET /containers/{id}/json`; Podman's compatible API.
+Source: Docker Engine API 1.41, ``GET /containers/{id}/json``; Podman's compatible API.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def _address(
 
 
 def gateway(container: Mapping[str, Any]) -> str:
-    """Give the address of the bridge that the container hangs on, or `""`."""
+    """Give the address of the bridge that the container hangs on, or ``""``."""
     return _bridge(container)[1]
 
 
@@ -64,7 +64,7 @@ def _number(text: str | None) -> int | None:
 
 
 def _bridge(container: Mapping[str, Any]) -> tuple[str, str]:
-    """Give (address, gateway).  The network is called `bridge` by one engine, `podman` by the other."""
+    """Give (address, gateway).  The network is called ``bridge`` by one engine, `podman` by the other."""
     networks = (container.get("NetworkSettings") or {}).get("Networks") or {}
     for network in networks.values():
         if network and network.get("IPAddress"):

@@ -11,7 +11,7 @@ from ploinky.interfaces import Report
 OUTPUT_LIMIT_BYTES = 64 * 1024
 """How much of a throw-away command's output is kept."""
 TIMED_OUT = 124
-"""The exit code of a command that was ended for its time (as of coreutils' `timeout`)."""
+"""The exit code of a command that was ended for its time (as of coreutils' ``timeout``)."""
 LINE_BYTES = 4096
 """A generous guess at a line's length, when the last lines of a file are looked for."""
 
@@ -53,7 +53,7 @@ class OutputTail:
 
 
 def last_lines(path: Path, lines: int) -> str:
-    """Read the last lines of a file; `""` where there is none."""
+    """Read the last lines of a file; ``""`` where there is none."""
     try:
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
@@ -67,7 +67,7 @@ def last_lines(path: Path, lines: int) -> str:
 def trim(path: Path, limit_bytes: int) -> None:
     """Cut a file that is over the limit down to the last half of it.
 
-    Whoever writes to it must append (`O_APPEND`); what is written meanwhile may be lost.
+    Whoever writes to it must append (``O_APPEND``); what is written meanwhile may be lost.
     """
     try:
         with path.open("r+b") as file:

@@ -62,7 +62,7 @@ def _owner(user: str) -> tuple[tuple[int, int] | None, int]:
 
 
 def prepare_mountpoint(spec: InstanceSpec) -> None:
-    """Make `.ploinky/queue` in the checkout, so that no engine makes it there as root.
+    """Make ``.ploinky/queue`` in the checkout, so that no engine makes it there as root.
 
     Raises:
         StartFailed: The repository has something else at that name.  A symbolic link is never

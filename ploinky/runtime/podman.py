@@ -38,7 +38,7 @@ RESTART_SECONDS = 1.0
 def connections(environment: Mapping[str, str], uid: int) -> list[Connection]:
     """Give the places where Podman's API may answer; a variable that names one rules others out.
 
-    Source: podman-system-service(1), podman(1) on `CONTAINER_HOST`.
+    Source: podman-system-service(1), podman(1) on ``CONTAINER_HOST``.
     """
     for name in ("PODMAN_SOCK", "CONTAINER_HOST"):
         given = environment.get(name, "")
@@ -62,7 +62,7 @@ def check_program(environment: Mapping[str, str]) -> str:
     """Find out whether the program `podman` works here.  Blocking.
 
     Returns:
-        `""` if it does, else why not.
+        ``""`` if it does, else why not.
     """
     program = shutil.which("podman", path=environment.get("PATH"))
     if program is None:
@@ -104,9 +104,9 @@ async def available(reactor: Any) -> str:
 
 
 async def create(reactor: Any, settings: Any) -> IRuntime:
-    """See `IRuntimeFactory`.  What comes back is an `IService` too.
+    """See `IRuntimeFactory`.  What comes back is an ``IService`` too.
 
-    Where no socket answers, `podman system service` is started as a child, which the
+    Where no socket answers, ``podman system service`` is started as a child, which the
     returned runtime owns.
     """
     found, reasons = await first_of(
@@ -124,7 +124,7 @@ async def create(reactor: Any, settings: Any) -> IRuntime:
 
 
 class PodmanService(Service):
-    """`podman system service` as a child of ours; containers do not depend on it.
+    """``podman system service`` as a child of ours; containers do not depend on it.
 
     It is ended with this service.  One that a leader left when it was killed is taken over.
 
@@ -235,7 +235,7 @@ class PodmanService(Service):
 
 
 def _short(path: Path) -> str:
-    """Give `path`, or where it is too long for a socket a place in the temporary directory."""
+    """Give ``path``, or where it is too long for a socket a place in the temporary directory."""
     if len(os.fsencode(path)) <= LONGEST_SOCKET_PATH:
         return str(path)
     return f"{tempfile.mkdtemp(prefix='ploinky-podman-')}/{SOCKET_NAME}"

@@ -1,8 +1,8 @@
 """Asks an instance whether it is ready, and later whether it is well.
 
-A task agent tells by its queue: AgentCore writes `ready` once it takes tasks, `failed` where
-it cannot start.  Everything that speaks HTTP is asked with one small `GET`.  Each question
-comes back as words: `""` where all is well, else what was answered instead.
+A task agent tells by its queue: AgentCore writes ``ready`` once it takes tasks, ``failed`` where
+it cannot start.  Everything that speaks HTTP is asked with one small ``GET``.  Each question
+comes back as words: ``""`` where all is well, else what was answered instead.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Readiness:
     """What a ready instance turned out to be.
 
     Attributes:
-        answers_http: Whether it can be asked how it is; `sh` agents cannot.
+        answers_http: Whether it can be asked how it is; ``sh`` agents cannot.
     """
 
     target: Target
@@ -64,7 +64,7 @@ class Prober(Protocol):
         """
 
     async def health(self, spec: InstanceSpec, readiness: Readiness) -> str:
-        """Ask a ready instance once; `""` where it is well, else what was wrong."""
+        """Ask a ready instance once; ``""`` where it is well, else what was wrong."""
 
 
 class SocketProber:
@@ -201,7 +201,7 @@ def _whole(received: bytes) -> bool:
 
 
 def _judge(path: str, answer: bytes) -> str:
-    """Read an answer: `""` where its status is 2xx or 3xx, else what it was."""
+    """Read an answer: ``""`` where its status is 2xx or 3xx, else what it was."""
     status = _status(answer)
     if status is None:
         return f"GET {path} was answered by {_shown(answer) or 'a closed connection'}"

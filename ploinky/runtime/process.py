@@ -351,7 +351,7 @@ async def available(reactor: Any) -> str:
 
 
 async def create(reactor: Any, settings: Any) -> IRuntime:
-    """See `IRuntimeFactory`.  What comes back is an `IService` too."""
+    """See `IRuntimeFactory`.  What comes back is an ``IService`` too."""
     data = Path(settings.data_directory)
     checking = Blocking(reactor, 1, "bubblewrap-check")
     checking.start()

@@ -43,7 +43,7 @@ def topmost(family: Iterable[Member]) -> Member | None:
 
 
 def payload(family: Iterable[Member], top: int, depth: int) -> int:
-    """Give the descendant of `top` so many generations below it, or `top` where there is none."""
+    """Give the descendant of ``top`` so many generations below it, or ``top`` where there is none."""
     parents = {each.parent: each.pid for each in sorted(family, key=lambda each: -each.pid)}
     found = top
     for _ in range(depth):

@@ -28,7 +28,7 @@ class Record:
 
 
 class Records:
-    """One directory an instance: `record.json` and `output.log`.
+    """One directory an instance: ``record.json`` and ``output.log``.
 
     Args:
         directory: Holds them all; made when it is needed.

@@ -20,9 +20,16 @@ CHECK_SECONDS = 5.0
 GENERATIONS = 2
 """From the outer bwrap, which we start, by the one that is process 1 inside, to the program."""
 
-PRIVATE = frozenset({"home", "root", "tmp", "run", "mnt", "media", "lost+found", "boot"})
-"""Of the root directory, what an agent has no business in."""
-_MADE = frozenset({"proc", "dev", "agent", "agentCore"})
+SYSTEM = ("bin", "gnu", "lib", "lib32", "lib64", "libx32", "nix", "opt", "sbin", "sys", "usr")
+"""Of the root directory, what programs are made of."""
+CONFIGURATION = (
+    *("alternatives", "ca-certificates", "ca-certificates.conf", "crypto-policies", "pki", "ssl"),
+    *("gai.conf", "host.conf", "hosts", "nsswitch.conf", "protocols", "resolv.conf", "services"),
+    *("ld.so.cache", "ld.so.conf", "ld.so.conf.d", "locale.alias", "localtime", "timezone"),
+    *("fonts", "group", "mime.types", "os-release", "passwd"),
+)
+"""Of ``/etc``, what programs read; what is left has keys and password hashes in it."""
+TOOLS = ("node", "python3", "python")
 _UNSHARED = ("--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try")
 
 
@@ -31,8 +38,8 @@ class Sandbox:
     """How programs are wrapped.
 
     Attributes:
-        program: Path of `bwrap`.
-        search_path: `PATH` as agents have it.
+        program: Path of ``bwrap``.
+        search_path: ``PATH`` as agents have it.
         hidden: Directories that nobody inside may see: the server's own data.
     """
 
@@ -47,7 +54,7 @@ class Sandbox:
         agentcore: Path,
         directory: str,
     ) -> list[str]:
-        """Give the command that runs `argv` inside.
+        """Give the command that runs ``argv`` inside.
 
         Args:
             mounts: (here, inside) of what it may write to.
@@ -58,8 +65,7 @@ class Sandbox:
         for tool_directory in _tools(self.search_path):
             wrapped += ["--ro-bind-try", tool_directory, tool_directory]
         for hidden in self.hidden:
-            if not _private(hidden) and os.path.isdir(hidden):
-                wrapped += ["--tmpfs", hidden]
+            wrapped += ["--tmpfs", hidden]
         wrapped += ["--dir", AGENT_DIRECTORY, "--ro-bind", str(agentcore), AGENTCORE_DIRECTORY]
         for here, inside in mounts:
             wrapped += ["--bind", here, inside]
@@ -69,37 +75,45 @@ class Sandbox:
 def _system() -> list[str]:
     """The root directory: what programs need of ours, and fresh ones of the rest."""
     options: list[str] = []
-    for name in sorted(set(os.listdir("/")) - PRIVATE - _MADE):
+    for name in SYSTEM:
         place = f"/{name}"
         if os.path.islink(place):
             options += ["--symlink", os.readlink(place), place]
-        elif os.path.isdir(place):
+        else:
             options += ["--ro-bind-try", place, place]
-    options += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--tmpfs", "/run"]  # noqa: S108
-    names = os.path.realpath("/etc/resolv.conf")
-    if names.startswith("/run/"):
-        options += ["--ro-bind-try", names, names]
-    return options
+    for name in CONFIGURATION:
+        options += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
+    return [*options, "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--dir", "/run"]  # noqa: S108
 
 
-def _private(path: str) -> bool:
-    return path.split("/")[1] in PRIVATE
+def _is_system(path: str) -> bool:
+    return path.split("/")[1] in SYSTEM
 
 
 def _tools(search_path: str) -> list[str]:
-    """Give the directories that tools on the path need although they lie in a private place.
+    """Give the directories that tools on the path need although they lie elsewhere.
 
-    A program in `.../bin` has its libraries beside that; in a home's own `bin` or `.local/bin`
-    it stands alone, and what lies beside is private.
+    A program in ``.../bin`` has its libraries beside that, and where it is a link (as in a
+    virtual environment) so has what it leads to.  In a home's own ``bin`` or ``.local/bin`` it
+    stands alone, and what lies beside is private.
     """
-    needed = []
+    needed: dict[str, None] = {}
     for entry in search_path.split(os.pathsep):
-        if not entry.startswith("/") or not _private(entry) or not os.path.isdir(entry):
+        if not entry.startswith("/") or not os.path.isdir(entry):
             continue
-        above = os.path.dirname(entry.rstrip("/"))
-        alone = above == os.path.expanduser("~") or above.endswith("/.local")
-        needed.append(entry if alone or above.count("/") < 2 else above)
-    return needed
+        found = [entry]
+        for name in TOOLS:
+            program = os.path.join(entry, name)
+            if os.path.exists(program):
+                found.append(os.path.dirname(os.path.realpath(program)))
+        needed |= dict.fromkeys(_with_libraries(each) for each in found if not _is_system(each))
+    return list(needed)
+
+
+def _with_libraries(directory: str) -> str:
+    above = os.path.dirname(directory.rstrip("/"))
+    alone = above == os.path.expanduser("~") or above.endswith("/.local") or above.count("/") < 2
+    return directory if alone else above
 
 
 def find_sandbox(
@@ -129,7 +143,7 @@ def find_sandbox(
 
 
 def is_wrapped(pid: int) -> bool:
-    """Tell whether a process is an outer `bwrap`."""
+    """Tell whether a process is an outer ``bwrap``."""
     try:
         return Path(f"/proc/{pid}/comm").read_text().strip() == "bwrap"
     except OSError:

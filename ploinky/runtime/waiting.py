@@ -48,7 +48,7 @@ class Shielded(Generic[T]):
         return outcome
 
     async def ended(self) -> None:
-        """Wait until it is over, well or not; cancelling raises `CancelledError` only then."""
+        """Wait until it is over, well or not; cancelling raises ``CancelledError`` only then."""
         cancelled: CancelledError | None = None
         while not self._outcome:
             try:
@@ -60,9 +60,9 @@ class Shielded(Generic[T]):
 
 
 async def uncut(work: Coroutine[Deferred[Any], Any, T]) -> T:
-    """Await `work` to its end.
+    """Await ``work`` to its end.
 
-    Cancelling raises `CancelledError`, but not before `work` has ended; its result is dropped.
+    Cancelling raises ``CancelledError``, but not before ``work`` has ended; its result is dropped.
     """
     shielded = Shielded(work)
     await shielded.ended()

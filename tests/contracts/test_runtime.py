@@ -226,11 +226,12 @@ class TestSandboxedProcess(Process):
         secret = short_directory / "ploinky.sqlite"
         secret.write_text("secret")
         looks = (
-            f"cat {secret}; ls ~root /home; ls -d /proc/[0-9]* | wc -l;"
+            f"cat {secret} /etc/shadow; ls ~root /home /run /var; ls -d /proc/[0-9]* | wc -l;"
             "touch /usr/x /x; touch /agent/mine /agent/.ploinky/queue/mine && ls /agentCore; touch /agentCore/x"
         )
         result = await runtime.run_once(spec, looks, 60.0, lambda line: None)
         assert "secret" not in result.output
+        assert ":99999:" not in result.output
         assert "run.sh" in result.output
         assert result.output.count("Read-only file system") == 3
         seen = [int(each) for each in result.output.split() if each.isdigit()]
