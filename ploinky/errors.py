@@ -142,7 +142,7 @@ class TargetTooLong(CallFailed):
 
 
 class ExpectationFailed(CallFailed):
-    """The client expects something other than `100-continue`."""
+    """The client expects something other than ``100-continue``."""
 
     code = "EXPECTATION_FAILED"
     status = 417

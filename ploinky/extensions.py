@@ -1,6 +1,6 @@
 """Plugins: found, verified, and where they cannot be used, reported by name and reason.
 
-`twisted.plugin` only logs a module that cannot be imported and hands out objects that lack
+``twisted.plugin`` only logs a module that cannot be imported and hands out objects that lack
 methods, so the modules of the package that it searches are looked through here.  A plugin is
 foreign code: whatever it raises is told of and stays there.
 """
@@ -27,7 +27,7 @@ from ploinky.interfaces import IAuthenticatorFactory, IRuntime, IRuntimeFactory
 from ploinky.settings import AUTO
 
 PREFERRED = ("docker", "podman", "process")
-"""The order in which `auto` asks; other plugins follow by name."""
+"""The order in which ``auto`` asks; other plugins follow by name."""
 
 ASYNCHRONOUS: Mapping[Any, tuple[str, ...]] = types.MappingProxyType(
     {
@@ -35,7 +35,7 @@ ASYNCHRONOUS: Mapping[Any, tuple[str, ...]] = types.MappingProxyType(
         IAuthenticatorFactory: ("available", "create"),
     }
 )
-"""Methods that must be `async def`; an interface does not remember that it said so."""
+"""Methods that must be ``async def``; an interface does not remember that it said so."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}\Z")
 _log = Logger()
@@ -46,7 +46,7 @@ class Problem:
     """A plugin that is not used.
 
     Attributes:
-        name: `module`, or `module.object`.
+        name: ``module``, or ``module.object``.
         reason: One line.
     """
 
@@ -105,7 +105,7 @@ def _candidates(module: types.ModuleType, interface: Any) -> Iterator[tuple[str,
 
 
 def _fault(candidate: Any, interface: Any) -> str:
-    """Tell what it lacks of what it claims to provide; `""` if nothing."""
+    """Tell what it lacks of what it claims to provide; ``""`` if nothing."""
     try:
         verifyObject(interface, candidate)
         name = candidate.name
@@ -156,11 +156,11 @@ async def select_runtime(
     """Make the runtime that a setting names.
 
     Args:
-        setting: A factory's name, or `auto`: the first that is available.
+        setting: A factory's name, or ``auto``: the first that is available.
         factories: As `load` gives them.
 
     Returns:
-        An `IRuntime`; where it is an `IService` too, the caller starts and stops it.
+        An `IRuntime`; where it is an ``IService`` too, the caller starts and stops it.
 
     Raises:
         EngineUnavailable: It (or none of them) can be used, with the reasons and the next step.

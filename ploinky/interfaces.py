@@ -4,7 +4,7 @@ Interfaces and nothing else; each says what a caller gets, when a Deferred
 fires, what cancelling does and who ends what is returned.  The values that
 pass through are in `ploinky.values`, the errors in `ploinky.errors`.
 
-Unless a method says otherwise, cancelling an `async` method's Deferred gives
+Unless a method says otherwise, cancelling an ``async`` method's Deferred gives
 up the wait and leaves nothing behind that a later call would trip over.
 """
 
@@ -51,8 +51,8 @@ class IRouter(Interface):
         """Find the route with the longest path prefix, on whole segments.
 
         Args:
-            host: The `Host` field's value, port and upper case allowed.
-            path: The request target's path, still escaped, beginning with `/`.
+            host: The ``Host`` field's value, port and upper case allowed.
+            path: The request target's path, still escaped, beginning with ``/``.
 
         Raises:
             NoSuchRoute: Nothing is deployed there.
@@ -62,7 +62,7 @@ class IRouter(Interface):
         """Tell whose bearer token this is; `NOBODY` where it is unknown or has expired."""
 
     def adopt(snapshot: RouteSnapshot) -> None:
-        """Route by `snapshot` from now on; one of an older generation is ignored."""
+        """Route by ``snapshot`` from now on; one of an older generation is ignored."""
 
 
 class ILease(Interface):
@@ -86,7 +86,7 @@ class IOrchestrator(Interface):
         """Choose and count in one step, without waiting.
 
         Returns:
-            A lease, or None where every instance is at its `concurrency`: then `claim_later`.
+            A lease, or None where every instance is at its ``concurrency``: then `claim_later`.
 
         Raises:
             NoHealthyInstance: The route has no targets.
@@ -122,7 +122,7 @@ class IAnswer(Interface):
         """The agent's final head, parsed strictly.
 
         Args:
-            fields: End-to-end fields only: hop-by-hop ones and `Content-Length` are gone.
+            fields: End-to-end fields only: hop-by-hop ones and ``Content-Length`` are gone.
             length: Of the body in bytes; None where it is not known beforehand.
         """
 
@@ -175,11 +175,11 @@ class IUpstream(Interface):
 
         A connection that turns out to be stale (closed before one byte of the answer was
         read, on a reused connection) is replaced and the request sent once more, if and
-        only if its whole body is at hand in `body`.
+        only if its whole body is at hand in ``body``.
 
         Args:
             address: `ploinky.values.Address`.
-            head: Request line and fields, ending in an empty line, with framing that fits `body`.
+            head: Request line and fields, ending in an empty line, with framing that fits ``body``.
             body: The whole body, or None where `IExchange.write` will bring it.
             answer: Provides `IAnswer`.  `AgentUnreachable`, `AgentBroken` are its failures.
         """
@@ -213,7 +213,7 @@ class IWorkerGroup(Interface):
         """
 
     def status() -> list[dict[str, Any]]:
-        """One entry a worker: `{slot, pid, state, generation, restarts}`."""
+        """One entry a worker: ``{slot, pid, state, generation, restarts}``."""
 
 
 # --- the control corridor ---------------------------------------------------
@@ -243,7 +243,7 @@ class IDeploymentManager(Interface):
         """Replace the instances of the active release by new ones, dropping no request."""
 
     async def stop(key: DeploymentKey) -> DeploymentView:
-        """Drain and stop the instances; calls get `NO_HEALTHY_INSTANCE` that says so."""
+        """Drain and stop the instances; calls get ``NO_HEALTHY_INSTANCE`` that says so."""
 
     async def start(key: DeploymentKey) -> DeploymentView:
         """Start the active release of a stopped deployment."""
@@ -264,7 +264,7 @@ class IRuntime(Interface):
         """See that the image is here, pulling it if absent.
 
         Returns:
-            The image's own id (content address) where the engine has one, else `image`.
+            The image's own id (content address) where the engine has one, else ``image``.
 
         Raises:
             ImageUnavailable: With the engine's own message.
@@ -292,14 +292,14 @@ class IRuntime(Interface):
         """All instances, running or not, that carry this cluster's label."""
 
     async def output(instance: str, lines: int) -> str:
-        """The last lines of its standard output and error; `""` if it is gone."""
+        """The last lines of its standard output and error; ``""`` if it is gone."""
 
 
 class IRuntimeEvents(Interface):
     """What a runtime may provide besides `IRuntime`: word of an end as soon as there is one."""
 
     def listen(ended: Callable[[str], None]) -> None:
-        """Call `ended(instance)` when an instance may have ended.  Replaces who listened before."""
+        """Call ``ended(instance)`` when an instance may have ended.  Replaces who listened before."""
 
 
 class IRuntimeFactory(Interface):
@@ -314,11 +314,11 @@ class IRuntimeFactory(Interface):
         """Find out whether it can be used here and now.
 
         Returns:
-            `""` if it can, else the reason in words for a user, with the next step.
+            ``""`` if it can, else the reason in words for a user, with the next step.
         """
 
     async def create(reactor: Any, settings: Any) -> Any:
-        """Give an `IRuntime` (which may also be an `IService`: it is then started and stopped).
+        """Give an `IRuntime` (which may also be an ``IService``: it is then started and stopped).
 
         Raises:
             EngineUnavailable: It does not answer after all.
@@ -379,7 +379,7 @@ class IInstances(Interface):
         """All that carry this server's label, known to this process or not."""
 
     def watch(changed: Callable[[str, bool], None]) -> None:
-        """Call `changed(instance, healthy)` whenever a launched or adopted one changes."""
+        """Call ``changed(instance, healthy)`` whenever a launched or adopted one changes."""
 
 
 class ISource(Interface):
@@ -389,16 +389,16 @@ class ISource(Interface):
         """Find the commit that the source's ref names.
 
         Args:
-            fresh: Fetch even where the mirror is younger than `cacheTime`.
+            fresh: Fetch even where the mirror is younger than ``cacheTime``.
 
         Raises:
             UrlRefused, RepositoryUnreachable, RefNotFound, SourceTooLarge
         """
 
     async def checkout(source: GitSource, commit: str, sub_path: str, destination: str) -> None:
-        """Write one sub-directory (`""`: all) of a commit to a directory that does not exist yet.
+        """Write one sub-directory (``""``: all) of a commit to a directory that does not exist yet.
 
-        All or nothing: on failure and on cancel nothing stands at `destination`.
+        All or nothing: on failure and on cancel nothing stands at ``destination``.
 
         Raises:
             RefNotFound: There is no such sub-directory.
@@ -462,7 +462,7 @@ class IRepositoryStore(Interface):
         """
 
     async def domains() -> list[Mapping[str, Any]]:
-        """`{name, enabled}` each, ordered; `localhost` exists from the start."""
+        """``{name, enabled}`` each, ordered; ``localhost`` exists from the start."""
 
     async def add_domain(name: str) -> None:
         """Add it.
@@ -503,7 +503,7 @@ class ISecretBox(Interface):
     """Seals what is secret before it is written down.  Quick and synchronous, from any thread."""
 
     def seal(plain: bytes, purpose: str) -> bytes:
-        """Encrypt; what comes back opens for the same `purpose` only."""
+        """Encrypt; what comes back opens for the same ``purpose`` only."""
 
     def unseal(sealed: bytes, purpose: str) -> bytes:
         """Decrypt.

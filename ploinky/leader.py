@@ -62,7 +62,7 @@ from ploinky.worker import COUNTERS, LINK_SOCKET
 
 CONTROL_SOCKET = "control.sock"
 BUILT_IN_PATHS = ("/management", "/auth", "/client", "/metrics", "/_ploinky", "/")
-"""What the leader answers itself, on every domain; `/` only where nothing is deployed there."""
+"""What the leader answers itself, on every domain; ``/`` only where nothing is deployed there."""
 
 _CONTROL_SECONDS = 3600.0  # a deploy may pull an image before it answers
 _DAY_SECONDS = 86_400.0
@@ -142,7 +142,7 @@ def log_directory(settings: Settings) -> Path:
 
 
 def new_id() -> str:
-    """Give an unguessable id of `[a-z0-9]{12}`."""
+    """Give an unguessable id of ``[a-z0-9]{12}``."""
     return "".join(secrets.choice(_ID_LETTERS) for _ in range(12))
 
 
@@ -388,7 +388,7 @@ async def _announce(
     bootstrap: BootstrapToken,
     rooms: AsyncExitStack,
 ) -> None:
-    """Write `run/leader.json` for `p-cli`, and say where the server is."""
+    """Write ``run/leader.json`` for ``p-cli``, and say where the server is."""
     settings = here.settings
     leader: dict[str, Any] = {
         "pid": os.getpid(),

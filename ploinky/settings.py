@@ -1,6 +1,6 @@
 """The server's settings: one frozen value, read once, from four sources.
 
-Lowest first: defaults, `<dir>/.ploinky-cloud/config.json`, `PLOINKY_*`
+Lowest first: defaults, ``<dir>/.ploinky-cloud/config.json``, ``PLOINKY_*``
 variables, command-line options.  All problems are reported together, each
 with its source.  Source: contract, section 7.  This module knows no room.
 """
@@ -83,7 +83,7 @@ class Settings:
     """What the server runs by.  Build it with `read_settings`.
 
     Attributes:
-        directory: Absolute path; everything is written below `directory/.ploinky-cloud`.
+        directory: Absolute path; everything is written below ``directory/.ploinky-cloud``.
     """
 
     directory: Path
@@ -138,7 +138,7 @@ def fields() -> Iterator[tuple[str, str, str]]:
 
 
 def variable(name: str) -> str:
-    """Give the environment variable of a setting: `taskTimeout` is `PLOINKY_TASK_TIMEOUT`."""
+    """Give the environment variable of a setting: ``taskTimeout`` is ``PLOINKY_TASK_TIMEOUT``."""
     return "PLOINKY_" + "".join(f"_{c}" if c.isupper() else c.upper() for c in name)
 
 
@@ -148,9 +148,9 @@ def read_settings(
     """Merge the four sources.
 
     Args:
-        directory: Where `.ploinky-cloud` lies or will lie.
-        environment: Usually `os.environ`; `PORT` and `CONTAINER_RUNTIME` count as
-            `PLOINKY_PORT` and `PLOINKY_RUNTIME`, which win over them.
+        directory: Where ``.ploinky-cloud`` lies or will lie.
+        environment: Usually ``os.environ``; ``PORT`` and ``CONTAINER_RUNTIME`` count as
+            ``PLOINKY_PORT`` and ``PLOINKY_RUNTIME``, which win over them.
         options: By contract name; None values count as not given.
 
     Raises:

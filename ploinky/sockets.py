@@ -2,7 +2,7 @@
 
 The kernel takes at most 107 bytes for a Unix socket's path, and a data
 directory may lie deeper than that.  One open descriptor of the run directory
-gives every socket below it a short name, `/proc/self/fd/N/...`.
+gives every socket below it a short name, ``/proc/self/fd/N/...``.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from __future__ import annotations
 import os
 
 LONGEST_SOCKET_PATH = 107
-"""Bytes; `sockaddr_un.sun_path` less its final NUL (unix(7))."""
+"""Bytes; ``sockaddr_un.sun_path`` less its final NUL (unix(7))."""
 
 
 class SocketPaths:
-    """Names for sockets below one directory that `bind` and `connect` accept.
+    """Names for sockets below one directory that ``bind`` and ``connect`` accept.
 
     Args:
         directory: Absolute path of an existing directory.  It is held open
@@ -26,12 +26,12 @@ class SocketPaths:
         self._descriptor = os.open(self._directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def usable(self, path: str) -> str:
-        """Give `path` itself if it is short enough, else another name for the same file.
+        """Give ``path`` itself if it is short enough, else another name for the same file.
 
         Valid in this process alone, until `close`.
 
         Raises:
-            ValueError: `path` is too long and not below the directory.
+            ValueError: ``path`` is too long and not below the directory.
         """
         if len(os.fsencode(path)) <= LONGEST_SOCKET_PATH:
             return path

@@ -1,6 +1,6 @@
-"""`twistd ploinky`: options, and a service that runs the leader from its start to its end.
+"""``twistd ploinky``: options, and a service that runs the leader from its start to its end.
 
-It is the same server that `p-cli cloud start` starts.
+It is the same server that ``p-cli cloud start`` starts.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from ploinky.settings import fields, read_settings
 
 COULD_NOT_START = 1
 MISCONFIGURED = 5
-"""Exit statuses; the second is what `p-cli` says for configuration (contract, section 6)."""
+"""Exit statuses; the second is what ``p-cli`` says for configuration (contract, section 6)."""
 
 _log = Logger()
 
 
 class Options(usage.Options):
-    """Options of `twistd ploinky`: every setting, by its name in the contract."""
+    """Options of ``twistd ploinky``: every setting, by its name in the contract."""
 
     synopsis = "[options]"
     longdesc = "Serve agents from Git repositories, in containers, behind one domain and path each."

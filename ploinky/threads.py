@@ -41,9 +41,9 @@ class Blocking:
         self._pool.stop()
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call `work` in a thread.
+        """Call ``work`` in a thread.
 
-        Cancelling gives up the wait; the thread goes on until `work` returns, so `work`
+        Cancelling gives up the wait; the thread goes on until ``work`` returns, so ``work``
         must be bounded by a timeout of its own.
         """
         result: T = await deferToThreadPool(self._reactor, self._pool, work, *args, **kwargs)

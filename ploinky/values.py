@@ -1,6 +1,6 @@
 """The nouns that rooms pass to one another: frozen values without behaviour of their own.
 
-Constructors hold the invariants; change is `attrs.evolve`.  This module knows
+Constructors hold the invariants; change is ``attrs.evolve``.  This module knows
 no room, does no I/O and reads no clock.  Times are Unix seconds (float) unless
 a name says otherwise.
 """
@@ -32,7 +32,7 @@ class Kind(str, enum.Enum):
     STATIC = "static"
     EXTERNAL = "external"
     CONTROL = "control"
-    """The leader's own control socket: `/management` and its neighbours."""
+    """The leader's own control socket: ``/management`` and its neighbours."""
 
 
 class Wire(str, enum.Enum):
@@ -118,7 +118,7 @@ class DeploymentKey:
 
     Attributes:
         domain: Lower-case host name without port.
-        path: `/`, or `/seg[/seg...]` without a final slash.
+        path: ``/``, or ``/seg[/seg...]`` without a final slash.
     """
 
     domain: str
@@ -154,8 +154,8 @@ class Address:
     """Where something listens: a Unix socket's path, or a host and port.
 
     Attributes:
-        path: Absolute path of a Unix socket, or `""`.
-        host: Host name or IP address, or `""`.
+        path: Absolute path of a Unix socket, or ``""``.
+        host: Host name or IP address, or ``""``.
         port: TCP port, or 0.
     """
 
@@ -165,7 +165,7 @@ class Address:
 
     @classmethod
     def parse(cls, text: str) -> Address:
-        """Read `unix:PATH` or `tcp:HOST:PORT` (what `str` gives).
+        """Read ``unix:PATH`` or ``tcp:HOST:PORT`` (what ``str`` gives).
 
         Raises:
             ValueError: It is neither.
@@ -190,10 +190,10 @@ class Target:
     """One instance that a route may choose, or the one place it always leads to.
 
     Attributes:
-        instance: The instance's id; `""` for external targets and the control socket.
+        instance: The instance's id; ``""`` for external targets and the control socket.
         address: Where it listens.
         wire: How tasks reach it; always `HTTP` for kinds other than `TASK`.
-        queue_directory: The instance's queue on this host; `""` where it has none.
+        queue_directory: The instance's queue on this host; ``""`` where it has none.
     """
 
     instance: str
@@ -207,11 +207,11 @@ class Route:
     """What one (domain, path) leads to.
 
     Attributes:
-        key: For `CONTROL` the domain is `*`: it holds for every domain.
-        deployment: The deployment's id; `""` for `CONTROL`.
+        key: For `CONTROL` the domain is ``*``: it holds for every domain.
+        deployment: The deployment's id; ``""`` for `CONTROL`.
         release: Number of the release behind it; 0 for `CONTROL`.
-        targets: Healthy instances.  Empty: `NO_HEALTHY_INSTANCE`.
-        reason: Why there are no targets, in words for the caller; `""` otherwise.
+        targets: Healthy instances.  Empty: ``NO_HEALTHY_INSTANCE``.
+        reason: Why there are no targets, in words for the caller; ``""`` otherwise.
     """
 
     key: DeploymentKey
@@ -231,10 +231,10 @@ class Principal:
     """Who calls.
 
     Attributes:
-        id: `Admin`, a key's name, or `InternetUser` for nobody.
-        token_hash: Hex SHA-256 of the bearer token; `""` for nobody.
+        id: ``Admin``, a key's name, or ``InternetUser`` for nobody.
+        token_hash: Hex SHA-256 of the bearer token; ``""`` for nobody.
         expires_at: Unix seconds, or None for never.
-        scope: Domains, or `domain/path` deployments, that a `deployer` or `caller`
+        scope: Domains, or ``domain/path`` deployments, that a ``deployer`` or ``caller``
             is confined to; empty for everywhere.
         session: True for a login session, False for an API key.
     """
@@ -256,7 +256,7 @@ class TaskCall:
     """One call of a command, ready for any wire.
 
     Attributes:
-        task: Unique id; file names derive from it (`[a-z0-9-]{1,64}`).
+        task: Unique id; file names derive from it (``[a-z0-9-]{1,64}``).
         params: The params as JSON text of an array, exactly as the caller sent them.
         user: The principal's id.
         deadline_ms: Unix milliseconds at which it is aborted.
@@ -288,7 +288,7 @@ class Health:
     """How an instance is probed.
 
     Attributes:
-        path: HTTP path; AgentCore's own `/health` for task agents.
+        path: HTTP path; AgentCore's own ``/health`` for task agents.
         interval_seconds: Between probes of a ready instance.
         timeout_seconds: For one probe.
         retries: Failures in a row that make it unhealthy.
@@ -335,16 +335,16 @@ class InstanceSpec:
     """All that a runtime needs in order to start one instance.
 
     Attributes:
-        instance: Unique id (`[a-z0-9]{12}`); container name and labels derive from it.
+        instance: Unique id (``[a-z0-9]{12}``); container name and labels derive from it.
         cluster: This server's id; only what carries it is ever touched.
-        command: Overrides the image's command; empty: AgentCore's `run.sh`
+        command: Overrides the image's command; empty: AgentCore's ``run.sh``
             for `TASK`, the image's own command for `SERVICE`.
         environment: The deployment's own variables (may hold secrets) and the
-            `PLOINKY_*` ones of the contract that do not depend on the runtime.
+            ``PLOINKY_*`` ones of the contract that do not depend on the runtime.
         code_directory: The release's checkout on this host, mounted read-write
-            at `/agent`; `""` for image-only deployments.
+            at ``/agent``; ``""`` for image-only deployments.
         queue_directory: This instance's queue on this host.
-        user: `uid[:gid]` or name; `""`: the default of its kind.
+        user: ``uid[:gid]`` or name; ``""``: the default of its kind.
         capabilities: To keep; None: the default of its kind.
     """
 
@@ -380,7 +380,7 @@ class InstanceStatus:
         out_of_memory: Whether the kernel ended it for its memory limit.
         restarts: How often it was started again.
         address: Where a service or a published AgentCore port is reached, where the runtime
-            decides that (bridge address, published port); None: `agent.sock` in its queue.
+            decides that (bridge address, published port); None: ``agent.sock`` in its queue.
     """
 
     instance: str
@@ -411,10 +411,10 @@ class GitCredential:
 
     Attributes:
         username: For `token`; most hosts ignore it.
-        token: Password or access token for https; `""` where there is none.
-        ssh_key: A private key in OpenSSH's format; `""` where there is none.
+        token: Password or access token for https; ``""`` where there is none.
+        ssh_key: A private key in OpenSSH's format; ``""`` where there is none.
         known_hosts: Lines of `known_hosts` that the server's key must match;
-            `""`: the first key seen is trusted and kept.
+            ``""``: the first key seen is trusted and kept.
     """
 
     username: str = field(default="git", repr=False)
@@ -429,7 +429,7 @@ class GitSource:
 
     Attributes:
         url: As the user gave it, without a credential in it.
-        ref: Branch, tag or commit id; `""`: the remote's default branch.
+        ref: Branch, tag or commit id; ``""``: the remote's default branch.
         any_file_url: Whether file URLs outside the allowed roots may be read (admins only).
     """
 
@@ -444,9 +444,9 @@ class AgentListing:
     """One agent found in a repository.
 
     Attributes:
-        path: Directory in the repository; `""` for its root.
+        path: Directory in the repository; ``""`` for its root.
         about: One line from its manifest.
-        problem: Why its manifest cannot be used; `""` if it can.
+        problem: Why its manifest cannot be used; ``""`` if it can.
     """
 
     name: str
@@ -475,7 +475,7 @@ class DeployRequest:
     """What a caller asks to be deployed, validated in form.
 
     Attributes:
-        repository: URL or registered name; `""`: search the registered ones.
+        repository: URL or registered name; ``""``: search the registered ones.
         settings: Manifest settings that the deployment overrides, by manifest name.
         any_file_url: Whether the caller (an admin) may name any file URL.
     """
@@ -498,7 +498,7 @@ class Release:
 
     Attributes:
         number: 1, 2, 3 ... within its deployment.
-        commit: Full commit id; `""` for image-only and external.
+        commit: Full commit id; ``""`` for image-only and external.
         settings: The effective settings it was built with (manifest and request
             merged), by manifest name; JSON-serialisable.
         request: What was asked for, so that a restart can build it again.
@@ -522,9 +522,9 @@ class Deployment:
     """One agent at one (domain, path).
 
     Attributes:
-        id: Unique for ever (`[a-z0-9]{12}`); directories and labels derive from it.
+        id: Unique for ever (``[a-z0-9]{12}``); directories and labels derive from it.
         active_release: Number of the release that serves; 0 before the first one did.
-        wanted: `running` or `stopped`: what its owner last asked for.
+        wanted: `running` or ``stopped``: what its owner last asked for.
     """
 
     id: str
@@ -541,8 +541,8 @@ class DeploymentView:
     """A deployment as it stands now, for lists and answers.
 
     Attributes:
-        step: What a deploy in progress is doing; `""` otherwise.
-        error: Why the last release failed, `{code, step, message, output}`; None if it did not.
+        step: What a deploy in progress is doing; ``""`` otherwise.
+        error: Why the last release failed, ``{code, step, message, output}``; None if it did not.
     """
 
     deployment: Deployment

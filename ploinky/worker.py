@@ -1,7 +1,7 @@
 """A worker process: the data corridor behind one listening socket.
 
-`python -m ploinky.worker`, started by the leader with the socket as descriptor 3 and its
-configuration as JSON in `PLOINKY_WORKER`.  It connects to the leader, gets a snapshot, begins to
+``python -m ploinky.worker``, started by the leader with the socket as descriptor 3 and its
+configuration as JSON in ``PLOINKY_WORKER``.  It connects to the leader, gets a snapshot, begins to
 accept, acknowledges; on SIGTERM it stops accepting, finishes what is in hand and exits 0.  What
 keeps it from booting is one line on standard error and exit status 78.
 
@@ -63,15 +63,15 @@ DRAIN_SECONDS = 28.0
 
 @frozen
 class WorkerConfiguration:
-    """What the leader tells a worker in `PLOINKY_WORKER`.
+    """What the leader tells a worker in ``PLOINKY_WORKER``.
 
     Attributes:
         slot: Its place, 0 to N-1.
         build: Of the leader's code and of all other fields.
-        run_directory: Where `link.sock` and `control.sock` lie.
+        run_directory: Where ``link.sock`` and ``control.sock`` lie.
         log_directory: Where it writes its log.
         log_level: Least level that is logged.
-        trusted_proxies: Addresses whose `X-Forwarded-*` fields are believed.
+        trusted_proxies: Addresses whose ``X-Forwarded-*`` fields are believed.
     """
 
     slot: int
@@ -89,7 +89,7 @@ class Rooms:
     Attributes:
         router: Provides `IRouter`.
         orchestrator: An `Orchestrator`.
-        gateway: A protocol factory with `async def drain(seconds) -> int`.
+        gateway: A protocol factory with ``async def drain(seconds) -> int``.
         counts: Gives what was counted since the last call, as lines of JSON.
         close: Ends what else was opened.
     """

@@ -1,4 +1,4 @@
-"""`POST init`, `POST /auth`, `GET check-auth`: becoming somebody, and being told who one is."""
+"""``POST init``, ``POST /auth``, ``GET check-auth``: becoming somebody, and being told who one is."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class InitForm:
 
 @frozen
 class AuthForm:
-    """`{"command": "login", "params": [apiKey]}` or `{"command": "logout"}`."""
+    """``{"command": "login", "params": [apiKey]}`` or ``{"command": "logout"}``."""
 
     command: str
     params: list[str] = Factory(list)

@@ -43,7 +43,7 @@ from ploinky.security.roles import check, is_open
 from ploinky.values import NOBODY, Principal, Role
 
 EVERYBODY = Principal(id=ADMIN_ID, role=Role.ADMIN)
-"""Who calls where the setting `auth` is `none`."""
+"""Who calls where the setting ``auth`` is ``none``."""
 
 _FIELDS = (
     ("Cache-Control", "no-store"),
@@ -55,11 +55,11 @@ _FIELDS = (
 def make_site(collaborators: Collaborators) -> Site:
     """Make the site that the root listens with, on the control socket.
 
-    Only the gateway reaches that socket: `X-Forwarded-For` and its kin are believed, an idle
+    Only the gateway reaches that socket: ``X-Forwarded-For`` and its kin are believed, an idle
     connection is the gateway's to close, and there is no access log but the gateway's.
 
     Raises:
-        SettingsInvalid: `auth` is `none` and `host` is not loopback, or `trustedProxies` has
+        SettingsInvalid: ``auth`` is ``none`` and `host` is not loopback, or ``trustedProxies`` has
             something that is no address.
     """
     settings = collaborators.settings
@@ -162,7 +162,7 @@ class _Front(Resource):
         self._new_id = new_id
 
     def render(self, request: ManagementRequest) -> Any:
-        """See `IResource`."""
+        """See ``IResource``."""
         request.request_id = request_id_of(request) or self._new_id()
         request.responseHeaders.removeHeader("Server")
         request.responseHeaders.setRawHeaders("X-Request-Id", [request.request_id])

@@ -109,7 +109,7 @@ class DeploymentRoutes:
 
         Returns:
             What it came to; None where it goes on: from then on the log and the deployment's
-            `error` say how it ends.
+            ``error`` say how it ends.
         """
         ended: list[DeploymentView | Failure] = []
 

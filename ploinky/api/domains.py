@@ -14,7 +14,7 @@ from ploinky.values import validated_domain
 
 @frozen
 class DomainForm:
-    """`{"name": "api.example.com"}`."""
+    """``{"name": "api.example.com"}``."""
 
     name: str
 

@@ -1,6 +1,6 @@
 """Bodies: JSON to attrs classes, every problem at once.
 
-Fields are `snake_case` here and `camelCase` outside.  Nothing is coerced: a
+Fields are ``snake_case`` here and ``camelCase`` outside.  Nothing is coerced: a
 number is not text, and a text is not a list of its letters.
 """
 
@@ -51,7 +51,7 @@ def parse_json(raw_body: bytes) -> Any:
 
 
 def structured(form: type[T], document: Any, others: Iterable[str] = ()) -> T:
-    """Make a `form` of a JSON document.
+    """Make a ``form`` of a JSON document.
 
     Args:
         form: An attrs class.
@@ -143,7 +143,7 @@ def _called(value: Any) -> str:
 
 
 def _outside(name: str) -> str:
-    """`ssh_key` to `sshKey`; what stands in brackets is a user's own name and stays."""
+    """``ssh_key`` to ``sshKey``; what stands in brackets is a user's own name and stays."""
     field, bracket, rest = name.partition("[")
     return re.sub(r"_([a-z])", lambda found: found[1].upper(), field) + bracket + rest
 

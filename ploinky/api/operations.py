@@ -38,7 +38,7 @@ class Operation:
 
 @frozen
 class Finished:
-    """How an operation ended; `error` is `""` where it did what it should."""
+    """How an operation ended; `error` is ``""`` where it did what it should."""
 
     operation: Operation
     ended_at: float

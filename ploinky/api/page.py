@@ -1,6 +1,6 @@
-"""`GET /management`: one page that needs nothing from elsewhere.
+"""``GET /management``: one page that needs nothing from elsewhere.
 
-It lists what is deployed and says how to use `p-cli`.  It is data: the script
+It lists what is deployed and says how to use ``p-cli``.  It is data: the script
 in it speaks to the API as any client does.
 """
 
@@ -117,7 +117,7 @@ does not.</p></noscript>
 
 
 class PageRoutes:
-    """The page, and the way to it from `/`."""
+    """The page, and the way to it from ``/``."""
 
     def __init__(self) -> None:
         html = (

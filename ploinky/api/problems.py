@@ -1,6 +1,6 @@
 """Errors to answers: the one place where what went wrong becomes HTTP.
 
-Form: `{"error": "<message>", "message", "code", "details"?, "requestId"}`
+Form: ``{"error": "<message>", "message", "code", "details"?, "requestId"}``
 (contract, section 5).  An error that nobody foresaw says no more than that,
 and its request id, under which the log has it.
 """

@@ -1,4 +1,4 @@
-"""`repositories` and `agents`: where code comes from, and what it has to offer."""
+"""`repositories` and ``agents``: where code comes from, and what it has to offer."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class CredentialForm:
 
 @frozen
 class RepositoryForm:
-    """`{"name", "url", "branch"?, "credential"?: {"username", "token", "sshKey", "knownHosts"}}`."""
+    """``{"name", "url", "branch"?, "credential"?: {"username", "token", "sshKey", "knownHosts"}}``."""
 
     name: str
     url: str
@@ -41,7 +41,7 @@ class RepositoryForm:
 
 @frozen
 class NameForm:
-    """`{"name": "demo"}`."""
+    """``{"name": "demo"}``."""
 
     name: str
 
@@ -161,7 +161,7 @@ def split_userinfo(url: str) -> tuple[str, str, str]:
     """Take user and password out of an http(s) URL; other URLs stay as they are.
 
     Returns:
-        The URL without them, and both, `""` where they were not there.
+        The URL without them, and both, ``""`` where they were not there.
 
     Raises:
         ValidationFailed: It cannot be read as a URL.

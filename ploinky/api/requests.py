@@ -53,7 +53,7 @@ class ManagementRequest(Request):
         return [value.decode("utf-8", "replace").strip() for value in values]
 
     def text_field(self, name: str) -> str:
-        """Give a field's last value, `""` where it was not sent."""
+        """Give a field's last value, ``""`` where it was not sent."""
         return next(reversed(self.text_fields(name)), "")
 
     def whole_body(self) -> bytes:
@@ -70,7 +70,7 @@ class ManagementRequest(Request):
 
 
 def request_id_of(request: ManagementRequest) -> str:
-    """Give the request's id if it came with a well-formed one, else `""`."""
+    """Give the request's id if it came with a well-formed one, else ``""``."""
     sent = request.text_field("X-Request-Id")
     return sent if _REQUEST_ID.match(sent) else ""
 
@@ -88,7 +88,7 @@ class Credential:
 
 
 def credential_of(request: ManagementRequest) -> Credential | None:
-    """Find the credential: `Authorization: Bearer`, `X-API-Key`, cookie; in this order."""
+    """Find the credential: ``Authorization: Bearer``, ``X-API-Key``, cookie; in this order."""
     scheme, _, token = request.text_field("Authorization").partition(" ")
     if scheme.lower() == "bearer" and token.strip():
         return Credential(token.strip())
@@ -106,10 +106,10 @@ class Peer:
     """Who sent a request, as the gateway tells it.
 
     Attributes:
-        forwarded_for: The addresses in `X-Forwarded-For`: the last is the gateway's own entry,
+        forwarded_for: The addresses in ``X-Forwarded-For``: the last is the gateway's own entry,
             those before it are what a trusted proxy said.
         address: The client's: the last one that is not a trusted proxy's.
-        host: The `Host` field.
+        host: The ``Host`` field.
     """
 
     forwarded_for: tuple[str, ...]
@@ -151,7 +151,7 @@ def check_origin(request: ManagementRequest, credential: Credential | None) -> N
     """Refuse a change that a page of another site makes a browser ask for.
 
     A credential that a script had to put there itself is proof enough.  A cookie is not, and
-    neither is none (`init`, `/auth`, the setting `auth: none`).  Source: OWASP, Cross-Site
+    neither is none (`init`, ``/auth``, the setting ``auth: none``).  Source: OWASP, Cross-Site
     Request Forgery Prevention; Fetch Metadata.
 
     Args:
@@ -213,7 +213,7 @@ class Call:
         return structured(form, self.document())
 
     def query(self, name: str) -> str:
-        """Give a query value, `""` where it was not sent."""
+        """Give a query value, ``""`` where it was not sent."""
         return self._queries().get(name, "")
 
     def _queries(self) -> dict[str, str]:
@@ -221,7 +221,7 @@ class Call:
         return {k: v[-1] for k, v in parse_qs(query, keep_blank_values=True).items()}
 
     def count(self, name: str, default: int, most: int) -> int:
-        """Give a query value that is a whole number from 1 to `most`.
+        """Give a query value that is a whole number from 1 to ``most``.
 
         Raises:
             ValidationFailed: It is something else.

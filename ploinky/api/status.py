@@ -1,4 +1,4 @@
-"""`health`, `overview`, `config`, `logs`: how the server is."""
+"""`health`, ``overview``, ``config``, `logs`: how the server is."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class StatusRoutes:
         ]
 
     async def _health(self, call: Call) -> Answer:
-        """`down`: it cannot do its work (503).  `degraded`: a part of it cannot."""
+        """``down``: it cannot do its work (503).  ``degraded``: a part of it cannot."""
         database = await self._database()
         workers = self._its.workers.status()
         serving = [worker for worker in workers if worker["state"] == "serving"]

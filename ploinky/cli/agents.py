@@ -1,4 +1,4 @@
-"""`p-cli cloud agent`: what the registered repositories have to offer."""
+"""``p-cli cloud agent``: what the registered repositories have to offer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`p-cli cloud call`: call an agent and print what it returned."""
+"""``p-cli cloud call``: call an agent and print what it returned."""
 
 from __future__ import annotations
 

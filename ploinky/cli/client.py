@@ -59,7 +59,7 @@ class Client:
         return self._json(method, f"{API}/{path}", body, query=query, timeout_seconds=timeout)
 
     def login(self, key: str) -> Mapping[str, Any]:
-        """Exchange an API key for a session: `{authorizationToken, userId}`."""
+        """Exchange an API key for a session: ``{authorizationToken, userId}``."""
         answer: Mapping[str, Any] = self._json(
             "POST", "/auth", {"command": "login", "params": [key]}, anonymous=True
         )
@@ -70,7 +70,7 @@ class Client:
         self._json("POST", "/auth", {"command": "logout", "params": []})
 
     def call(self, domain: str, path: str, body: Any, timeout_seconds: float) -> Any:
-        """Call an agent; `domain` goes into the `Host` field."""
+        """Call an agent; ``domain`` goes into the ``Host`` field."""
         headers = {"Host": domain} if domain else {}
         return self._json("POST", path, body, headers=headers, timeout_seconds=timeout_seconds)
 

@@ -1,7 +1,7 @@
-"""Where the server is and who we are: `.ploinky/cloud.json`.
+"""Where the server is and who we are: ``.ploinky/cloud.json``.
 
 The file is looked for in this directory, then in each one above, then in the
-user's home.  `PLOINKY_URL` and `PLOINKY_API_KEY` win over it.  It holds a
+user's home.  ``PLOINKY_URL`` and ``PLOINKY_API_KEY`` win over it.  It holds a
 session token, so it is 0600 and replaced whole.
 """
 
@@ -26,7 +26,7 @@ class Connection:
     """One server and the credential for it.
 
     Attributes:
-        token: Session token or API key; `""` for none.
+        token: Session token or API key; ``""`` for none.
         path: The file it came from or will be saved to.
     """
 

@@ -1,4 +1,4 @@
-"""`p-cli cloud host`: the domains that deployments may be reached at."""
+"""``p-cli cloud host``: the domains that deployments may be reached at."""
 
 from __future__ import annotations
 

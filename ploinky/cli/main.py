@@ -1,4 +1,4 @@
-"""`p-cli`: the tree of commands, and the one place where a failure ends the program."""
+"""``p-cli``: the tree of commands, and the one place where a failure ends the program."""
 
 from __future__ import annotations
 

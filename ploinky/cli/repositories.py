@@ -1,4 +1,4 @@
-"""`p-cli cloud repo`: the Git repositories that agents are looked for in."""
+"""``p-cli cloud repo``: the Git repositories that agents are looked for in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`p-cli cloud start` and `stop`: the server on this machine, as a process."""
+"""``p-cli cloud start`` and `stop`: the server on this machine, as a process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every command has: the connection in its context, `--json`, and its client."""
+"""What every command has: the connection in its context, ``--json``, and its client."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def json_option(command: F) -> F:
-    """Add `--json`: the answer as the API gave it, for programs."""
+    """Add ``--json``: the answer as the API gave it, for programs."""
     return click.option("--json", "want_json", is_flag=True, help="Print JSON.")(command)
 
 

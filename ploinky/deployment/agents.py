@@ -33,7 +33,7 @@ class Located:
 
     Attributes:
         place: For people: the repository's name, or its URL.
-        sub_path: Directory in the repository; `""` for all of it.
+        sub_path: Directory in the repository; ``""`` for all of it.
     """
 
     place: str
@@ -56,7 +56,7 @@ def check_place(request: DeployRequest) -> None:
     """Check the names that lead to the code, before anything is looked up by them.
 
     Raises:
-        ValidationFailed: The agent or `subPath` is not a plain relative path.
+        ValidationFailed: The agent or ``subPath`` is not a plain relative path.
     """
     problems = {}
     if not _is_plain(request.agent):
@@ -83,7 +83,7 @@ class AgentFinder:
 
         Args:
             request: Has passed `check_place`.
-            image: The image that the deployment names itself, or `""`.
+            image: The image that the deployment names itself, or ``""``.
             fresh: Fetch even where a mirror is young.
 
         Returns:
@@ -139,7 +139,7 @@ class AgentFinder:
         fresh: bool,
         missed: list[str],
     ) -> Located | None:
-        """Search all; add to `missed` those that could not be."""
+        """Search all; add to ``missed`` those that could not be."""
         first, _, rest = request.agent.partition("/")
         named = [one for one in registered if one.name == first] if rest else []
         agent = rest if named else request.agent

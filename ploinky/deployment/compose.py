@@ -56,12 +56,12 @@ def make_deployment_manager(
     """Put a deployment manager together.
 
     Args:
-        new_id: Gives unguessable ids of `[a-z0-9]{12}`.
+        new_id: Gives unguessable ids of ``[a-z0-9]{12}``.
         cluster: This server's id.
         built_in_routes: The server's own routes, published with every table.
 
     Returns:
-        A service that the caller starts, whose `recover` it awaits, and that it stops.
+        A service that the caller starts, whose ``recover`` it awaits, and that it stops.
     """
     layout = Layout(settings.data_directory)
     plans = Plans(cluster, layout, settings)

@@ -1,4 +1,4 @@
-"""`manifest.json` as bytes to a plain JSON object.  It comes from a repository nobody vouches for.
+"""``manifest.json`` as bytes to a plain JSON object.  It comes from a repository nobody vouches for.
 
 So: a bounded size and depth, never through a symbolic link, no name twice, and an error that says
 the line, the column and, for the usual slips, what to change.  What the fields mean is not known here.
@@ -52,7 +52,7 @@ def parse_manifest(raw_manifest: bytes) -> dict[str, Any]:
     """Give the JSON object.
 
     Raises:
-        ManifestInvalid: With line, column and a hint in message and `details`.
+        ManifestInvalid: With line, column and a hint in message and ``details``.
     """
     try:
         text = raw_manifest.decode("utf-8-sig")

@@ -20,7 +20,7 @@ from ploinky.values import Deployment, DeploymentKey, DeploymentState, Deploymen
 RUNNING = "running"
 STOPPED = "stopped"
 REMOVED = "removed"
-"""What a deployment's owner last asked for; `removed` is on record until the removal is done."""
+"""What a deployment's owner last asked for; ``removed`` is on record until the removal is done."""
 
 
 @define(eq=False)
@@ -32,7 +32,7 @@ class Entry:
         failed: The last one that failed, if it is newer than `release`.
         newest: Number of the newest release on record; 0 if there is none.
         job: The work that has its turn now.
-        step: What that work is doing, for people; `""` between two pieces of work.
+        step: What that work is doing, for people; ``""`` between two pieces of work.
         on_record: Whether the store knows it.
         asked: How many instances the deploy in progress is about to start.
     """
@@ -100,7 +100,7 @@ class Entry:
 
 
 def error_record(error: Exception, step: str) -> Mapping[str, Any]:
-    """Give what is kept of a failure, for users: `{code, step, message, output}`."""
+    """Give what is kept of a failure, for users: ``{code, step, message, output}``."""
     if isinstance(error, DeployFailed):
         cause = {"details": error.details} if error.details is not None else {}
         output = error.output[-OUTPUT_CHARACTERS:]

@@ -1,4 +1,4 @@
-"""The fields of `manifest.json` and what each takes (contract, section 2).
+"""The fields of ``manifest.json`` and what each takes (contract, section 2).
 
 One table, `FIELDS`; pure data and the readers of the few values that have a shape of their own.
 """
@@ -85,7 +85,7 @@ def _variable_value(raw_value: Any) -> str | None:
 
 
 def _env(raw_value: Any) -> dict[str, str | None]:
-    """Take `{NAME: default or null}` or `[NAME]`."""
+    """Take ``{NAME: default or null}`` or ``[NAME]``."""
     if isinstance(raw_value, list):
         return dict.fromkeys(listing(_variable_name)(raw_value))
     if not isinstance(raw_value, Mapping):

@@ -61,7 +61,7 @@ class Jobs:
         self._closed = False
 
     async def run(self, work: Callable[[Job], Work[T]]) -> T:
-        """Do `work` and give its result.
+        """Do ``work`` and give its result.
 
         Cancelling cancels the job as far as it still can be, and gives up the wait at once;
         what is left of it goes on here.
@@ -71,7 +71,7 @@ class Jobs:
         return await outcome
 
     def start(self, work: Callable[[Job], Work[T]]) -> None:
-        """Do `work` in the background; if it fails, that is logged."""
+        """Do ``work`` in the background; if it fails, that is logged."""
         self._begin(work, None)
 
     def _begin(self, work: Callable[[Job], Work[T]], outcome: Deferred[T] | None) -> Job:

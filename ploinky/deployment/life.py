@@ -70,7 +70,7 @@ class Life(Protocol):
         """What was begun has failed or was cancelled, and is cleaned away."""
 
     def seen_as(self) -> DeploymentState:
-        """What users see, `RUNNING` standing for `UNHEALTHY` as well."""
+        """What users see, `RUNNING` standing for ``UNHEALTHY`` as well."""
 
 
 LifeFactory = Callable[[DeploymentKey], Life]

@@ -39,7 +39,7 @@ GIVEN_CAPABILITIES = frozenset(
         "SYS_CHROOT",
     ]
 )
-"""What Docker gives a container by itself (moby, profiles `DefaultCapabilities`), less raw sockets."""
+"""What Docker gives a container by itself (moby, profiles ``DefaultCapabilities``), less raw sockets."""
 
 _CONCURRENCY = {Kind.TASK: 64, Kind.SERVICE: 10_000, Kind.STATIC: 10_000}
 """Where nothing is said: a task takes a handler each, a service has its own ways to say no."""
@@ -54,7 +54,7 @@ class StaticFiles:
 
     Attributes:
         root: Directory below the code.
-        spa: Whether unknown paths give `index.html`.
+        spa: Whether unknown paths give ``index.html``.
     """
 
     root: str = "."
@@ -82,7 +82,7 @@ class Manifest:
 
     Attributes:
         env: Name to default; None: the deployment must set it.
-        timeout_seconds: Per task; None: the server's `taskTimeout`.
+        timeout_seconds: Per task; None: the server's ``taskTimeout``.
         idle_seconds: Without traffic, after which it is stopped; None: never.
         user, capabilities: As given; whether they count is decided in `effective`.
         warnings: One line each, for whoever deploys.
@@ -246,7 +246,7 @@ def effective(
     Args:
         raw_settings: Has passed `check_settings`.
         environment: Variables that the deployment sets.
-        image: The deployment's own, or `""`.
+        image: The deployment's own, or ``""``.
 
     Raises:
         ManifestInvalid: The manifest alone does not fit.

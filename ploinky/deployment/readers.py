@@ -43,7 +43,7 @@ class Misfit(ValueError):
 
     Attributes:
         expected: What would have, in words.
-        path: Where below the reader's own value, as `.name` and `[0]`.
+        path: Where below the reader's own value, as ``.name`` and ``[0]``.
     """
 
     def __init__(self, expected: str, path: str = "") -> None:
@@ -68,7 +68,7 @@ def _wrong(expected: str, raw_value: Any) -> Misfit:
 def text(
     expected: str = "text", *, pattern: re.Pattern[str] | None = None, longest: int = LONGEST_TEXT
 ) -> Reader[str]:
-    """Take a string without NUL that is not empty and matches `pattern` as a whole."""
+    """Take a string without NUL that is not empty and matches ``pattern`` as a whole."""
 
     def read(raw_value: Any) -> str:
         if not isinstance(raw_value, str) or not raw_value.strip() or "\0" in raw_value:
@@ -112,7 +112,7 @@ def whole(lowest: int, highest: int) -> Reader[int]:
 
 
 def number(above: float, highest: float) -> Reader[float]:
-    """Take a finite number over `above` and up to `highest`."""
+    """Take a finite number over ``above`` and up to ``highest``."""
 
     def read(raw_value: Any) -> float:
         if type(raw_value) not in (int, float) or not above < raw_value <= highest:
@@ -123,7 +123,7 @@ def number(above: float, highest: float) -> Reader[float]:
 
 
 def seconds(lowest: float, highest: float) -> Reader[float]:
-    """Take seconds as a number, or text such as `500ms`, `30s`, `5m`."""
+    """Take seconds as a number, or text such as ``500ms``, ``30s``, ``5m``."""
 
     def read(raw_value: Any) -> float:
         found = None if isinstance(raw_value, bool) else _SPAN.match(str(raw_value))
@@ -138,7 +138,7 @@ def seconds(lowest: float, highest: float) -> Reader[float]:
 
 
 def size(lowest: int, highest: int) -> Reader[int]:
-    """Take bytes as a number, or text such as `256m` or `1g` (powers of 1024)."""
+    """Take bytes as a number, or text such as ``256m`` or ``1g`` (powers of 1024)."""
 
     def read(raw_value: Any) -> int:
         found = None if isinstance(raw_value, bool) else _SIZE.match(str(raw_value))
@@ -153,7 +153,7 @@ def size(lowest: int, highest: int) -> Reader[int]:
 
 
 def listing(item: Reader[T], most: int = MOST_ENTRIES) -> Reader[tuple[T, ...]]:
-    """Take a list of what `item` takes."""
+    """Take a list of what ``item`` takes."""
 
     def read(raw_value: Any) -> tuple[T, ...]:
         if not isinstance(raw_value, (list, tuple)):

@@ -147,7 +147,7 @@ class ReleaseBuilder:
             await self._blocking.run(_rewrite_manifest, code, dict(settings))
 
     async def build(self, release: Release, say: Say, *, updating: bool) -> Release:
-        """See that the image is here, and run `install`, or `update` over an earlier release.
+        """See that the image is here, and run `install`, or ``update`` over an earlier release.
 
         Returns:
             The release with its image pinned.

@@ -47,7 +47,7 @@ class Layout:
         return self.data_directory / "run" / "i"
 
     def deployment(self, deployment_id: str) -> Path:
-        """All that belongs to one deployment: `releases/` and `volumes/`."""
+        """All that belongs to one deployment: ``releases/`` and ``volumes/``."""
         return self.deployments / deployment_id
 
     def releases(self, deployment_id: str) -> Path:
@@ -142,7 +142,7 @@ def replicas_of(release: Release) -> int:
 
 
 def external_target(target: str, layout: Layout, *, any_socket: bool) -> Target:
-    """Read where an external deployment leads: `http://host:port` or `unix:PATH`.
+    """Read where an external deployment leads: ``http://host:port`` or ``unix:PATH``.
 
     Args:
         any_socket: Whether the caller (an admin) may name a Unix socket of this host: behind

@@ -1,7 +1,7 @@
 """Which agents a commit holds, read from the mirror without a checkout.
 
 A mirror's path and a commit enter, a list of `AgentListing` leaves: one for the root and
-one for each directory that has a `manifest.json`.  Whether a manifest makes
+one for each directory that has a ``manifest.json``.  Whether a manifest makes
 sense beyond being a JSON object is not this room's business.
 """
 
@@ -32,7 +32,7 @@ def list_agents(
 ) -> list[AgentListing]:
     """List agents by path, the first 500 down to four directories deep.
 
-    Directories whose name begins with a dot, and `node_modules`, are not searched.
+    Directories whose name begins with a dot, and ``node_modules``, are not searched.
 
     Raises:
         SourceTooLarge: The commit has too many files to search.
@@ -95,7 +95,7 @@ def listing(path: str, repository_name: str, raw_manifest: bytes) -> AgentListin
     """Describe one agent by its manifest's text.
 
     Args:
-        path: Its directory; `""` for the root, which goes by the repository's name.
+        path: Its directory; ``""`` for the root, which goes by the repository's name.
     """
     name = path.rpartition("/")[2] or repository_name
     if raw_manifest == _TOO_LARGE:

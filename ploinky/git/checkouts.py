@@ -1,7 +1,7 @@
 """From a commit to a directory of plain files.
 
 A mirror's path, a commit and a sub-directory enter; a new directory leaves,
-with the files as `git clone` would write them and nothing of Git.  Submodules
+with the files as ``git clone`` would write them and nothing of Git.  Submodules
 stay empty, large-file pointers stay pointers.  Symbolic links may lead
 anywhere inside; one that leads out is refused, as the server itself would
 follow it (for static files, for the process runtime) and most such links
@@ -37,7 +37,7 @@ class Checkout:
         mirror: Where its objects are.
         remote: For messages.
         commit: Full id.
-        sub_path: `""` for all of it.
+        sub_path: ``""`` for all of it.
     """
 
     mirror: Path
@@ -46,9 +46,9 @@ class Checkout:
     sub_path: str
 
     def write(self, git: GitProgram, part: Path, limits: Limits, bounds: Bounds) -> None:
-        """Write the files to `part/files`.
+        """Write the files to ``part/files``.
 
-        Whoever calls made `part`, an empty directory, and removes it.
+        Whoever calls made ``part``, an empty directory, and removes it.
 
         Raises:
             RefNotFound: There is no such sub-directory.
@@ -124,7 +124,7 @@ class Checkout:
 
 
 def new_part(target: Path) -> Path:
-    """Make the directory, beside `target`, in which a checkout grows.
+    """Make the directory, beside ``target``, in which a checkout grows.
 
     Its name is new each time, as a git that outlived a killed server may still write to an
     older one.

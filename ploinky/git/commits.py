@@ -29,8 +29,8 @@ def find_commit(git: GitProgram, mirror: Path, remote: Remote, ref: str, bounds:
     """Find what a branch, else a tag, else a full or abbreviated commit id stands for.
 
     Args:
-        ref: `""` or `HEAD` for the remote's default branch; `refs/heads/x` and
-            `refs/tags/x` say which is meant where a branch and a tag share a name.
+        ref: ``""`` or `HEAD` for the remote's default branch; ``refs/heads/x`` and
+            ``refs/tags/x`` say which is meant where a branch and a tag share a name.
 
     Raises:
         NotInMirror: There is nothing of this name; the message names what there is.

@@ -119,7 +119,7 @@ def _token(credential: GitCredential) -> Iterator[int]:
 
 
 def _in_option(path: Path) -> str:
-    """Quote a path for ssh(1)'s own reader of options, which expands `%` and splits at spaces."""
+    """Quote a path for ssh(1)'s own reader of options, which expands ``%`` and splits at spaces."""
     return '"{}"'.format(str(path).replace("%", "%%"))
 
 

@@ -40,8 +40,8 @@ class Fetched:
     """What became of a fetch.
 
     Attributes:
-        how: `cloned`, `fetched`, or `rebuilt` where the mirror was damaged.
-        reason: Git's words on the damage; `""` otherwise.
+        how: ``cloned``, ``fetched``, or ``rebuilt`` where the mirror was damaged.
+        reason: Git's words on the damage; ``""`` otherwise.
     """
 
     how: str

@@ -175,7 +175,7 @@ class GitProgram:
             started: Is given the process group's id.
 
         Returns:
-            Standard output; `b""` where `take` had it.
+            Standard output; ``b""`` where ``take`` had it.
 
         Raises:
             GitFailed, GitMissing, Abandoned, OutOfTime, and what the callables raise.

@@ -43,19 +43,19 @@ T = TypeVar("T")
 class GitRepositories(Service):
     """Mirrors and checkouts with the machine's git.
 
-    Start it before the first call, while `blocking` runs.  Stopping it ends every
+    Start it before the first call, while ``blocking`` runs.  Stopping it ends every
     git in hand; calls that wait for one fail.
 
     A mirror is shared by all who name its URL, but nobody reads it whose own
     credential (or none) has not opened the remote since the server started.
 
     Args:
-        clock: For `cache_seconds` and time limits; read in threads too.
+        clock: For ``cache_seconds`` and time limits; read in threads too.
         blocking: Where git runs.  Its owner stops it after this.
         directory: For mirrors; private to this.
         cache_seconds: How long a mirror counts as fresh.
         file_roots: Directories that file URLs may point below.
-        fetches_at_once: Fewer than `blocking` has threads, so that remotes that are
+        fetches_at_once: Fewer than ``blocking`` has threads, so that remotes that are
             slow do not keep others from reading what is here.
         program: Which git.
     """

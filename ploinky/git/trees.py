@@ -29,7 +29,7 @@ class Entry:
 def entries(
     git: GitProgram, mirror: Path, tree: str, bounds: Bounds, visit: Callable[[Entry], None]
 ) -> None:
-    """Show every entry, depth first; what `visit` raises ends the walk.
+    """Show every entry, depth first; what ``visit`` raises ends the walk.
 
     Args:
         tree: Id of a tree or commit.

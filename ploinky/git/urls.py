@@ -41,10 +41,10 @@ class Remote:
     """A repository that git may be pointed at.
 
     Attributes:
-        scheme: `https`, `http`, `ssh` or `file`.
-        site: `host[:port]`, lower case; `""` for `file`.
+        scheme: ``https``, `http`, ``ssh`` or ``file``.
+        site: ``host[:port]``, lower case; ``""`` for ``file``.
         url: The one spelling that git is given.  It has no credential in it.
-        path: For `file` the real directory; otherwise the path at the host.
+        path: For ``file`` the real directory; otherwise the path at the host.
     """
 
     scheme: str
@@ -59,7 +59,7 @@ class Remote:
 
     @property
     def name(self) -> str:
-        """The last part of its path, without `.git`."""
+        """The last part of its path, without ``.git``."""
         return self.path.rstrip("/").rpartition("/")[2].removesuffix(".git")
 
 

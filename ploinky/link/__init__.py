@@ -1,6 +1,6 @@
 """Leader and workers: route tables one way, acknowledgements and counts the other.
 
-The leader owns `run/link.sock`; each worker keeps one connection to it and comes back whenever
+The leader owns ``run/link.sock``; each worker keeps one connection to it and comes back whenever
 it is lost.  The protocol is AMP (`ploinky.link.wire`).  This room knows neither how processes
 are started (`ploinky.processgroup`) nor how requests are served (`ploinky.routing`).
 """

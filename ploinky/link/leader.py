@@ -66,7 +66,7 @@ class IWorkerSlots(Interface):
         """Its connection is gone."""
 
     def describe() -> list[dict[str, Any]]:
-        """One entry a slot: `{slot, pid, state, restarts}`."""
+        """One entry a slot: ``{slot, pid, state, restarts}``."""
 
 
 class WorkerLink(Conversation):

@@ -4,7 +4,7 @@
 other build, in order to take over their sockets and to replace them.
 
 AMP's values are at most 65,535 bytes, so a snapshot goes in parts, followed by one command that
-is answered once the worker serves by it.  Source: `twisted.protocols.amp`.
+is answered once the worker serves by it.  Source: ``twisted.protocols.amp``.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class NotListening(Exception):
 class Hello(amp.Command):
     """Worker to leader, first of all: who it is.
 
-    `generation` is 0 until it has served; `accepting` tells whether it holds a socket that
+    ``generation`` is 0 until it has served; `accepting` tells whether it holds a socket that
     `HandBack` would give.
     """
 

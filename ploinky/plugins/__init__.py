@@ -1,7 +1,7 @@
-"""The package that `twisted.plugin` searches for runtimes and authenticators.
+"""The package that ``twisted.plugin`` searches for runtimes and authenticators.
 
-Third parties put modules into a directory `ploinky/plugins/` of their own
-distribution, without an `__init__.py`; the built-in ones register in
+Third parties put modules into a directory ``ploinky/plugins/`` of their own
+distribution, without an ``__init__.py``; the built-in ones register in
 `ploinky.plugins.builtin` the same way.
 """
 

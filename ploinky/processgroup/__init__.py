@@ -1,6 +1,6 @@
 """The leader's sockets and worker processes.
 
-The public port is opened once per worker with `SO_REUSEPORT`, and the leader keeps every socket:
+The public port is opened once per worker with ``SO_REUSEPORT``, and the leader keeps every socket:
 what waits before a worker that dies is served by the next one in its slot.  Workers outlive a
 leader that crashes, and the next leader takes their sockets and processes over.
 

@@ -49,7 +49,7 @@ class WorkerCommand:
     Attributes:
         argv: Program and arguments.
         environment: Of the process.
-        configuration: Goes into the variable `PLOINKY_WORKER` as JSON, with its slot.
+        configuration: Goes into the variable ``PLOINKY_WORKER`` as JSON, with its slot.
     """
 
     argv: Sequence[str]

@@ -1,6 +1,6 @@
 """The leader's listening sockets: one per worker, all on one port.
 
-`SO_REUSEPORT` lets the kernel share connections out among them.  The leader holds every one of
+``SO_REUSEPORT`` lets the kernel share connections out among them.  The leader holds every one of
 them open for its whole life, so that what waits before a dead worker is served by the next.
 """
 
@@ -16,7 +16,7 @@ BACKLOG = 1024
 
 
 def open_listeners(host: str, port: int, count: int) -> list[socket.socket]:
-    """Listen `count` times on one port; the caller closes the sockets.
+    """Listen ``count`` times on one port; the caller closes the sockets.
 
     Args:
         port: 0 takes a free one, the same for all.
@@ -38,7 +38,7 @@ def open_listeners(host: str, port: int, count: int) -> list[socket.socket]:
 
 
 def join_listeners(beside: socket.socket, count: int) -> list[socket.socket]:
-    """Listen `count` more times where `beside` listens; the caller closes the sockets.
+    """Listen ``count`` more times where ``beside`` listens; the caller closes the sockets.
 
     Raises:
         PortInUse, SettingsInvalid: As `open_listeners`.

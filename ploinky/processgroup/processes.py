@@ -35,7 +35,7 @@ class Exit:
 
     Attributes:
         status: Exit status; None where a signal ended it or nobody knows.
-        signal: Name such as `SIGKILL`; `""` where none did.
+        signal: Name such as ``SIGKILL``; ``""`` where none did.
         output: The last of its standard error.
     """
 

@@ -1,4 +1,4 @@
-"""`run/workers/<slot>.json`: by which a new leader knows workers that outlived the last one.
+"""``run/workers/<slot>.json``: by which a new leader knows workers that outlived the last one.
 
 A pid alone may have been given to another process meanwhile; a pid and its start time may not.
 """
@@ -25,7 +25,7 @@ class WorkerRecords:
     """The records of one run directory.
 
     Args:
-        directory: `run/workers`; made if absent.
+        directory: ``run/workers``; made if absent.
     """
 
     def __init__(self, directory: Path) -> None:

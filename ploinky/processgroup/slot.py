@@ -296,7 +296,7 @@ class Slot:
 
     @property
     def state(self) -> str:
-        """`idle`, `starting`, `serving`, `waiting`, `stopping` or `stopped`."""
+        """``idle``, ``starting``, `serving`, `waiting`, ``stopping`` or ``stopped``."""
         return self._machine.state()
 
     def start(self) -> Deferred[None]:
@@ -340,7 +340,7 @@ class Slot:
         core.deliver_news()
 
     def describe(self) -> dict[str, Any]:
-        """Give `{slot, pid, state, restarts}`."""
+        """Give ``{slot, pid, state, restarts}``."""
         return {
             "slot": self.number,
             "pid": self.pid,

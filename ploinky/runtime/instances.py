@@ -45,7 +45,7 @@ class Instances(Service):
 
     Args:
         clock: For all waits.
-        run_directory: Holds `i/<instance>`, the queues.
+        run_directory: Holds ``i/<instance>``, the queues.
         cluster: Only what carries this id is looked at.
     """
 

@@ -57,7 +57,7 @@ def comes_from_here(forwarded_for: Sequence[str], host: str, proxied: bool) -> b
 
     Args:
         forwarded_for: The addresses it came through; only the gateway's own entry is expected.
-        host: Its `Host` field: a page elsewhere cannot make a browser say `localhost` here.
+        host: Its ``Host`` field: a page elsewhere cannot make a browser say ``localhost`` here.
         proxied: Whether it bears any other mark of a proxy.
     """
     return (

@@ -1,7 +1,7 @@
 """Secrets at rest: sealed with AES-256-GCM under one master key.
 
 The master key lies beside what it seals, 0600, or comes in
-`PLOINKY_MASTER_KEY` where disk and key are to be kept apart.
+``PLOINKY_MASTER_KEY`` where disk and key are to be kept apart.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class SecretBox:
 
     Args:
         master_key: 32 bytes.
-        random_bytes: Gives that many unpredictable bytes; `os.urandom` outside of tests.
+        random_bytes: Gives that many unpredictable bytes; ``os.urandom`` outside of tests.
     """
 
     def __init__(self, master_key: bytes, random_bytes: Callable[[int], bytes]) -> None:
@@ -65,13 +65,13 @@ class SecretBox:
 def read_master_key(
     directory: Path, environment: Mapping[str, str], random_bytes: Callable[[int], bytes]
 ) -> bytes:
-    """Give the master key; it is made and written to `directory` where there is none yet.
+    """Give the master key; it is made and written to ``directory`` where there is none yet.
 
     Reads and writes one small file, so it belongs before the reactor runs.
 
     Args:
         directory: The data directory, which exists.
-        environment: Usually `os.environ`.
+        environment: Usually ``os.environ``.
 
     Raises:
         SettingsInvalid: The variable or the file does not hold a key, or others may read the file.

@@ -30,7 +30,7 @@ class LoginThrottle:
         """Count an attempt before it is made; `succeeded` takes it back.
 
         Raises:
-            TooManyRequests: With `retry_after_seconds`.
+            TooManyRequests: With ``retry_after_seconds``.
         """
         now = self._clock.seconds()
         whose = _whose(address)

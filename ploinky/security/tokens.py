@@ -14,7 +14,7 @@ _TOKEN_BYTES = 32
 
 
 def mint(kind: str, random_bytes: Callable[[int], bytes]) -> str:
-    """Give a new token: `kind`, then 43 URL-safe characters that hold 256 bits."""
+    """Give a new token: ``kind``, then 43 URL-safe characters that hold 256 bits."""
     return kind + base64.urlsafe_b64encode(random_bytes(_TOKEN_BYTES)).rstrip(b"=").decode()
 
 

@@ -53,7 +53,7 @@ class Database:
         self._engine = await self._blocking.run(_open, self._path)
 
     async def run(self, work: Callable[[Connection], T]) -> T:
-        """Call `work` in a transaction: committed where it returns, undone where it raises.
+        """Call ``work`` in a transaction: committed where it returns, undone where it raises.
 
         Cancelling gives up the wait; the transaction still ends, one way or the other.
 

@@ -114,7 +114,7 @@ def repository_from_row(row: Row, box: ISecretBox) -> Repository:
 
 
 def principal_to_row(principal: Principal) -> dict[str, Any]:
-    """Give the columns of `principals`."""
+    """Give the columns of ``principals``."""
     row = attrs.asdict(principal, recurse=False)
     return row | {
         "role": principal.role.value if principal.role else "",

@@ -1,7 +1,7 @@
 """The tables as the newest migration leaves them.
 
-A change here goes together with a module in `migrations/versions/`; a test
-compares the two.  Columns named `*_sealed` hold what `ISecretBox.seal` gave.
+A change here goes together with a module in ``migrations/versions/``; a test
+compares the two.  Columns named ``*_sealed`` hold what `ISecretBox.seal` gave.
 """
 
 from __future__ import annotations

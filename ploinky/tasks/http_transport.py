@@ -1,4 +1,4 @@
-"""Tasks over HTTP/1.1 to AgentCore's socket: `POST /task` (contract, section 3).
+"""Tasks over HTTP/1.1 to AgentCore's socket: ``POST /task`` (contract, section 3).
 
 A lease and a task enter; what the agent says goes straight to the caller's
 answer.  Connections, framing and back-pressure are the upstream's; this module
@@ -44,7 +44,7 @@ class HttpTransport:
 
 
 def task_head(call: TaskCall, length: int) -> bytes:
-    """Give request line and fields of `POST /task` for a body of `length` bytes."""
+    """Give request line and fields of ``POST /task`` for a body of ``length`` bytes."""
     return (
         "POST /task HTTP/1.1\r\n"
         "Host: agent\r\n"
@@ -60,7 +60,7 @@ def task_head(call: TaskCall, length: int) -> bytes:
 def field_text(text: str) -> str:
     """Give `text` as it may stand in a field, whatever it holds.
 
-    Printable ASCII stands for itself; anything else, and `%`, is percent-encoded as UTF-8,
+    Printable ASCII stands for itself; anything else, and ``%``, is percent-encoded as UTF-8,
     which AgentCore undoes.  So a line end in a key's name cannot begin a new field.
     """
     if text.isascii() and text.isprintable() and "%" not in text:

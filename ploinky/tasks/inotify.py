@@ -1,7 +1,7 @@
 """Linux's inotify(7) as one descriptor in the reactor.
 
 Directories to watch enter; what happens to names in them leaves.  Twisted's own
-`twisted.internet.inotify` makes a `FilePath` of every event and calls back in a
+``twisted.internet.inotify`` makes a ``FilePath`` of every event and calls back in a
 later turn of the loop, which costs more than the rest of a file task's way.
 This module knows nothing of tasks.
 """
@@ -55,7 +55,7 @@ class Inotify:
             overflowed: Called when the kernel dropped events: look at every directory again.
 
         Raises:
-            OSError: The user has too many of them (`fs.inotify.max_user_instances`).
+            OSError: The user has too many of them (``fs.inotify.max_user_instances``).
         """
         self._descriptor = self._checked(
             self._libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC), "inotify_init1"
@@ -73,7 +73,7 @@ class Inotify:
         self._told.clear()
 
     def watch(self, directory: str, mask: int, told: Told) -> int:
-        """Call `told` for each event of `mask` in `directory` from now on.
+        """Call ``told`` for each event of ``mask`` in ``directory`` from now on.
 
         Args:
             mask: `IN_MOVED_TO`: a file was renamed into it; `IN_DELETE`: one was deleted.
@@ -83,7 +83,7 @@ class Inotify:
 
         Raises:
             OSError: There is no such directory, or the user has too many watches
-                (`fs.inotify.max_user_watches`).
+                (``fs.inotify.max_user_watches``).
         """
         watch = self._checked(
             self._libc.inotify_add_watch(

@@ -75,12 +75,12 @@ _error = msgspec.json.Decoder(_Error)
 
 
 def http_body(call: TaskCall) -> bytes:
-    """Give the body of `POST /task`."""
+    """Give the body of ``POST /task``."""
     return b'{"command":%b,"params":%b}' % (_encode(call.command), call.params)
 
 
 def task_file(call: TaskCall) -> bytes:
-    """Give the content of `tasks/<id>`."""
+    """Give the content of ``tasks/<id>``."""
     return _encode(
         _Task(
             call.task, call.command, Raw(call.params), call.user, call.deadline_ms, call.request_id
@@ -89,20 +89,20 @@ def task_file(call: TaskCall) -> bytes:
 
 
 def result_outcome(content: bytes, call: TaskCall) -> Outcome:
-    """Read `results/<id>`.
+    """Read ``results/<id>``.
 
     Raises:
-        AgentBroken: It is not `{"id", "data"}` in JSON and UTF-8, or is another task's.
+        AgentBroken: It is not ``{"id", "data"}`` in JSON and UTF-8, or is another task's.
     """
     found = _read(_result, content, call, "results")
     return Outcome(200, _fields(call), bytes(found.data))
 
 
 def error_outcome(content: bytes, call: TaskCall) -> Outcome:
-    """Read `errors/<id>`.
+    """Read ``errors/<id>``.
 
     Raises:
-        AgentBroken: It is not `{"id", "error": {"status", "code", "message"}}`, or is another task's.
+        AgentBroken: It is not ``{"id", "error": {"status", "code", "message"}}``, or is another task's.
     """
     failure = _read(_error, content, call, "errors").error
     if not 400 <= failure.status <= 599:

@@ -1,9 +1,9 @@
 """Route to a lease on one healthy instance, in one synchronous step.
 
 Routes enter, leases leave; what is in flight at each instance is counted here
-and nowhere else.  There is no `await` between choosing and counting, so that a
+and nowhere else.  There is no ``await`` between choosing and counting, so that a
 switch of releases never falls in between.  The count is this worker's own:
-the exact `concurrency` of an instance is held by AgentCore inside it, which
+the exact ``concurrency`` of an instance is held by AgentCore inside it, which
 queues what several workers send beyond it.  This module knows no wire.
 """
 
@@ -290,7 +290,7 @@ class Orchestrator:
 
 
 def _successor(routes: dict[tuple[str, DeploymentKey], Route], route: Route) -> Route:
-    """Give the route that stands now where `route` stood; one without targets if none does."""
+    """Give the route that stands now where ``route`` stood; one without targets if none does."""
     now = routes.get((route.deployment, route.key))
     if now is not None:
         return now

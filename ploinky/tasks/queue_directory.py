@@ -9,7 +9,7 @@ and used by descriptor, links are never followed, nothing is opened that could
 block and nothing is read without limit, so that an agent that puts a link or a
 pipe in place of a result reaches no file of the host and holds nobody up.
 
-A result that was read is kept in `tmp/` and written over for a later task: making
+A result that was read is kept in ``tmp/`` and written over for a later task: making
 a file takes ext4 ten times as long (it searches for an inode that was not freed in
 the last seconds, and a busy queue frees thousands of them), and so does emptying one.
 """
@@ -80,7 +80,7 @@ class QueueDirectory:
         return f"/proc/self/fd/{self._open[name]}"
 
     def put(self, task: str, content: bytes) -> None:
-        """Write `tasks/<task>`: all of it or, on failure, nothing.
+        """Write ``tasks/<task>``: all of it or, on failure, nothing.
 
         Not synced to the disk: a task that somebody waits for is void after a crash anyway.
 
@@ -103,7 +103,7 @@ class QueueDirectory:
             raise
 
     def _writable(self, task: str) -> tuple[str, int, int]:
-        """Give name, descriptor and size of a file in `tmp/`: a spare one, else a new one."""
+        """Give name, descriptor and size of a file in ``tmp/``: a spare one, else a new one."""
         while self._spare:
             name = self._spare.pop()
             try:
@@ -120,7 +120,7 @@ class QueueDirectory:
         return task, descriptor, 0
 
     def take(self, place: str, task: str) -> bytes | None:
-        """Read `results/<task>` or `errors/<task>` and remove it.
+        """Read ``results/<task>`` or ``errors/<task>`` and remove it.
 
         Returns:
             Its content, or None if there is none.

@@ -1,4 +1,4 @@
-"""Events of `twisted.logger` as JSON objects, and as lines for people at a terminal.
+"""Events of ``twisted.logger`` as JSON objects, and as lines for people at a terminal.
 
 Events enter, texts leave, whatever the events hold: nothing here raises, and
 secrets are masked on the way.
@@ -22,14 +22,14 @@ from ploinky.telemetry.redaction import Redactor
 
 _DEEPEST = 4
 _OF_THE_OLD_KIND = frozenset({"isError", "system", "format", "why"})
-"""What `twisted.python.log` adds to events for its own observers."""
+"""What ``twisted.python.log`` adds to events for its own observers."""
 
 
 def as_entry(event: LogEvent, process: str, redactor: Redactor) -> dict[str, Any]:
     """Give an event as what JSON can hold.
 
-    `time`, `level`, `process`, `namespace`, `message`, then the event's own fields; `error` and
-    `traceback` where it has a failure.
+    ``time``, ``level``, `process`, ``namespace``, ``message``, then the event's own fields; ``error`` and
+    ``traceback`` where it has a failure.
     """
     level = event.get("log_level")
     moment = datetime.fromtimestamp(event.get("log_time", 0.0), timezone.utc)

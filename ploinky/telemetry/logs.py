@@ -1,6 +1,6 @@
 """The server's logs: lines of JSON, one file a day, written by leader and workers alike.
 
-Events of `twisted.logger` and access lines enter; files leave.  Every process appends whole lines
+Events of ``twisted.logger`` and access lines enter; files leave.  Every process appends whole lines
 to the same file (O_APPEND), so a worker that outlives its leader goes on logging.
 """
 
@@ -36,7 +36,7 @@ _BLOCK_BYTES = 64 * 1024
 
 
 class DailyFile:
-    """Appends text to the file of the day (UTC): `<name>-YYYY-MM-DD.jsonl`, mode 0600.
+    """Appends text to the file of the day (UTC): ``<name>-YYYY-MM-DD.jsonl``, mode 0600.
 
     A full disk must not take the server down: what cannot be written is lost.
 
@@ -82,7 +82,7 @@ class JsonLog:
 
     Args:
         file: Where they go; the caller closes it.
-        process: Name for the field `process`, such as `leader` or `worker-0`.
+        process: Name for the field `process`, such as `leader` or ``worker-0``.
         redactor: Masks secrets; without one, what has the form of a key or a URL's password.
     """
 
@@ -98,7 +98,7 @@ class JsonLog:
 
 
 def at_level(observer: ILogObserver, level: str) -> ILogObserver:
-    """Pass on only what is at least `level` (debug, info, warn, error)."""
+    """Pass on only what is at least ``level`` (debug, info, warn, error)."""
     least = LogLevelFilterPredicate(LogLevel.levelWithName(level))
     # They would tell of each attempt to connect, for as long as a leader is away.
     for wordy in ("twisted.application._client_service", "twisted.protocols.amp"):
@@ -107,7 +107,7 @@ def at_level(observer: ILogObserver, level: str) -> ILogObserver:
 
 
 def prune(directory: Path, days: int, now: float) -> None:
-    """Delete the files of days that are more than `days` ago.  Blocks."""
+    """Delete the files of days that are more than ``days`` ago.  Blocks."""
     oldest = (_day(now) - timedelta(days=days)).date().isoformat()
     for name in (SERVER, ACCESS):
         for path in directory.glob(f"{name}-*{_SUFFIX}"):

@@ -1,6 +1,6 @@
 """Keeps secrets out of what is written down.
 
-Texts enter and leave, with `***` in place of what nobody should read in a log:
+Texts enter and leave, with ``***`` in place of what nobody should read in a log:
 a safety net below rooms that do not log secrets in the first place.
 """
 
@@ -11,7 +11,7 @@ import re
 
 MASK = "***"
 SHORTEST_SECRET = 6
-"""Characters; masking `abc` wherever it occurs would hide more than it protects."""
+"""Characters; masking ``abc`` wherever it occurs would hide more than it protects."""
 
 _KEY = r"(?<=\bp[ks]_)[A-Za-z0-9_-]{20,}"
 _URL_LOGIN = r"(?<=://)[^\s/@]+(?=@)"

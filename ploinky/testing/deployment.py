@@ -47,7 +47,7 @@ class MemoryPlatform:
 
     Attributes:
         clock: Moved by the test.
-        manager: Its `recover` is still to be called.
+        manager: Its ``recover`` is still to be called.
     """
 
     def __init__(self, directory: Path, built_in_routes: Sequence[Route] = (CONTROL,)) -> None:

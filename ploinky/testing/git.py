@@ -28,7 +28,7 @@ class File:
 
     Attributes:
         content: Of a link: what it points to; of a submodule: a commit id.
-        mode: As Git writes it: `100644`, `100755`, `120000` (link), `160000` (submodule).
+        mode: As Git writes it: ``100644``, ``100755``, ``120000`` (link), ``160000`` (submodule).
     """
 
     content: bytes = b""
@@ -142,7 +142,7 @@ class FakeSource:
 
     Attributes:
         origins: By URL.  A URL that is not here is unreachable.
-        fetches: The URLs of `resolve` calls, oldest first, with their `fresh`.
+        fetches: The URLs of `resolve` calls, oldest first, with their ``fresh``.
     """
 
     def __init__(self) -> None:

@@ -66,7 +66,7 @@ class RecordedSlots:
     """`IWorkerSlots` that remembers what it heard, and ends nobody.
 
     Attributes:
-        heard: Words such as `("joined", 41)`, in order.
+        heard: Words such as ``("joined", 41)``, in order.
     """
 
     def __init__(self) -> None:

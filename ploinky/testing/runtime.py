@@ -48,7 +48,7 @@ class MemoryHost:
         images: The ones that are here.
         scripts: What commands do, by the last word of the command or by the shell command;
             others run on and print nothing.
-        refusal: With which every start fails; `""`: none does.
+        refusal: With which every start fails; ``""``: none does.
         away: Whether the engine does not answer.
         started: Every spec that was ever started, in order.
     """

@@ -56,7 +56,7 @@ def a_call(
 
 
 def a_route(*targets: Target, **changes: Any) -> Route:
-    """Give a task route at `localhost/demo`."""
+    """Give a task route at ``localhost/demo``."""
     given: dict[str, Any] = {
         "key": DeploymentKey("localhost", "/demo"),
         "kind": Kind.TASK,

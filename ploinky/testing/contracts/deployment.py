@@ -1,7 +1,7 @@
 """What any `IDeploymentManager` must do.
 
 Subclass `DeploymentManagerContract` in a test module, with a fixture `manager` that gives one
-without deployments, at which an agent `demo` of the repository at `URL` can be deployed.
+without deployments, at which an agent ``demo`` of the repository at `URL` can be deployed.
 """
 
 from __future__ import annotations

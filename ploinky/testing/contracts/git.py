@@ -1,6 +1,6 @@
 """What anyone may rely on who is given an `ISource`.
 
-Subclass the mixin in a test module, with the fixtures `source` and `origin`:
+Subclass the mixin in a test module, with the fixtures `source` and ``origin``:
 an `ISource`, and a `ploinky.testing.git.Origin` that it reaches.
 """
 # mypy: disable-error-code="untyped-decorator"

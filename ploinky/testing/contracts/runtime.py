@@ -77,10 +77,10 @@ class RuntimeContract:
     """Needs these fixtures.
 
     - `runtime`: the runtime, started.
-    - `next_runtime`: what a next leader on this host makes, given nothing.
-    - `spec`: from `a_spec(...)`, running `SPEAKS`, with ids that no other test uses.
-    - `refused`: a spec with the same ids that the runtime cannot start.
-    - `pause`: an async function that lets a moment pass.
+    - ``next_runtime``: what a next leader on this host makes, given nothing.
+    - `spec`: from ``a_spec(...)``, running `SPEAKS`, with ids that no other test uses.
+    - ``refused``: a spec with the same ids that the runtime cannot start.
+    - ``pause``: an async function that lets a moment pass.
     """
 
     async def _until(self, pause: Pause, found: Callable[[], Awaitable[Any]]) -> Any:
@@ -257,7 +257,7 @@ class RuntimeContract:
 
 
 class ImageContract:
-    """Needs `runtime`, and `image`: one that is here."""
+    """Needs `runtime`, and ``image``: one that is here."""
 
     @pytest_twisted.ensureDeferred
     async def test_an_image_that_is_here_is_taken(self, runtime: Any, image: str) -> None:

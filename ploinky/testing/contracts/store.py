@@ -58,7 +58,7 @@ def release(number: int, state: ReleaseState = ReleaseState.PREPARING) -> Releas
 
 
 class DeploymentStoreContract:
-    """`IDeploymentStore`; the fixture `deployment_store` gives an empty one."""
+    """`IDeploymentStore`; the fixture ``deployment_store`` gives an empty one."""
 
     def test_it_has_every_method(self, deployment_store: IDeploymentStore) -> None:
         """Whoever is given one can call all of `IDeploymentStore`."""
@@ -163,7 +163,7 @@ class DeploymentStoreContract:
 
 
 class RepositoryStoreContract:
-    """`IRepositoryStore`; the fixture `repository_store` gives an empty one."""
+    """`IRepositoryStore`; the fixture ``repository_store`` gives an empty one."""
 
     def test_it_has_every_method(self, repository_store: IRepositoryStore) -> None:
         """Whoever is given one can call all of `IRepositoryStore`."""
@@ -238,7 +238,7 @@ SESSION = Principal(
 
 
 class KeyStoreContract:
-    """`IKeyStore`; the fixture `key_store` gives an empty one that reads the fixture `clock`."""
+    """`IKeyStore`; the fixture ``key_store`` gives an empty one that reads the fixture ``clock``."""
 
     def test_it_has_every_method(self, key_store: IKeyStore) -> None:
         """Whoever is given one can call all of `IKeyStore`."""

@@ -1,15 +1,15 @@
 """What anyone may rely on who is given a way to send tasks to an agent.
 
-Subclass `AgentTransportContract` in a test module, with a fixture `agent` that gives a
+Subclass `AgentTransportContract` in a test module, with a fixture ``agent`` that gives a
 `ConnectedAgent`.  Its agent has these commands:
 
-* `echo(*params)` gives its params as a list;
-* `whoami()` gives `{"user", "taskId", "requestId", "command"}` from its context;
-* `text(n)` gives a string of `n` letters x;
-* `fail()` throws an error with message `short and stout`, status 418, code `TEAPOT` and
-  details `{"spout": 1}`;
-* `hang()` waits until it is aborted;
-* `aborted(task)` tells whether the `hang` with this task id was aborted.
+* ``echo(*params)`` gives its params as a list;
+* ``whoami()`` gives ``{"user", "taskId", "requestId", "command"}`` from its context;
+* ``text(n)`` gives a string of ``n`` letters x;
+* ``fail()`` throws an error with message ``short and stout``, status 418, code ``TEAPOT`` and
+  details ``{"spout": 1}``;
+* ``hang()`` waits until it is aborted;
+* ``aborted(task)`` tells whether the ``hang`` with this task id was aborted.
 """
 # mypy: disable-error-code="untyped-decorator"
 

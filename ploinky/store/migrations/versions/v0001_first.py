@@ -12,7 +12,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Lay the first tables; `localhost` is there from the start."""
+    """Lay the first tables; ``localhost`` is there from the start."""
     op.create_table(
         "deployments",
         sa.Column("id", sa.Text, primary_key=True),
