@@ -25,9 +25,14 @@ class ScriptRunner {
 
   /** Runs a task; see Executor. */
   run(task, target, done) {
+    const words = argumentsOf(task, target);
+    if (words.some((word) => word.includes('\0'))) {
+      done(undefined, withNul(task));
+      return undefined;
+    }
     let child;
     try {
-      child = spawn('/bin/sh', argumentsOf(task, target), {
+      child = spawn('/bin/sh', words, {
         cwd: this._agentDir,
         env: { ...this._env, TASK_COMMAND: task.command },
         detached: true,
@@ -128,12 +133,13 @@ function resultOf(bytes) {
   }
 }
 
+function withNul(task) {
+  return failure(400, 'BAD_REQUEST', `A parameter of ${task.command} has a NUL character, which a command line cannot carry.`);
+}
+
 function notStarted(task, error) {
   if (error.code === 'E2BIG') {
     return failure(413, 'BODY_TOO_LARGE', `The parameters of ${task.command} are too long for a command line.`);
-  }
-  if (error.code === 'ERR_INVALID_ARG_VALUE') {
-    return failure(400, 'BAD_REQUEST', `A parameter of ${task.command} has a NUL character, which a command line cannot carry.`);
   }
   return failure(500, 'HANDLER_FAILED', `${task.command} could not be started: ${error.message}`);
 }

@@ -239,7 +239,8 @@ function tail_length(first) {
 
 # Gives a word that the shell reads as exactly this text.
 function quoted(string, parts, count, i, word) {
-	count = split(string, parts, "'")
+	# A regular expression: some awks also split at line ends where it is one character.
+	count = split(string, parts, /'/)
 	word = "'" parts[1]
 	for (i = 2; i <= count; i++) word = word "'\\''" parts[i]
 	return word "'"

@@ -10,6 +10,7 @@ RESCAN_AFTER=100
 KILL_AFTER=200
 STOP_AFTER=500
 LOCK_GRACE=200
+DRAIN_AFTER=20
 
 queue=$PLOINKY_QUEUE
 awk_dir=$here/sh
@@ -48,7 +49,8 @@ long_sleep() { sleep 1; }
 
 # --- tasks ----------------------------------------------------------------------
 
-# Each entry of $running is id:pid:due:kill; due is - until known, kill is - until told to end.
+# Each entry of $running is id:pid:due:end:kill.  due is - until known; end, until the
+# script has ended and only its output is waited for; kill, until the task was told to end.
 running=''
 count=0
 
@@ -67,7 +69,7 @@ scan() {
 
 begin() {
 	TASK_ID=$id AGENTCORE_NOW=$now $setsid sh "$awk_dir/task.sh" &
-	running="$running $id:$!:-:-"
+	running="$running $id:$!:-:-:-"
 	count=$((count + 1))
 }
 
@@ -89,40 +91,41 @@ check_all() {
 	running=''
 	count=0
 	for entry in $entries; do
-		rest=${entry#*:}
-		times=${rest#*:}
-		check "${entry%%:*}" "${rest%%:*}" "${times%%:*}" "${times#*:}"
+		IFS=:
+		set -- $entry
+		unset IFS
+		if [ "$5" = - ]; then check "$@"; elif [ "$now" -lt "$5" ]; then keep "$@"; else end "$1" "$2"; fi
 	done
 }
 
-keep() { # id pid due kill
-	running="$running $1:$2:$3:$4"
-	[ "$4" != - ] || count=$((count + 1))
+keep() { # id pid due end kill
+	running="$running $1:$2:$3:$4:$5"
+	[ "$5" != - ] || count=$((count + 1))
 }
 
-check() { # id pid due kill
-	if [ "$4" != - ]; then
-		if [ "$now" -lt "$4" ]; then keep "$@"; else end "$1" "$2"; fi
-		return
-	fi
+check() { # id pid due end kill
 	due=$3
 	[ "$due" != - ] || { read -r due <"$queue/tmp/$1.due" || due=-; } 2>/dev/null
 	if [ -e "$queue/tmp/$1.done" ]; then
 		forget "$1" "$2"
 	elif has_ended "$2"; then
-		[ ! -e "$queue/tasks/$1" ] || publish_error "$1" 500 HANDLER_FAILED 'The shell that ran this task was killed.'
-		rm -f "$queue/tasks/$1"
 		end "$1" "$2"
-	elif [ ! -e "$queue/tasks/$1" ] || { [ "$due" != - ] && [ "$now" -ge "$due" ]; } || is_too_large "$1"; then
+	elif [ ! -e "$queue/tasks/$1" ] || { [ "$due" != - ] && [ "$now" -ge "$due" ]; }; then
 		signal TERM "$2"
-		keep "$1" "$2" "$due" $((now + KILL_AFTER))
+		keep "$1" "$2" "$due" - $((now + KILL_AFTER))
+	elif [ "$4" = - ]; then
+		ended=-
+		[ ! -e "$queue/tmp/$1.status" ] || ended=$now
+		keep "$1" "$2" "$due" $ended -
 	else
-		keep "$1" "$2" "$due" -
+		[ "$now" -lt $(($4 + DRAIN_AFTER)) ] || drain "$1"
+		keep "$@"
 	fi
 }
 
-is_too_large() { # id
-	[ -n "$rescanning" ] && [ -n "$(find "$queue/tmp/$1.out" -size "+${max_bytes}c" 2>/dev/null)" ]
+# Lets go of output that something keeps open.
+drain() { # id
+	read -r copier 2>/dev/null <"$queue/tmp/$1.copier" && kill "$copier" 2>/dev/null
 }
 
 has_ended() { # pid
@@ -134,15 +137,20 @@ signal() { # name pid
 	if [ -n "$setsid" ]; then kill -s "$1" -- "-$2"; else kill -s "$1" "$2"; fi 2>/dev/null
 }
 
+# Kills what is left of a task, and answers for it where it did not do so itself.
 end() { # id pid
 	signal KILL "$2"
+	if [ -e "$queue/tasks/$1" ]; then
+		publish_error "$1" 500 HANDLER_FAILED 'The shell that ran this task was killed.' || return 0
+		rm -f "$queue/tasks/$1"
+	fi
 	[ ! -d "$queue/locks/$1" ] || rmdir "$queue/locks/$1"
 	forget "$@"
 }
 
 forget() { # id pid
 	wait "$2" 2>/dev/null
-	for suffix in out err due done result error; do set -- "$@" "$queue/tmp/$1.$suffix"; done
+	for suffix in out err status copier due done result error; do set -- "$@" "$queue/tmp/$1.$suffix"; done
 	shift 2
 	rm -f "$@"
 }
@@ -159,7 +167,6 @@ prepare() {
 	eval "$manifest"
 	[ -z "$manifest_error" ] || fail MANIFEST_INVALID "$manifest_error"
 	concurrency=${PLOINKY_CONCURRENCY:-${concurrency:-64}}
-	max_bytes=${PLOINKY_MAX_RESULT_BYTES:-16777216}
 	setsid=$(command -v setsid >/dev/null && echo setsid)
 	set_clock
 	choose_pause
@@ -171,16 +178,19 @@ prepare() {
 watch() {
 	watcher=
 	[ $pause_with = listen ] && command -v inotifyd >/dev/null || return 0
-	inotifyd - "$queue/tasks:nydm" >&3 2>/dev/null &
+	# From inside: it would take a colon in the path for its own.
+	(cd "$queue/tasks" && exec inotifyd - .:nydm) >&3 2>/dev/null &
 	watcher=$!
 }
 
+# Looks often while there is something to do and for two seconds after; else waits
+# for the watcher, or looks ten times a second.
 pause() {
-	if [ -n "$watcher" ] && [ -z "$running" ]; then
-		$pause_with 1
-	elif [ "$quiet" -lt 250 ]; then
+	if [ -n "$running" ] || [ "$quiet" -lt 100 ]; then
 		quiet=$((quiet + 1))
 		$pause_with 0.02
+	elif [ -n "$watcher" ]; then
+		$pause_with 1
 	else
 		$pause_with 0.1
 	fi

@@ -2,12 +2,19 @@
 # Runs one task, the lock of which main.sh holds, and publishes what came of it.
 #
 # It leads a session of its own, so that all that a script starts can be signalled
-# together.  SIGTERM says that the task must end now: what that means, the task
-# file, the size of the output and queue/ready tell.  Its temporary files are
+# together.  SIGTERM says that the task must end now: what that means, the
+# task file and queue/ready tell.  Its temporary files are
 # main.sh's to remove; tmp/<id>.done tells it that the task is over.
 
 aborted=
 trap 'aborted=1' TERM
+
+# From here on nothing interrupts, neither this shell nor what it starts: a signal to
+# the session would cut short what is being published.
+conclude() {
+	trap '' TERM
+	[ -z "$aborted" ] || abort
+}
 
 id=$TASK_ID
 queue=$PLOINKY_QUEUE
@@ -30,6 +37,7 @@ finish() {
 
 # A result that cannot be written leaves the lock: without it the task would be run again.
 fail() { # status code message [details]
+	trap '' TERM
 	[ ! -e "$queue/tasks/$id" ] || publish_error "$id" "$@" || exit 1
 	finish
 }
@@ -70,33 +78,36 @@ unknown() {
 	fail 404 UNKNOWN_COMMAND "$message${list:+There are: $list.}" "{\"commands\":[$quoted]}"
 }
 
+# Runs a command line.  What it prints passes through a cat that may not write more
+# than is taken, so that no script fills the disk; main.sh ends the cat where
+# something that the script left running keeps it waiting.
 run() { # argv
-	TASK_COMMAND=$command "$@" <"$queue/tasks/$id" >"$tmp.out" 2>"$tmp.err" 3>&- &
-	script=$!
-	status=0
-	{ wait "$script" || status=$?; } 2>/dev/null
-	[ -z "$aborted" ] || abort
+	{
+		TASK_COMMAND=$command "$@" <"$queue/tasks/$id" 2>"$tmp.err" 3>&-
+		echo $? >"$tmp.status"
+	} | (ulimit -f $((limit / 512 + 2)) && exec cat) >"$tmp.out" &
+	echo $! >"$tmp.copier"
+	wait $! 2>/dev/null
+	conclude
+	size=$(size_of "$tmp.out")
+	[ "$size" -le "$limit" ] || too_large
+	read -r status <"$tmp.status"
 	cat "$tmp.err" >&2
-	[ "$(size_of "$tmp.out")" -le "$limit" ] || too_large
 	[ "$status" -eq 0 ] || exited
 }
 
 abort() {
+	trap '' TERM
 	if [ ! -e "$queue/tasks/$id" ]; then
 		rmdir "$queue/locks/$id"
-	elif [ "$(size_of "$tmp.out")" -gt "$limit" ]; then
-		(too_large)
-	elif [ ! -e "$queue/ready" ]; then
-		(fail 503 DRAINING 'The agent stopped before the task was done.')
-	else
-		(timed_out)
+		exit 0
 	fi
-	wait "$script" 2>/dev/null
-	exit 0
+	[ -e "$queue/ready" ] || fail 503 DRAINING 'The agent stopped before the task was done.'
+	timed_out
 }
 
 timed_out() {
-	fail 504 TASK_TIMEOUT "$command was not done by its deadline."
+	fail 504 TASK_TIMEOUT "${command:-The task} was not done by its deadline."
 }
 
 exited() {
@@ -122,6 +133,7 @@ publish_result() {
 }
 
 parsed=$(TASK_ID=$id read_bytes task "$queue/tasks/$id" 2>/dev/null)
+[ -z "$aborted" ] || abort
 [ -e "$queue/tasks/$id" ] || finish
 eval "$parsed"
 [ -z "$error_code" ] || fail 400 "$error_code" "$error_message"

@@ -30,8 +30,9 @@ def queue_task(agent: Agent, name: str, *, seconds_left: float) -> FileCall:
     return FileCall(agent.queue, name, json.dumps(task).encode())
 
 
-def emptied(place: Path) -> None:
-    Watched(place).until(lambda: not os.listdir(place))
+def holds(place: Path, *names: str) -> None:
+    """Wait until a directory has these files and no others."""
+    Watched(place).until(lambda: sorted(os.listdir(place)) == sorted(names))
 
 
 def test_ready_says_who_serves_how(agent: Agent) -> None:
@@ -62,16 +63,17 @@ def test_tasks_queued_before_it_starts_are_run(agent: Agent) -> None:
     agent.start()
     assert [call.answer().body for call in calls] == ["x"] * 3
     for place in PLACES:
-        emptied(agent.queue / place)
+        holds(agent.queue / place)
 
 
 def test_what_is_no_task_is_left_alone(agent: Agent) -> None:
     """Names that no task has."""
-    for name in (".hidden", "a b", "x~"):
+    names = (".hidden", "a b", "x~")
+    for name in names:
         (agent.queue / "tasks" / name).write_text('{"command": "say"}')
     agent.start()
     assert queue_task(agent, "good", seconds_left=60).answer().body == "x"
-    assert len(os.listdir(agent.queue / "tasks")) == 3
+    holds(agent.queue / "tasks", *names)
 
 
 def test_task_of_another_name_is_refused(agent: Agent) -> None:
@@ -87,8 +89,8 @@ def test_task_that_another_holds_is_not_run(agent: Agent) -> None:
     queue_task(agent, "held", seconds_left=60)
     agent.start()
     assert queue_task(agent, "free", seconds_left=60).answer().body == "x"
-    assert os.listdir(agent.queue / "tasks") == ["held"]
-    assert os.listdir(agent.queue / "locks") == ["held"]
+    holds(agent.queue / "tasks", "held")
+    holds(agent.queue / "locks", "held")
 
 
 def test_lock_of_the_dead_is_broken_after_the_deadline(agent: Agent) -> None:
@@ -98,8 +100,8 @@ def test_lock_of_the_dead_is_broken_after_the_deadline(agent: Agent) -> None:
     agent.start()
     answer = call.answer()
     assert (answer.status, answer.code) == (504, "TASK_TIMEOUT")
-    emptied(agent.queue / "locks")
-    emptied(agent.queue / "tasks")
+    holds(agent.queue / "locks")
+    holds(agent.queue / "tasks")
 
 
 def test_task_that_was_answered_is_not_run_again(agent: Agent) -> None:
@@ -108,7 +110,7 @@ def test_task_that_was_answered_is_not_run_again(agent: Agent) -> None:
     (agent.queue / "results" / "done").write_text('{"id": "done", "data": "first"}')
     call = queue_task(agent, "done", seconds_left=60)
     agent.start()
-    emptied(agent.queue / "locks")
+    holds(agent.queue / "locks")
     assert call.answer().body == "first"
     assert os.listdir(agent.queue / "tasks") == []
 
@@ -129,5 +131,5 @@ def test_engine_that_is_killed_leaves_the_lock(agent: Agent, mark: Path) -> None
         agent.start()
         assert queue_task(agent, "next", seconds_left=60).answer().body == "x"
         assert not mark.with_suffix(".begun").exists()
-    assert os.listdir(agent.queue / "locks") == ["lost"]
+    holds(agent.queue / "locks", "lost")
     mark.unlink()

@@ -1,3 +1,3 @@
-import { readFileSync } from 'node:fs';
+import { readFileSync } from 'fs';
 
 export default async ([file]) => readFileSync(new URL(file, import.meta.url), 'utf8').length;
