@@ -75,7 +75,10 @@ async def test_an_agent_outlives_a_leader_that_is_killed(
     leader = subprocess.Popen(
         [sys.executable, "-c", LEADER, *arguments],
         stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *sys.path]),
+        },
     )
     assert leader.stdout is not None
     assert leader.stdout.readline() == b"started\n"
