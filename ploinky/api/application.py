@@ -147,6 +147,8 @@ class Application:
 
 
 class _QuietSite(Site):
+    noisy = False
+
     def log(self, request: http.Request) -> None:
         """The gateway has logged it."""
 

@@ -73,8 +73,9 @@ def start(directory: Path, foreground: bool, want_json: bool, **options: str | N
             f"a server runs on {directory} already: pid {running['pid']}, {_url(running)}",
             hint="stop it with: p-cli cloud stop   or choose another directory with --dir",
         )
-    command = [sys.executable, "-c", _TWISTD, "--nodaemon", "--pidfile=", "ploinky"]
-    command += [f"--dir={directory}"]
+    observer = "to_terminal" if foreground else "to_nowhere"
+    command = [sys.executable, "-c", _TWISTD, "--nodaemon", "--pidfile="]
+    command += [f"--logger=ploinky.telemetry.events.{observer}", "ploinky", f"--dir={directory}"]
     command += [f"--{name}={value}" for name, value in options.items() if value is not None]
     if foreground:
         sys.stdout.flush()

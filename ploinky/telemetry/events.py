@@ -6,14 +6,21 @@ secrets are masked on the way.
 
 from __future__ import annotations
 
+import io
 import math
+import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime, timezone
 from typing import Any, TextIO
 
-from twisted.logger import ILogObserver, LogEvent, formatEvent
+from twisted.logger import (
+    ILogObserver,
+    LogEvent,
+    LogLevel,
+    formatEvent,
+)
 from twisted.python.failure import Failure
 from twisted.python.reflect import safe_str
 from zope.interface import implementer
@@ -75,17 +82,22 @@ class TerminalLog:
     Args:
         stream: Written to and flushed; never closed here.
         redactor: Masks secrets.
+        terse: Leave out what is not ours and not worth a warning: a framework's chatter.
     """
 
-    def __init__(self, stream: TextIO, redactor: Redactor) -> None:
+    def __init__(self, stream: TextIO, redactor: Redactor, *, terse: bool = False) -> None:
         self._stream = stream
         self._redactor = redactor
+        self._terse = terse
 
     def __call__(self, event: LogEvent) -> None:
         """Write an event."""
-        level = event.get("log_level")
+        level = event.get("log_level") or LogLevel.info
+        ours = str(event.get("log_namespace", "")).startswith("ploinky.")
+        if self._terse and not ours and level < LogLevel.warn:
+            return
         at = time.strftime("%H:%M:%S", time.localtime(event.get("log_time", 0.0)))
-        text = f"{at} {level.name if level else 'info':<8} {formatEvent(event)}\n"
+        text = f"{at} {level.name:<8} {formatEvent(event)}\n"
         failure = event.get("log_failure")
         if isinstance(failure, Failure):
             text += failure.getTraceback()
@@ -93,3 +105,24 @@ class TerminalLog:
         with suppress(OSError, ValueError):
             self._stream.write(self._redactor(text))
             self._stream.flush()
+
+
+@implementer(ILogObserver)
+class NoLog:
+    """Keeps nothing."""
+
+    def __call__(self, event: LogEvent) -> None:
+        """Let an event go by."""
+
+
+def to_terminal() -> ILogObserver:
+    """Give what twistd shows a person: our own events, and whatever is worth a warning.
+
+    A factory as twistd's ``--logger`` wants it; ``p-cli cloud start --foreground`` names it.
+    """
+    return TerminalLog(sys.__stdout__ or io.StringIO(), Redactor(), terse=True)
+
+
+def to_nowhere() -> ILogObserver:
+    """Give what a server in the background is started with: its log is in its own files."""
+    return NoLog()
