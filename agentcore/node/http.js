@@ -92,7 +92,7 @@ class HttpWire {
     const deadline = headers['x-ploinky-deadline'];
     const task = new Task(call, {
       id: headers['x-ploinky-task'],
-      user: headers['x-ploinky-user'],
+      user: decoded(headers['x-ploinky-user']),
       requestId,
       deadline: /^\d{1,15}$/.test(deadline) ? Number(deadline) : undefined,
     });
@@ -101,6 +101,16 @@ class HttpWire {
       if (failed) refuse(response, failed, { 'X-Ploinky-Command': task.command }, task.requestId);
       else send(response, 200, text, { 'X-Ploinky-Command': task.command });
     });
+  }
+}
+
+/** A field's text: the server percent-encodes whatever a field cannot hold. */
+function decoded(value) {
+  if (!value || !value.includes('%')) return value;
+  try {
+    return decodeURIComponent(value);
+  } catch (_) {
+    return value; // from somebody else, who does not encode
   }
 }
 

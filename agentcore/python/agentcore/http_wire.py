@@ -11,6 +11,7 @@ import asyncio
 import re
 import socket
 from typing import Any, Callable, Dict, List, Optional, Tuple
+from urllib.parse import unquote
 
 from .catalogue import Catalogue
 from .executor import Executor
@@ -142,7 +143,8 @@ class Connection(asyncio.Protocol):
             return
         raw_deadline = headers.get("x-ploinky-deadline", "")
         deadline = int(raw_deadline) if _TIME.match(raw_deadline) else None
-        user, task_id = headers.get("x-ploinky-user"), headers.get("x-ploinky-task")
+        # The server percent-encodes whatever a field cannot hold.
+        user, task_id = unquote(headers.get("x-ploinky-user", "")), headers.get("x-ploinky-task")
         task = Task(call, task_id, user, request_id, deadline)
         self._task = task
         closing, self._closing = self._closing, False
