@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -75,12 +76,18 @@ def test_script_need_not_read_its_task(client: Client) -> None:
         ("number", 1.5),
         ("junk", "{not json"),
         ("bytes", "a\ufffdb\u00e9"),
-        ("background", "started"),
     ],
 )
 def test_output_that_is_not_json_is_a_string(client: Client, command: str, result: object) -> None:
-    """JSON is what it says; a background process is not waited for."""
+    """And JSON is what it says."""
     assert client.call(command, *["x"] if command == "say" else []).body == result
+
+
+def test_what_a_script_leaves_running_is_not_waited_for(client: Client, mark: Path) -> None:
+    """Although it keeps the script's stdout."""
+    mark.touch()
+    assert client.call("background", str(mark)).body == "started"
+    mark.unlink()
 
 
 def test_script_that_fails_is_explained(client: Client) -> None:
@@ -126,7 +133,9 @@ def test_unknown_command_is_refused_with_the_list(client: Client) -> None:
     commands = answer.body["details"]["commands"]
     assert {"hello", "say", "fourth", "patient"} <= set(commands)
     assert commands == sorted(commands)
-    assert not {"notes", "secret", "_secret", "Unlisted", "Path", "constructor"} & set(commands)
+    assert not {"notes", "secret", "_secret", "Unlisted", "Path", "join", "constructor"} & set(
+        commands
+    )
     assert "There is no command nothere. There are: " in answer.message
     for name in ("notes", "constructor", "__proto__", "index", "toString"):
         assert client.call(name).code == "UNKNOWN_COMMAND"

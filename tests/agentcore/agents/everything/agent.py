@@ -3,6 +3,7 @@ import ctypes
 import os
 import sys
 import time
+from os.path import join  # noqa: F401  (not a command)
 from pathlib import Path
 
 calls = 0
@@ -99,6 +100,15 @@ async def beginLater(params, context):
     except asyncio.CancelledError:
         Path(params[0] + ".told").touch()
         raise
+
+
+def process(params, context):
+    return os.getpid()
+
+
+def read(params, context):
+    Path(params[0] + ".begun").touch()
+    return Path(params[0]).read_text()
 
 
 def spin(params, context):

@@ -36,6 +36,10 @@ const functions = {
     fs.writeFileSync(`${file}.begun`, '');
     await later(60000);
   },
+  read: ([file]) => {
+    fs.writeFileSync(`${file}.begun`, '');
+    return fs.readFileSync(file, 'utf8');
+  },
   spin: ([file]) => {
     fs.writeFileSync(`${file}.begun`, '');
     while (true);
