@@ -249,7 +249,7 @@ class RawClient(Protocol):
         return taken
 
     async def until(self, enough: Callable[[bytes], bool]) -> None:
-        """Wait until `enough` says so of `received`.
+        """Wait until ``enough`` says so of `received`.
 
         Raises:
             AssertionError: The connection ended, or patience, first.
