@@ -72,6 +72,8 @@ async function listen(http, { queue, port }) {
   const socket = `${queue}/agent.sock`;
   removeIfThere(socket);
   try {
+    // Longer ones some versions of Node cut off without a word.
+    if (Buffer.byteLength(socket) > 107) throw new Error('the path of a Unix socket has at most 107 bytes');
     await http.listen({ path: socket });
   } catch (error) {
     if (port === undefined) throw failure(500, 'QUEUE_UNUSABLE', `${socket} cannot be listened on: ${error.message}`);

@@ -237,14 +237,13 @@ class Agent:
     def spawn(self) -> Agent:
         """Start it, and do not wait for anything."""
         environment = {
-            **os.environ,
+            **{name: value for name, value in os.environ.items() if name != "PORT"},
             "AGENT_DIR": str(self.directory),
             "PLOINKY_QUEUE": str(self.queue),
             "PLOINKY_TRANSPORT": "file",
             "PLOINKY_ENGINE": self.engine.name,
             **self._environment,
         }
-        environment.pop("PORT", None)
         self.process = subprocess.Popen(
             [*self.engine.shell, str(RUN)], env=environment, stdout=self._log, stderr=self._log
         )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import socket
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -77,6 +80,36 @@ def test_agent_without_anything_starts(make: Make, engine: str) -> None:
     answer = agent.client("file").call("hello")
     assert answer.code == "UNKNOWN_COMMAND"
     assert answer.body["details"] == {"commands": []}
+
+
+@pytest.fixture
+def long_queue(tmp_path: Path) -> Path:
+    """A directory with a path that is too long for a socket below it."""
+    queue = tmp_path / ("x" * 100)
+    queue.mkdir()
+    return queue
+
+
+@pytest.mark.parametrize("engine", ["node", "python"])
+def test_socket_that_cannot_be_is_explained(make: Make, engine: str, long_queue: Path) -> None:
+    """Its path may be too long."""
+    agent = make(engine, PLOINKY_QUEUE=str(long_queue))
+    agent.queue = long_queue
+    failure = agent.spawn().failure()
+    assert failure["code"] == "QUEUE_UNUSABLE"
+    assert "agent.sock" in failure["message"]
+
+
+@pytest.mark.parametrize("engine", ["node", "python"])
+def test_port_serves_where_the_socket_cannot(make: Make, engine: str, long_queue: Path) -> None:
+    """Also where it is the only way in."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    agent = make(engine, "everything", PLOINKY_QUEUE=str(long_queue), PORT=str(port))
+    agent.queue = long_queue
+    agent.start()
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=20) as answer:
+        assert json.load(answer) == {"status": "ok", "inflight": 0}
 
 
 def test_engine_that_is_not_known_is_refused(make: Make) -> None:
