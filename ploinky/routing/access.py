@@ -85,9 +85,9 @@ class AccessLog:
         """Keep what is known of one request once it is over.
 
         Args:
-            route: `domain/path` of the route, or None where none was found.
-            deployment: The deployment's id; `""` where there is none.
-            command: Of a task, once it was read; `""` otherwise.
+            route: ``domain/path`` of the route, or None where none was found.
+            deployment: The deployment's id; ``""`` where there is none.
+            command: Of a task, once it was read; ``""`` otherwise.
             bytes_in: Of head and body, as they came.
             bytes_out: Of head and body, as given to the connection.
             seconds: From the end of the request's head to the end of its answer.
@@ -131,8 +131,8 @@ class AccessLog:
         """Give what was counted since the last call, and begin anew.
 
         Returns:
-            JSON-ready entries `{deployment, command, status, count, microseconds, bytesIn,
-            bytesOut, buckets}`; `buckets` has one count for each of `BOUNDS_SECONDS`, and
+            JSON-ready entries of ``deployment``, ``command``, ``status``, ``count``,
+            ``microseconds``, ``bytesIn``, ``bytesOut`` and ``buckets``, which has one count for each of `BOUNDS_SECONDS`, and
             one for what took longer.
         """
         counted, self._counted = self._counted, {}

@@ -36,7 +36,7 @@ class Body(Protocol):
 
 
 class LengthBody:
-    """A body with `Content-Length`."""
+    """A body with ``Content-Length``."""
 
     __slots__ = ("_left",)
 

@@ -36,7 +36,7 @@ _REMEMBERED_BYTES = 2048
 
 RETIRE_SECONDS = 1.0
 """Between two requests while the server drains: a client that is busy gets its next answer,
-with `Connection: close`, rather than a connection closed under its request."""
+with ``Connection: close``, rather than a connection closed under its request."""
 
 _NOT_A_HEAD = re.compile(rb"(?<!\r)\n|\r[^\n]|\A[^A-Z\r]")
 _REQUEST_LINE_REST = 64

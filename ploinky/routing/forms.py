@@ -24,7 +24,7 @@ _LONGEST_COMMAND = 128
 
 
 class _Call(msgspec.Struct):
-    """`{"command": c, "params": [...]}`; whatever else it holds is ignored."""
+    """``{"command": c, "params": [...]}``; whatever else it holds is ignored."""
 
     command: str
     params: msgspec.Raw = msgspec.Raw(b"[]")
@@ -39,7 +39,7 @@ class TaskForm:
     """What the head of a call says of its command.
 
     Attributes:
-        command: `""` where the body names it.
+        command: ``""`` where the body names it.
         params: JSON text of an array; None where the body brings them.
     """
 

@@ -1,7 +1,7 @@
 """What is said onwards: the head that an agent gets, and the head that a client gets.
 
 Values enter, bytes leave.  This is where hop-by-hop fields end, where forged
-`X-Forwarded-*` and `X-Ploinky-*` fields are dropped and true ones set.  It
+``X-Forwarded-*`` and ``X-Ploinky-*`` fields are dropped and true ones set.  It
 knows no connection.
 """
 
@@ -36,8 +36,8 @@ class Peer:
     """Who is at the other end of a client's connection.
 
     Attributes:
-        address: IP address, or `unix`.
-        trusted: Whether what it says in `X-Forwarded-*` is believed.
+        address: IP address, or ``unix``.
+        trusted: Whether what it says in ``X-Forwarded-*`` is believed.
     """
 
     address: str
@@ -45,10 +45,10 @@ class Peer:
 
 
 class TrustedProxies:
-    """The setting `trustedProxies`: addresses and networks that may speak for others.
+    """The setting ``trustedProxies``: addresses and networks that may speak for others.
 
     Raises:
-        SettingsInvalid: One of `texts` is neither.
+        SettingsInvalid: One of ``texts`` is neither.
     """
 
     def __init__(self, texts: Iterable[str]) -> None:
@@ -75,13 +75,13 @@ class TrustedProxies:
 def forwarded_head(
     head: RequestHead, route: Route, principal: Principal, peer: Peer, spent: bytes
 ) -> bytes:
-    """Give the request head that an agent gets, up to and with `X-Request-Id: `.
+    """Give the request head that an agent gets, up to and with the name of its last field, ``X-Request-Id``.
 
     The caller adds the id and an empty line.  Framing is that of the request: its
-    `Content-Length`, or chunked.
+    ``Content-Length``, or chunked.
 
     Args:
-        spent: The field (in lower case) whose credential named the principal, or `b""`:
+        spent: The field (in lower case) whose credential named the principal, or ``b""``:
             it was meant for this server and goes no further.
     """
     to_control = route.kind is Kind.CONTROL
@@ -107,6 +107,10 @@ def forwarded_head(
         lines.append(_passed_on(head, prefix, peer.address, user))
     else:
         lines.append(_first_hand(head.host, prefix, peer.address, user))
+        if to_control and any(_marks_a_proxy(name) for name, _, _ in head.fields):
+            # What it says is not believed, but that it is there is: whom it speaks for is not
+            # known, so that nobody behind it passes for this machine.
+            lines.append(b"X-Ploinky-Proxied: 1")
     if head.length is None:
         lines.append(b"Transfer-Encoding: chunked")
     elif head.length or b"content-length" in head.noted:
@@ -146,10 +150,15 @@ def _origin(way: str, scheme: bytes, host: bytes, prefix: bytes, user: str) -> b
 
 
 @lru_cache(maxsize=1024)
+def _marks_a_proxy(name: bytes) -> bool:
+    """Tell whether a field (name in lower case) is one that proxies add."""
+    return name.startswith(b"x-forwarded-") or name in (b"forwarded", b"via", b"x-real-ip")
+
+
 def _passes(name: bytes) -> bool:
     """Tell whether a client's field of this name (in lower case) goes on to an agent.
 
-    What only this server says does not, nor what CGI and WSGI, which read `_` as `-`,
+    What only this server says does not, nor what CGI and WSGI, which read ``_`` as ``-``,
     would take for it.
     """
     plain = name.replace(b"_", b"-")
@@ -158,7 +167,7 @@ def _passes(name: bytes) -> bool:
 
 
 def _without_session(cookies: bytes) -> bytes:
-    """Take the server's own session out of a `Cookie` field: agents have no use for it."""
+    """Take the server's own session out of a ``Cookie`` field: agents have no use for it."""
     if SESSION_COOKIE not in cookies:
         return cookies
     kept = (c for c in cookies.split(b";") if c.partition(b"=")[0].strip() != SESSION_COOKIE)
@@ -209,7 +218,7 @@ def refusal(error: CallFailed, request_id: bytes, date: bytes) -> tuple[bytes, b
 
 
 class Dates:
-    """The `Date` field's value, made once a second.
+    """The ``Date`` field's value, made once a second.
 
     Args:
         wall_clock: Unix seconds.

@@ -2,7 +2,7 @@
 
 Whole heads enter, exactly as they came, up to and with their empty line; values
 leave.  llhttp holds them to the grammar; this module adds what it leaves open:
-one space between the parts of the request line, one length, one `Host`, one
+one space between the parts of the request line, one length, one ``Host``, one
 meaning of the target.  It knows no connection, no route and no agent.
 """
 
@@ -96,15 +96,15 @@ class RequestHead:
     """A request's head, valid and unambiguous.
 
     Attributes:
-        method: As sent, such as `b"GET"`.
-        path: Still escaped, begins with `/`, holds no dot segment.
-        query: What follows the first `?`, or None where there is none.
-        host: The `Host` field's value; `b""` where an HTTP/1.0 client sent none.
+        method: As sent, such as ``b"GET"``.
+        path: Still escaped, begins with ``/``, holds no dot segment.
+        query: What follows the first ``?``, or None where there is none.
+        host: The ``Host`` field's value; ``b""`` where an HTTP/1.0 client sent none.
         http_11: HTTP/1.1, else 1.0.
         keep_alive: Whether the client wants the connection to go on.
         length: Of the body in bytes; None where it is chunked.
-        request_id: The client's own `X-Request-Id`, if it is well-formed, else `b""`.
-        expects_continue: Whether the client waits for `100 Continue` before the body.
+        request_id: The client's own ``X-Request-Id``, if it is well-formed, else ``b""``.
+        expects_continue: Whether the client waits for ``100 Continue`` before the body.
         options: Names that the `Connection` field lists, in lower case.
         fields: All fields in order.
         noted: Values of the fields that the gateway itself reads, by name in lower case.
@@ -149,7 +149,7 @@ class AnswerHead:
     """An agent's answer head, valid and unambiguous.
 
     Attributes:
-        fields: End-to-end fields without `Content-Length`, names as sent.
+        fields: End-to-end fields without ``Content-Length``, names as sent.
         length: Of the body in bytes, as announced; None where it was not.
         chunked: Whether the body comes in chunks.
         keep_alive: Whether the connection can carry another request afterwards.
@@ -179,7 +179,7 @@ class _Events:
 
 
 def end_of_head(data: bytes | bytearray, seen: int = 0) -> int:
-    """Give where the head in `data` ends, or -1; its first `seen` bytes held no end."""
+    """Give where the head in ``data`` ends, or -1; its first ``seen`` bytes held no end."""
     found = data.find(b"\r\n\r\n", max(seen - 3, 0))
     return found + 4 if found >= 0 else -1
 
@@ -190,7 +190,7 @@ def read_request(raw_head: bytes, limits: Limits) -> RequestHead:
     Raises:
         BadRequest: It is not HTTP, or can be read in more than one way.
         HeadTooLarge, TargetTooLong: It is over a limit.
-        ExpectationFailed: It expects something other than `100-continue`.
+        ExpectationFailed: It expects something other than ``100-continue``.
     """
     line = raw_head[: raw_head.index(b"\r\n")]
     parts = line.split(b" ")

@@ -42,7 +42,7 @@ class GatewayFactory(Factory):
     async def drain(self, timeout_seconds: float) -> int:
         """Finish what is in hand, and end every connection.  Stop listening first.
 
-        Answers say `Connection: close` from now on; an idle connection has a second for
+        Answers say ``Connection: close`` from now on; an idle connection has a second for
         one more request.  What is left when the time is up is cut off.
 
         Returns:

@@ -18,13 +18,13 @@ _PLAIN = EPOLLIN | EPOLLOUT
 
 
 class PlainDispatchReactor(EPollReactor):
-    """Twisted's `EPollReactor`, less the log context around plain reads and writes.
+    """Twisted's ``EPollReactor``, less the log context around plain reads and writes.
 
     Hang-ups and errors keep it.  What raises is logged and loses its connection, as ever.
     """
 
     def doPoll(self, timeout: float | None) -> None:
-        """Wait for events, at most `timeout` seconds (None: as long as it takes)."""
+        """Wait for events, at most ``timeout`` seconds (None: as long as it takes)."""
         try:
             events = self._poller.poll(-1 if timeout is None else timeout, len(self._selectables))
         except OSError as error:
@@ -44,7 +44,7 @@ class PlainDispatchReactor(EPollReactor):
 
 
 def install() -> PlainDispatchReactor:
-    """Make it the process's reactor; before anything imports `twisted.internet.reactor`."""
+    """Make it the process's reactor; before anything imports ``twisted.internet.reactor``."""
     reactor = PlainDispatchReactor()  # type: ignore[no-untyped-call]
     installReactor(reactor)
     return reactor

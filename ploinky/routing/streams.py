@@ -50,7 +50,7 @@ class Outlet:
         self.broken = False
 
     def send(self, data: bytes) -> None:
-        """Send `data` after all that was sent before.  Takes any amount: see `FULL_BYTES`."""
+        """Send ``data`` after all that was sent before.  Takes any amount: see `FULL_BYTES`."""
         sent = 0
         if not self.queued and self._send is not None:
             try:

@@ -17,6 +17,10 @@ from ploinky.interfaces import IRouter
 from ploinky.values import NOBODY, Kind, Principal, Route, RouteSnapshot
 
 EVERY_DOMAIN = "*"
+LOCALHOST = "localhost"
+LOOPBACK = ("127.0.0.1", "[::1]")
+"""What a person types for `LOCALHOST`; it leads there unless it is a domain of its own."""
+
 _HOSTS_REMEMBERED = 4096
 
 
@@ -53,10 +57,10 @@ class _Prefixes:
 class RouteTable:
     """What a worker routes by: one generation at a time, replaced as a whole.
 
-    Built-in routes (kind `CONTROL`, domain `*`) hold on every domain and win over
+    Built-in routes (kind `CONTROL`, domain ``*``) hold on every domain and win over
     deployments at or beneath their path, so that none can stand in for the management
-    API.  The built-in route of `/` is the exception: it is the front door, which answers
-    for `/` itself and only where no deployment does.
+    API.  The built-in route of ``/`` is the exception: it is the front door, which answers
+    for ``/`` itself and only where no deployment does.
 
     Args:
         wall_clock: Unix seconds; tokens expire by it.
@@ -72,7 +76,7 @@ class RouteTable:
         self._hosts: dict[bytes, str] = {}
 
     def adopt(self, snapshot: RouteSnapshot) -> None:
-        """Route by `snapshot` from now on; one of an older generation is ignored."""
+        """Route by ``snapshot`` from now on; one of an older generation is ignored."""
         if snapshot.generation < self.generation:
             return
         control: list[Route] = []
@@ -86,6 +90,9 @@ class RouteTable:
             else:
                 control.append(route)
         self._domains = {domain: _Prefixes.of(routes) for domain, routes in domains.items()}
+        if LOCALHOST in self._domains:
+            for address in LOOPBACK:
+                self._domains.setdefault(address, self._domains[LOCALHOST])
         self._control = _Prefixes.of(control)
         self._front_door = front_door
         self._principals = {p.token_hash: p for p in snapshot.principals if p.token_hash}
@@ -122,7 +129,7 @@ class RouteTable:
         return known
 
     def _remember(self, host: bytes) -> str:
-        """Give the domain that a `Host` names, and keep the answer while there is room."""
+        """Give the domain that a ``Host`` names, and keep the answer while there is room."""
         if len(self._hosts) >= _HOSTS_REMEMBERED:
             self._hosts.clear()
         domain = self._hosts[host] = _domain(host)
@@ -136,7 +143,7 @@ class RouteTable:
 
 
 def _domain(host: bytes) -> str:
-    """Lower-case a `Host` field's value and take port and final dot off."""
+    """Lower-case a ``Host`` field's value and take port and final dot off."""
     name = host.decode("ascii", "backslashreplace").lower()
     end = name.find("]") + 1 if name.startswith("[") else name.find(":")
     if end > 0:

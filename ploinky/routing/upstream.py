@@ -35,7 +35,7 @@ _IDLE_PER_ADDRESS = 256
 class Upstream:
     """Connections to agents over Unix sockets and TCP.
 
-    Where the answer of a request that streams its body also provides `IPushProducer`, it is
+    Where the answer of a request that streams its body also provides ``IPushProducer``, it is
     paused while the agent takes the body more slowly than it comes.
 
     Args:
@@ -157,7 +157,6 @@ class _Exchange:
     connecting: Deferred[Any] | None = None
     over = False
     paused = False
-    repeated = False
     _body_held = False
     _early: bytearray | None = None
 
@@ -360,7 +359,6 @@ class _AgentConnection(Protocol):
         elif self._answered:
             exchange.fail(AgentBroken("the agent closed the connection amid its answer"))
         elif self._was_stale(exchange, reason):
-            exchange.repeated = True
             self._upstream.connect(exchange)
         else:
             exchange.fail(AgentUnreachable("the agent closed the connection without an answer"))
@@ -370,9 +368,9 @@ class _AgentConnection(Protocol):
 
         An agent that closed before it read leaves an error behind; one that read the
         request and then closed may have acted on it.  Unix sockets tell the two apart,
-        TCP does not.
+        TCP does not.  A repeated request has a new connection, and so is not repeated again.
         """
-        if self._begun < 2 or exchange.body is None or exchange.repeated:
+        if self._begun < 2 or exchange.body is None:
             return False
         unread = self._outlet.broken or reason.check(ConnectionDone) is None
         return unread or not self.address.path or exchange.head.startswith(_SAFE_TO_REPEAT)

@@ -20,16 +20,16 @@ class Timed(Protocol):
     """What the wheel watches.
 
     Attributes:
-        due: When it expires, in the clock's seconds; `NEVER` for not at all.  Written
+        due: When it expires, in the clock's seconds; ``NEVER`` for not at all.  Written
             through `Wheel.set` alone.
-        noted: When the wheel looks at it next; the wheel's own, `NEVER` at first.
+        noted: When the wheel looks at it next; the wheel's own, ``NEVER`` at first.
     """
 
     due: float
     noted: float
 
     def expired(self) -> None:
-        """Time is up; `due` is `NEVER` again."""
+        """Time is up; `due` is ``NEVER`` again."""
 
 
 class Wheel:

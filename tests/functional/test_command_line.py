@@ -7,6 +7,7 @@ import socket
 from pathlib import Path
 
 import pytest
+import requests
 
 from tests.functional.agents import NODE, PYTHON
 from tests.functional.conftest import Server, git_repository
@@ -133,3 +134,17 @@ def test_a_directory_that_cannot_be_written_to(own_server: Server) -> None:
     assert done.returncode == 5
     assert "/proc/nowhere" in done.stderr
     assert "--dir" in done.stderr
+
+
+def test_a_new_server_is_not_claimed_through_a_proxy(own_server: Server) -> None:
+    """Whoever comes through a proxy that is not trusted is not taken for this machine."""
+    own_server.p_cli("cloud", "start", "--port=0", "--runtime=process")
+    own_server.url = own_server.p_cli("cloud", "url").stdout.strip()
+    claim = own_server.url + "/management/api/init"
+    for field in ("X-Forwarded-For", "Forwarded", "X-Real-IP", "Via"):
+        answer = requests.post(claim, json={}, headers={field: "127.0.0.1"}, timeout=10)
+        assert answer.status_code == 403, answer.text
+    answer = requests.post(claim, json={}, headers={"Host": "evil.example"}, timeout=10)
+    assert answer.status_code == 403
+    assert requests.post(claim, json={}, timeout=10).status_code == 200
+    assert requests.post(claim, json={}, timeout=10).status_code == 409

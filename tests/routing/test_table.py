@@ -58,6 +58,8 @@ def test_it_is_a_router(table: RouteTable) -> None:
         (b"localhost", b"/demo/v22", "localhost/demo"),
         (b"localhost", b"/a/b/c/d/e", "localhost/a/b/c/d"),
         (b"LOCALHOST:8000", b"/demo", "localhost/demo"),
+        (b"127.0.0.1:8000", b"/demo", "localhost/demo"),
+        (b"[::1]:8000", b"/demo", "localhost/demo"),
         (b"localhost.", b"/demo", "localhost/demo"),
         (b"localhost.:80", b"/demo", "localhost/demo"),
         (b"api.example.com", b"/", "api.example.com/"),
@@ -83,7 +85,7 @@ def test_the_longest_prefix_of_whole_segments_wins(
         (b"localhost", b"//demo"),
         (b"elsewhere", b"/demo"),
         (b"", b"/demo"),
-        (b"[::1]:8000", b"/demo"),
+        (b"[::2]:8000", b"/demo"),
     ],
 )
 def test_what_is_not_deployed_is_not_found(table: RouteTable, host: bytes, path: bytes) -> None:
@@ -160,3 +162,13 @@ def test_a_token_is_known_by_its_hash_until_it_expires() -> None:
     assert table.principal("pk_1") == key
     table.adopt(RouteSnapshot(2, (), ()))
     assert table.principal("pk_1") is NOBODY
+
+
+def test_a_loopback_address_may_be_a_domain_of_its_own(make_route: Any) -> None:
+    """What is deployed to `127.0.0.1` is found there, and nothing of `localhost` is."""
+    table = RouteTable(lambda: NOW)
+    routes = (make_route("localhost/demo"), make_route("127.0.0.1/own"))
+    table.adopt(RouteSnapshot(1, routes))
+    assert where(table.match(b"127.0.0.1", b"/own")) == "127.0.0.1/own"
+    with pytest.raises(NoSuchRoute):
+        table.match(b"127.0.0.1", b"/demo")
