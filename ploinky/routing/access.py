@@ -132,8 +132,8 @@ class AccessLog:
 
         Returns:
             JSON-ready entries of ``deployment``, ``command``, ``status``, ``count``,
-            ``microseconds``, ``bytesIn``, ``bytesOut`` and ``buckets``, which has one count for each of `BOUNDS_SECONDS`, and
-            one for what took longer.
+            ``microseconds``, ``bytesIn``, ``bytesOut`` and ``buckets``, which has one count for
+            each of `BOUNDS_SECONDS`, and one for what took longer.
         """
         counted, self._counted = self._counted, {}
         return [

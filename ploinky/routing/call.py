@@ -42,7 +42,7 @@ class Plan:
 
     Attributes:
         form: How a task is called; None for what is passed through.
-        forwarded: The head that an agent gets, up to its request id; `b""` for tasks.
+        forwarded: The head that an agent gets, up to its request id; ``b""`` for tasks.
     """
 
     route: Route
@@ -55,7 +55,7 @@ class Plan:
 class Call:
     """A request in hand.
 
-    As an `IAnswer` it takes what the agent says, as an `IPushProducer` it stands for the
+    As an `IAnswer` it takes what the agent says, as an ``IPushProducer`` it stands for the
     request's body on its way to the agent.
 
     Attributes:
@@ -64,7 +64,7 @@ class Call:
         route: None until it was matched; of a refused call too.
         principal: Who calls, once that is known.
         body: The whole body; None where it comes piece by piece.
-        command: Of a task, once its body was read; `""` before and otherwise.
+        command: Of a task, once its body was read; ``""`` before and otherwise.
         params: Of a task, once its body was read: JSON text of an array.
         done: Nothing more will happen to it.
     """
@@ -123,14 +123,10 @@ class Call:
         """Keep what brings a lease, so that it is cancelled when the call ends first."""
         self._waiting = lease
 
-    def claimed(self, lease: ILease) -> bool:
-        """Take a lease; False if the call is over, and the lease given back."""
+    def claimed(self, lease: ILease) -> None:
+        """Take a lease, to be given back when the call is over."""
         self._waiting = None
-        if self.done:
-            lease.release()
-            return False
         self._lease = lease
-        return True
 
     def handed_over(self, exchange: IExchange) -> None:
         """Take the exchange with the agent, which may have ended already."""

@@ -46,7 +46,7 @@ class Gateway:
         wall_clock: Unix seconds.
         wheel: Ends what takes too long.
         transports: How tasks reach an agent, by wire.
-        id_prefix: Of this process's request ids; `[a-z0-9]+`, different in each process
+        id_prefix: Of this process's request ids; ``[a-z0-9]+``, different in each process
             and each time it starts.
     """
 
@@ -151,8 +151,7 @@ class Gateway:
             call.failed(CallFailed("the request could not be handed on"))
 
     def _hand_over(self, call: Call, plan: Plan, lease: ILease) -> None:
-        if not call.claimed(lease):
-            return
+        call.claimed(lease)
         if plan.form is None:
             head = b"%b%b\r\n\r\n" % (plan.forwarded, call.id)
             exchange = self._upstream.exchange(lease.target.address, head, call.body, call)

@@ -75,9 +75,9 @@ class TrustedProxies:
 def forwarded_head(
     head: RequestHead, route: Route, principal: Principal, peer: Peer, spent: bytes
 ) -> bytes:
-    """Give the request head that an agent gets, up to and with the name of its last field, ``X-Request-Id``.
+    """Give the request head that an agent gets, up to the value of its last field, the id.
 
-    The caller adds the id and an empty line.  Framing is that of the request: its
+    The caller adds that and an empty line.  Framing is that of the request: its
     ``Content-Length``, or chunked.
 
     Args:
@@ -155,6 +155,7 @@ def _marks_a_proxy(name: bytes) -> bool:
     return name.startswith(b"x-forwarded-") or name in (b"forwarded", b"via", b"x-real-ip")
 
 
+@lru_cache(maxsize=1024)
 def _passes(name: bytes) -> bool:
     """Tell whether a client's field of this name (in lower case) goes on to an agent.
 

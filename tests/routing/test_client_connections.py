@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twisted.internet import reactor
 from twisted.internet.defer import ensureDeferred
+from twisted.internet.error import ConnectionDone
 
 from ploinky.routing.http import Limits
 from ploinky.testing.routing import FakeExchange, RawClient, settled
@@ -483,6 +484,22 @@ async def test_a_client_that_does_not_read_gets_no_further_answers(corridor: Any
 
 
 @pytest_twisted.ensureDeferred
+async def test_what_comes_behind_a_request_in_hand_stays_with_the_client(corridor: Any) -> None:
+    """But for what was read with it; the rest is read once it is answered."""
+    client = await corridor.connect()
+    count = 50_000
+    client.send(get("/shop/slow") + get("/nowhere") * count)
+    await until(lambda: corridor.upstream.sent)
+    for _ in range(50):
+        await until(lambda: True)
+    (connection,) = corridor.factory.connections
+    assert len(connection._buffer) <= 256 * 1024
+    corridor.upstream.sent[0][2].say(b"slow")
+    assert (await client.answer()).body == b"slow"
+    client.transport.loseConnection()
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_slow_agent_slows_its_client(corridor: Any) -> None:
     """The body stays with the client until the agent goes on; then it comes whole."""
     client = await corridor.connect()
@@ -530,7 +547,9 @@ async def test_an_early_answer_ends_the_upload(corridor: Any) -> None:
     answer = await client.answer()
     assert (answer.status, answer.body) == (413, b"too large")
     assert answer.field(b"connection") == b"close"
+    client.send(b"x" * 1_000_000)
     await client.lost
+    assert client.reason.check(ConnectionDone), "it was reset, and its answer might have been"
     assert corridor.factory.in_hand() == 0
 
 

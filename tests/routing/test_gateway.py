@@ -466,6 +466,71 @@ async def test_an_answer_that_breaks_off_breaks_the_connection(corridor: Any) ->
 
 
 @pytest_twisted.ensureDeferred
+async def test_an_answer_that_ends_too_early_breaks_the_connection(corridor: Any) -> None:
+    """What a transport says of the length, the client was told."""
+
+    def respond(head: bytes, exchange: FakeExchange) -> None:
+        exchange.answer.started(200, (), 10)
+        exchange.answer.data(b"short")
+        exchange.answer.ended()
+
+    corridor.upstream.respond = respond
+    client = await corridor.connect()
+    client.send(get("/shop/x"))
+    await client.lost
+    assert corridor.records()[0]["mood"] == "broken"
+
+
+@pytest_twisted.ensureDeferred
+async def test_answers_that_resemble_each_other_are_not_mistaken(corridor: Any) -> None:
+    """Status, fields and date are each answer's own, on one connection."""
+    first, second = ((b"X-A", b"1"),), ((b"X-A", b"2"),)
+    client = await corridor.connect()
+    said = []
+    for status, fields, wall in (
+        (200, first, 0),
+        (201, first, 0),
+        (201, second, 0),
+        (201, second, 5),
+        (201, second, 5),
+        (200, first, 5),
+    ):
+        corridor.wall = 1_800_000_000.0 + wall
+        corridor.upstream.respond = lambda _, exchange: exchange.say(b"x", status, fields)  # noqa: B023
+        client.send(get("/shop/x"))
+        answer = await client.answer()
+        date = answer.field(b"date")
+        said.append((answer.status, answer.field(b"x-a"), date[-6:-4]))
+    assert said == [
+        (200, b"1", b"00"),
+        (201, b"1", b"00"),
+        (201, b"2", b"00"),
+        (201, b"2", b"05"),
+        (201, b"2", b"05"),
+        (200, b"1", b"05"),
+    ]
+
+
+@pytest_twisted.ensureDeferred
+async def test_bytes_are_counted_both_ways(corridor: Any) -> None:
+    """Of each request its own, however they come."""
+    corridor.tasks.respond = greets
+    plain = post("/demo", HELLO)
+    head = get("/demo/hello", "Transfer-Encoding: chunked", method="POST")
+    body = b"2\r\n[]\r\n0\r\n\r\n"
+    client = await corridor.connect()
+    client.send(plain + head + body + plain)
+    answers = [await client.answer() for _ in range(3)]
+    client.send(plain)
+    answers.append(await client.answer())
+    records = corridor.records()
+    sizes = [len(plain), len(head + body), len(plain), len(plain)]
+    assert [record["bytesIn"] for record in records] == sizes
+    sizes = [len(answer.head + answer.body) for answer in answers]
+    assert [record["bytesOut"] for record in records] == sizes
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_service_has_as_long_as_its_route_gives_to_begin(corridor: Any) -> None:
     """Then 504; once it has begun, it may take its time."""
     client = await corridor.connect()

@@ -122,6 +122,19 @@ def test_a_stranger_cannot_forge_where_it_comes_from(make_route: Any, kind: Kind
     assert named(lines, b"x-forwarded-for") == [b"X-Forwarded-For: 203.0.113.9"]
 
 
+@pytest.mark.parametrize("field", ["X-Forwarded-For: x", "Forwarded: x", "Via: x", "X-Real-IP: x"])
+def test_the_leader_learns_of_a_proxy_that_is_not_trusted(make_route: Any, field: str) -> None:
+    """Not what it says, but that it is there; a client cannot say so, and agents do not hear."""
+
+    def said(*fields: str, **how: Any) -> list[bytes]:
+        return named(forwarded(make_route, *fields, **how), b"x-ploinky-proxied")
+
+    assert said(field, kind=Kind.CONTROL) == [b"X-Ploinky-Proxied: 1"]
+    assert said("X-Ploinky-Proxied: 1", kind=Kind.CONTROL) == []
+    assert said(field, kind=Kind.CONTROL, peer=PROXY) == []
+    assert said(field) == []
+
+
 def test_a_trusted_proxy_is_believed(make_route: Any) -> None:
     """And its own address is added to the way."""
     lines = forwarded(make_route, *FORGED, peer=PROXY)

@@ -232,7 +232,7 @@ async def test_an_agent_that_does_not_speak_http_is_broken(agents: Agents, raw: 
     agent.send(raw)
     await answer.whole
     assert isinstance(answer.error, AgentBroken)
-    await agent.lost
+    await until(lambda: agent.reason)
 
 
 @pytest.mark.parametrize(
@@ -410,7 +410,7 @@ async def test_what_an_idle_agent_says_answers_nobody(agents: Agents) -> None:
     """An answer that nobody asked for must not become the next request's."""
     agent = await agents.warm()
     agent.send(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged")
-    await agent.lost
+    await until(lambda: agent.reason)
     _, answer = agents.ask()
     (await agents.connected(2)).send(OK)
     assert (await answer.whole).body == b"ok"
@@ -421,7 +421,7 @@ async def test_idle_connections_end(agents: Agents) -> None:
     """After their time."""
     agents.upstream = Upstream(reactor, agents.wheel, agents.paths, idle_seconds=0.05)
     agent = await agents.warm()
-    await agent.lost
+    await until(lambda: agent.reason)
     assert agents.upstream._pools == {}
 
 
@@ -434,10 +434,10 @@ async def test_closing_ends_idle_connections_and_lets_the_others_finish(agents: 
     idle.send(OK)
     await until(lambda: agents.upstream._pools[agents.unix].idle)
     agents.upstream.close()
-    await idle.lost
+    await until(lambda: idle.reason)
     busy.send(OK)
     assert (await answer.whole).body == b"ok"
-    await busy.lost
+    await until(lambda: busy.reason)
 
 
 # --- cancel, stream, pause
@@ -450,7 +450,7 @@ async def test_cancelling_closes_the_connection(agents: Agents) -> None:
     agent.send(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe")
     await until(lambda: answer.body)
     exchange.cancel()
-    await agent.lost
+    await until(lambda: agent.reason)
     exchange.cancel()
     assert not answer.whole.called
 
@@ -496,7 +496,47 @@ async def test_an_answer_before_the_body_is_whole_is_an_answer(agents: Agents) -
     assert (await answer.whole).body == b"ok"
     exchange.write(b"late")
     exchange.finish()
-    await agent.lost
+    await until(lambda: agent.reason)
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_answer_to_a_body_that_is_still_on_its_way_is_an_answer(agents: Agents) -> None:
+    """What is left of the body must not be taken for the next request."""
+    body = b"x" * 8_000_000
+    head = POST.replace(b"4", b"%d" % len(body))
+    _, answer = agents.ask(head, body)
+    agent = await agents.connected()
+    agent.transport.pauseProducing()
+    agent.send(OK)
+    assert (await answer.whole).body == b"ok"
+    agents.ask()
+    second = await agents.connected(2)
+    assert await second.take(b"\r\n\r\n") == GET
+
+
+class Hesitant(RecordedAnswer):
+    """An answer that wants no more after each piece."""
+
+    exchange: IExchange
+
+    def data(self, chunk: bytes) -> None:
+        super().data(chunk)
+        self.exchange.pause()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_connection_that_was_paused_to_the_end_reads_again(agents: Agents) -> None:
+    """For the next request, and for the agent's farewell."""
+    for _ in range(2):
+        answer = Hesitant()
+        answer.exchange = agents.upstream.exchange(agents.unix, GET, b"", answer)
+        agent = await agents.connected()
+        await agent.take(b"\r\n\r\n")
+        agent.send(OK)
+        await until(lambda: answer.whole.called)  # noqa: B023
+    agent.transport.loseConnection()
+    await until(lambda: not agents.upstream._pools)
+    assert len(agents.accepted) == 1
 
 
 @implementer(IPushProducer)
