@@ -103,10 +103,15 @@ class Executor {
 
   /** Fails what is still in flight, because the agent stops. */
   abandon() {
-    for (const task of [...this._tasks]) {
+    for (const task of this._youngestFirst()) {
       this._finish(task, undefined, failure(503, 'DRAINING', 'The agent stopped before the task was done.'));
       if (task.abort) task.abort('cancelled');
     }
+  }
+
+  /** Those that wait come before those that run: none starts because another one is ended. */
+  _youngestFirst() {
+    return [...this._tasks].reverse();
   }
 
   _refuse(task, failed) {
@@ -133,9 +138,10 @@ class Executor {
     if (task.abort) {
       this._running -= 1;
       while (this._waiting.length && !this.busy) {
-        const next = this._waiting.shift();
-        if (!next.finished) this._start(next);
+        this._start(this._waiting.shift());
       }
+    } else {
+      this._waiting.splice(this._waiting.indexOf(task), 1);
     }
     if (this._tasks.size === 0 && this._idle.length) this._idle.splice(0).forEach((resolve) => resolve());
   }
@@ -153,7 +159,7 @@ class Executor {
     this._timerAt = Infinity;
     const now = Date.now();
     let next = Infinity;
-    for (const task of [...this._tasks]) {
+    for (const task of this._youngestFirst()) {
       if (task.deadline > now) next = Math.min(next, task.deadline);
       else this._timeOut(task);
     }

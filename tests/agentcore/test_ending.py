@@ -115,6 +115,20 @@ def test_more_than_concurrency_wait(make: Callable[..., Agent], engine: str, mar
         settled(client)
 
 
+def test_task_that_waits_past_its_deadline_never_runs(
+    make: Callable[..., Agent], engine: str, mark: Path
+) -> None:
+    """Nor does it start because the one before it timed out with it."""
+    agent = make(engine, "everything", PLOINKY_CONCURRENCY="1").start()
+    client = agent.client("http" if agent.engine.is_in_process else "file")
+    first = client.begin("patient", str(mark), timeout=0.7)
+    wait_for(mark.with_suffix(".begun"))
+    second = client.begin("patient", str(mark.with_name("second")), timeout=0.1)
+    assert [call.answer().code for call in (first, second)] == ["TASK_TIMEOUT"] * 2
+    wait_for(mark.with_suffix(".told"))
+    assert not mark.with_name("second.begun").exists()
+
+
 def test_told_to_stop_it_finishes_what_it_has(
     make: Callable[..., Agent], engine: str, mark: Path
 ) -> None:

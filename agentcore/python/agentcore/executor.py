@@ -99,11 +99,15 @@ class Executor:
 
     def abandon(self) -> None:
         """Fail what is still in flight, because the agent stops."""
-        for task in list(self._tasks.values()):
+        for task in self._youngest_first():
             reason = "The agent stopped before the task was done."
             self._finish(task, None, Failure(503, "DRAINING", reason))
             if task.abort:
                 task.abort("cancelled")
+
+    def _youngest_first(self) -> List[Task]:
+        # Those that wait before those that run: none starts because another one is ended.
+        return list(reversed(list(self._tasks.values())))
 
     def _refusal(self, task: Task, now: float) -> Optional[Failure]:
         if self.draining:
@@ -138,9 +142,9 @@ class Executor:
         if task.abort:
             self._running -= 1
             while self._waiting and not self.busy:
-                following = self._waiting.popleft()
-                if not following.finished:
-                    self._start(following)
+                self._start(self._waiting.popleft())
+        else:
+            self._waiting.remove(task)
         if not self._tasks:
             while self._idle:
                 self._idle.pop().set_result(None)
@@ -158,7 +162,7 @@ class Executor:
     def _expire(self) -> None:
         self._timer_at = float("inf")
         now = now_ms()
-        for task in list(self._tasks.values()):
+        for task in self._youngest_first():
             if task.finished or task.deadline > now:
                 continue
             self._finish(task, None, _timed_out(task))
