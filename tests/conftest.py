@@ -1,8 +1,9 @@
 """Fixtures that every room's tests share: engines, and places on disk.
 
 A test marked `engine("docker")` or `engine("podman")` runs where that engine
-answers.  Where it does not, the test is skipped on a developer's machine and
-fails in CI (`PLOINKY_REQUIRE_ENGINES=1`): there it never skips.
+answers, one marked `program("node")` where that is installed.  Elsewhere the test
+is skipped on a developer's machine and fails in CI (`PLOINKY_REQUIRE_ENGINES=1`):
+there it never skips.
 """
 
 from __future__ import annotations
@@ -42,14 +43,19 @@ def engine_url(name: str) -> str:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Hold the promise of the `engine` mark."""
+    """Hold the promise of the marks `engine` and `program`."""
     for mark in item.iter_markers("engine"):
-        name = mark.args[0]
-        if not engine_url(name):
-            absent = f"{name} does not answer; see CONTRIBUTING.md on how to start it"
-            if os.environ.get("PLOINKY_REQUIRE_ENGINES") == "1":
-                pytest.fail(absent)
-            pytest.skip(absent)
+        if not engine_url(mark.args[0]):
+            _absent(f"{mark.args[0]} does not answer; see CONTRIBUTING.md on how to start it")
+    for mark in item.iter_markers("program"):
+        if shutil.which(mark.args[0]) is None:
+            _absent(f"{mark.args[0]} is not installed")
+
+
+def _absent(what: str) -> None:
+    if os.environ.get("PLOINKY_REQUIRE_ENGINES") == "1":
+        pytest.fail(what)
+    pytest.skip(what)
 
 
 @pytest.fixture

@@ -138,6 +138,10 @@ _CAUSES = [
     (re.compile(pattern), cause)
     for pattern, cause in (
         (
+            r"ssh: (?:command )?not found",
+            _said("ssh is not installed on this machine: install OpenSSH's client, or use https"),
+        ),
+        (
             r"load key|passphrase|invalid format|error in libcrypto",
             _said(
                 "the SSH key it was given cannot be used: it must be a private key in "

@@ -31,7 +31,6 @@ from ploinky.runtime.places import AGENT_DIRECTORY, AGENTCORE_DIRECTORY, QUEUE_D
 from ploinky.runtime.records import Record, Records
 from ploinky.runtime.sandbox import Sandbox
 from ploinky.runtime.waiting import uncut
-from ploinky.sockets import LONGEST_SOCKET_PATH
 from ploinky.threads import Blocking
 from ploinky.values import Address, InstanceSpec, InstanceStatus, Kind, RunResult
 
@@ -195,13 +194,6 @@ class ProcessRuntime(Service):
             raise StartFailed(f"`user` asks for another user than the server's own, {needs}.")
         if spec.capabilities:
             raise StartFailed(f"`capabilities` asks for some, {needs}.")
-        socket_path = f"{spec.queue_directory}/{places.SOCKET}"
-        too_long = len(os.fsencode(socket_path)) > LONGEST_SOCKET_PATH
-        if too_long and self._sandbox is None and spec.kind is Kind.TASK:
-            raise StartFailed(
-                f"{socket_path} is too long for a socket. Install bubblewrap, which gives agents"
-                " short paths, or keep the data in a directory with a shorter one."
-            )
         self._tell_limits(spec)
 
     def _tell_limits(self, spec: InstanceSpec) -> None:

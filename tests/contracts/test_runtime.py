@@ -209,13 +209,11 @@ class TestPlainProcess(Process):
         return None
 
 
+@pytest.mark.program("bwrap")
 class TestSandboxedProcess(Process):
     def sandbox(self, directory: Path) -> Sandbox | None:
         found, problem = find_sandbox(os.environ, [str(directory)])
-        if found is None:
-            if os.environ.get("PLOINKY_REQUIRE_ENGINES") == "1":
-                pytest.fail(problem)
-            pytest.skip(problem)
+        assert found is not None, problem
         return found
 
     @pytest_twisted.ensureDeferred

@@ -25,7 +25,7 @@ P_CLI = [str(Path(sys.executable).with_name("p-cli"))]
 RUNTIMES = [
     pytest.param("docker", marks=pytest.mark.engine("docker")),
     pytest.param("podman", marks=pytest.mark.engine("podman")),
-    "process",
+    pytest.param("process", marks=pytest.mark.program("node")),
 ]
 
 

@@ -12,6 +12,7 @@ import requests
 from tests.functional.agents import NODE, PYTHON
 from tests.functional.conftest import Server, git_repository
 
+NEEDS_NODE = pytest.mark.program("node")
 EXAMPLES = Path(__file__).parents[2] / "examples" / "agents"
 
 
@@ -148,3 +149,25 @@ def test_a_new_server_is_not_claimed_through_a_proxy(own_server: Server) -> None
     assert answer.status_code == 403
     assert requests.post(claim, json={}, timeout=10).status_code == 200
     assert requests.post(claim, json={}, timeout=10).status_code == 409
+
+
+@pytest.mark.parametrize("engine", ["python", pytest.param("node", marks=NEEDS_NODE)])
+def test_a_deep_directory_without_a_sandbox(
+    own_server: Server, tmp_path: Path, engine: str
+) -> None:
+    """Plain processes are reached wherever the data lies, though socket paths have a limit."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for place in reversed(own_server.environment["PATH"].split(":")):
+        for program in Path(place).iterdir() if Path(place).is_dir() else ():
+            if program.name != "bwrap":
+                (programs / program.name).unlink(missing_ok=True)
+                (programs / program.name).symlink_to(program)
+    own_server.environment["PATH"] = str(programs)
+    own_server.directory = tmp_path / ("d" * 100)
+    own_server.directory.mkdir()
+    own_server.environment["HOME"] = str(own_server.directory)
+    own_server.start()
+    agent = NODE if engine == "node" else PYTHON
+    assert own_server.deploy("/x", git_repository(tmp_path / "a", agent)).status_code == 200
+    assert own_server.call("/x", "hello", "you").json() == {"message": "Hello you"}

@@ -15,6 +15,7 @@ from ploinky.errors import RepositoryUnreachable, SourceError, UrlRefused
 from ploinky.values import GitCredential, GitSource
 from tests.git.remotes import HttpRemote
 
+SSH = pytest.mark.program("ssh")
 TOKEN = "glpat-very/secret token+%"
 USER = "a-user-name-that-is-a-secret"
 
@@ -158,10 +159,10 @@ async def test_a_redirect_to_another_kind_of_url_is_not_followed(source, http, o
     ("url", "cause"),
     [
         ("http://127.0.0.1:1/x", "no connection"),
-        ("ssh://git@127.0.0.1:1/x", "no connection"),
+        pytest.param("ssh://git@127.0.0.1:1/x", "no connection", marks=SSH),
         ("http://{host}/nope.git", "no such Git repository"),
         ("http://nowhere.invalid/x", "cannot be resolved"),
-        ("git@nowhere.invalid:x", "cannot be resolved"),
+        pytest.param("git@nowhere.invalid:x", "cannot be resolved", marks=SSH),
     ],
 )
 @pytest_twisted.ensureDeferred

@@ -493,7 +493,7 @@ async def test_answers_that_resemble_each_other_are_not_mistaken(corridor: Any) 
         (201, second, 0),
         (201, second, 5),
         (201, second, 5),
-        (200, first, 5),
+        (200, second, 5),
     ):
         corridor.wall = 1_800_000_000.0 + wall
         corridor.upstream.respond = lambda _, exchange: exchange.say(b"x", status, fields)  # noqa: B023
@@ -507,7 +507,7 @@ async def test_answers_that_resemble_each_other_are_not_mistaken(corridor: Any) 
         (201, b"2", b"00"),
         (201, b"2", b"05"),
         (201, b"2", b"05"),
-        (200, b"1", b"05"),
+        (200, b"2", b"05"),
     ]
 
 

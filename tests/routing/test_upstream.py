@@ -22,7 +22,7 @@ from ploinky.interfaces import IExchange, IUpstream
 from ploinky.routing.upstream import Upstream
 from ploinky.routing.wheel import Wheel
 from ploinky.sockets import SocketPaths
-from ploinky.testing.routing import FakeUpstream, RawClient, RawServer, settled
+from ploinky.testing.routing import FakeUpstream, RawClient, RawServer, settled, turns
 from ploinky.testing.tasks import RecordedAnswer
 from ploinky.values import Address
 
@@ -180,7 +180,7 @@ async def test_answers_end_where_they_say(agents: Agents, name: str) -> None:
     else:
         for at in range(len(raw)):
             agent.transport.socket.send(raw[at : at + 1])
-            await until(lambda: True)
+            await turns(reactor, 1)
     await answer.whole
     assert (answer.error, answer.body, answer.length) == (None, body, length)
     _, again = agents.ask()
@@ -514,6 +514,20 @@ async def test_an_answer_to_a_body_that_is_still_on_its_way_is_an_answer(agents:
     assert await second.take(b"\r\n\r\n") == GET
 
 
+@pytest_twisted.ensureDeferred
+async def test_pausing_before_there_is_a_connection(agents: Agents) -> None:
+    """Counts for the connection that is made."""
+    exchange, answer = agents.ask(to=agents.tcp)
+    exchange.pause()
+    agent = await agents.connected()
+    await agent.take(b"\r\n\r\n")
+    agent.send(OK)
+    await turns(reactor)
+    assert answer.status is None
+    exchange.resume()
+    assert (await answer.whole).body == b"ok"
+
+
 class Hesitant(RecordedAnswer):
     """An answer that wants no more after each piece."""
 
@@ -582,15 +596,13 @@ async def test_a_paused_answer_stays_with_its_agent(agents: Agents) -> None:
     body = random.Random(4).randbytes(8_000_000)
     exchange.pause()
     agent.send(b"HTTP/1.1 200 OK\r\nContent-Length: 8000000\r\n\r\n" + body)
-    for _ in range(10):
-        await until(lambda: True)
+    await turns(reactor, 10)
     assert answer.status is None
     exchange.resume()
     await until(lambda: answer.body)
     exchange.pause()
     so_far = len(answer.body)
-    for _ in range(10):
-        await until(lambda: True)
+    await turns(reactor, 10)
     assert len(answer.body) == so_far
     exchange.resume()
     assert (await answer.whole).body == body

@@ -27,6 +27,7 @@ PYTHON = "python:3.12-alpine"
 BUSYBOX = "busybox"
 
 HELLO = {"index.js": "exports.hello = () => ({ message: 'Hello World' });\n"}
+pytestmark = pytest.mark.program("node")
 everywhere = pytest.mark.parametrize("house", EVERYWHERE, indirect=True)
 on_engines = pytest.mark.parametrize("house", ON_ENGINES, indirect=True)
 

@@ -23,7 +23,7 @@ from ploinky.runtime import output, processes
 from ploinky.runtime.sandbox import find_sandbox
 from ploinky.testing.contracts.runtime import a_spec, shell
 from ploinky.values import InstanceSpec, Resources
-from tests.runtime.conftest import make_runtime
+from tests.runtime.conftest import SANDBOX, make_runtime
 
 LEADER = textwrap.dedent("""
     import os, sys
@@ -45,7 +45,7 @@ LEADER = textwrap.dedent("""
     reactor.run()
 """)
 
-kinds = pytest.mark.parametrize("kind", ["plain", "sandbox"])
+kinds = pytest.mark.parametrize("kind", ["plain", SANDBOX])
 
 
 @pytest.fixture
@@ -135,18 +135,6 @@ async def test_it_is_not_started_twice(kind: str, runtime: Any, spec: InstanceSp
     with pytest.raises(StartFailed, match="runs already"):
         await runtime.start(spec)
     assert (await runtime.instances(spec.cluster))[0].running
-
-
-@pytest.mark.parametrize("kind", ["plain"])
-@pytest_twisted.ensureDeferred
-async def test_a_directory_too_deep_for_sockets_is_refused(
-    kind: str, runtime: Any, spec: InstanceSpec, short_directory: Path
-) -> None:
-    """Before the agent fails with a riddle; the message says what helps."""
-    deep = short_directory / ("d" * 100)
-    deep.mkdir()
-    with pytest.raises(StartFailed, match="Install bubblewrap"):
-        await runtime.start(attrs.evolve(spec, queue_directory=str(deep)))
 
 
 @kinds

@@ -98,7 +98,7 @@ class Engine:
         path = f"{settings.queue}/agent.sock"
         remove_if_there(path)
         try:
-            await http.listen_unix(path)
+            await http.listen_unix(_socket_path(settings.queue))
         except OSError as error:
             reason = f"{path} cannot be listened on: {error}"
             if settings.port is None:
@@ -168,3 +168,14 @@ def main() -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
+
+
+def _socket_path(queue: str) -> str:
+    """Give a name for the socket that fits the kernel's 107 bytes.
+
+    Where the queue lies deep it goes through a descriptor, held open for good.
+    """
+    path = f"{queue}/agent.sock"
+    if len(os.fsencode(path)) <= 107:
+        return path
+    return f"/proc/self/fd/{os.open(queue, os.O_DIRECTORY)}/agent.sock"
