@@ -209,6 +209,12 @@ async def settled(reactor: IReactorTime, is_so: Callable[[], Any]) -> None:
     raise AssertionError("it never came to that")
 
 
+async def turns(reactor: IReactorTime, count: int = 20) -> None:
+    """Let the loop turn a few times, so that what is going to happen has happened."""
+    for _ in range(count):
+        await deferLater(reactor, 0.001)
+
+
 class RawClient(Protocol):
     """Either end of a connection, in raw bytes.
 
