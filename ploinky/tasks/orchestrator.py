@@ -18,7 +18,7 @@ from zope.interface import implementer
 
 from ploinky.errors import NoHealthyInstance, Overloaded
 from ploinky.interfaces import ILease, IOrchestrator
-from ploinky.values import DeploymentKey, Route, RouteSnapshot, Target
+from ploinky.values import Address, DeploymentKey, Route, RouteSnapshot, Target
 
 LONGEST_QUEUE = 1024
 """Calls that may wait before one deployment."""
@@ -116,7 +116,7 @@ class Orchestrator:
         self._clock = clock
         self._longest_queue = longest_queue
         self._avoided_seconds = avoided_seconds
-        self._places: dict[str, _Place] = {}
+        self._places: dict[str | Address, _Place] = {}
         self._queues: dict[str, _Queue] = {}
         self._drains: list[_Drain] = []
         self._turn = 0
@@ -130,7 +130,7 @@ class Orchestrator:
         targets = route.targets
         if len(targets) == 1:
             target = targets[0]
-            place = self._places.get(target.instance) or self._new_place(target.instance)
+            place = self._places.get(_place_of(target)) or self._new_place(target)
             if place.in_flight >= route.concurrency:
                 return None
             place.in_flight += 1
@@ -143,7 +143,7 @@ class Orchestrator:
         best: _Place | None = None
         best_rank = (True, route.concurrency, 0)
         for target in route.targets:
-            place = self._places.get(target.instance) or self._new_place(target.instance)
+            place = self._places.get(_place_of(target)) or self._new_place(target)
             if place.in_flight >= route.concurrency:
                 continue
             rank = (place.avoided_until > now, place.in_flight, place.turn)
@@ -158,8 +158,8 @@ class Orchestrator:
         best.in_flight += 1
         return _Lease(route, chosen, best)
 
-    def _new_place(self, instance: str) -> _Place:
-        place = self._places[instance] = _Place(self)
+    def _new_place(self, target: Target) -> _Place:
+        place = self._places[_place_of(target)] = _Place(self)
         return place
 
     # --- waiting ------------------------------------------------------------
@@ -246,7 +246,7 @@ class Orchestrator:
         gets a place at the new targets of its deployment; where the route is gone or has no
         targets, it fails with `NoHealthyInstance`.
         """
-        alive = {target.instance for route in snapshot.routes for target in route.targets}
+        alive = {_place_of(target) for route in snapshot.routes for target in route.targets}
         for instance, place in list(self._places.items()):
             if not place.in_flight and instance not in alive:
                 del self._places[instance]
@@ -287,6 +287,11 @@ class Orchestrator:
     def in_flight(self) -> int:
         """Tell how many leases are out."""
         return sum(place.in_flight for place in self._places.values())
+
+
+def _place_of(target: Target) -> str | Address:
+    """Say what is counted as one: an instance, or what listens where we started none."""
+    return target.instance or target.address
 
 
 def _successor(routes: dict[tuple[str, DeploymentKey], Route], route: Route) -> Route:

@@ -301,3 +301,12 @@ def test_a_drain_that_is_cancelled_leaves_nothing_behind(
     drained.addErrback(lambda failure: failure.trap(CancelledError))
     lease.release()
     assert not clock.getDelayedCalls()
+
+
+def test_what_we_did_not_start_is_counted_by_where_it_listens(orchestrator: Orchestrator) -> None:
+    """External targets have no instance: a busy one takes nothing from another."""
+    busy = a_route(Target(instance="", address=Address(host="127.0.0.1", port=1)), concurrency=1)
+    other = a_route(Target(instance="", address=Address(host="127.0.0.1", port=2)), concurrency=1)
+    claimed(orchestrator, busy)
+    assert orchestrator.claim(busy) is None
+    assert orchestrator.claim(other) is not None
