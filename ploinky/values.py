@@ -149,7 +149,7 @@ class DeploymentKey:
         return f"{self.domain}{self.path}"
 
 
-@frozen(cache_hash=True)
+@frozen
 class Address:
     """Where something listens: a Unix socket's path, or a host and port.
 
