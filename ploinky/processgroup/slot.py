@@ -227,7 +227,11 @@ def _build() -> Callable[[_Core], _Inputs]:
     def give_up(slot: _Inputs, core: _Core, limit: IDelayedCall, exit: Exit) -> None:
         if limit.active():
             limit.cancel()
-        core.tell_serving(WorkerCouldNotBoot(f"worker {core.number} could not boot: {exit}"))
+        core.tell_serving(
+            WorkerCouldNotBoot(
+                f"worker {core.number} could not boot: {exit} (the log in logs/ may say more)"
+            )
+        )
 
     @idle.upon(_Inputs.stop).to(stopped)
     @stopped.upon(_Inputs.stop).loop()
