@@ -7,6 +7,7 @@ handful of calls, so nothing here needs to be asynchronous.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -51,7 +52,7 @@ class Client:
             timeout: Seconds to wait for the answer; None for as long as it takes.
 
         Returns:
-            The answer's JSON.
+            The answer's JSON, or its text where it is text.
 
         Raises:
             CommandFailed: No connection, or an error answer.
@@ -110,13 +111,18 @@ class Client:
                 "or name another: p-cli cloud connect URL",
                 exit_code=CONNECTION,
             ) from error
-        try:
-            document = answer.json() if answer.content else None
-        except ValueError:
-            document = answer.text if answer.ok else None
+        document = _document(answer)
         if not answer.ok:
             raise from_answer(answer.status_code, document)
         return document
+
+
+def _document(answer: requests.Response) -> Any:
+    """Give what an answer holds: JSON where it says so and is, else its text."""
+    if "json" in answer.headers.get("Content-Type", ""):
+        with suppress(ValueError):
+            return answer.json()
+    return answer.text
 
 
 def _reason(error: BaseException) -> str:

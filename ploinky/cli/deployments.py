@@ -227,7 +227,7 @@ deployments.add_command(
 def logs(domain: str, path: str, lines: int) -> None:
     """Print what its instances printed last."""
     answer = client().api("GET", "deployments/logs", domain=domain, path=path, lines=lines)
-    click.echo(answer if isinstance(answer, str) else json.dumps(answer, indent=2))
+    click.echo(answer or "Its instances have printed nothing yet.", nl=not answer)
 
 
 COMMANDS = (deploy, undeploy, deployments, releases)

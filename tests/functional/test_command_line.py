@@ -10,7 +10,7 @@ import pytest
 import requests
 
 from tests.functional.agents import NODE, PYTHON
-from tests.functional.conftest import Server, git_repository
+from tests.functional.conftest import Server, git_repository, until
 
 NEEDS_NODE = pytest.mark.program("node")
 EXAMPLES = Path(__file__).parents[2] / "examples" / "agents"
@@ -171,3 +171,16 @@ def test_a_deep_directory_without_a_sandbox(
     agent = NODE if engine == "node" else PYTHON
     assert own_server.deploy("/x", git_repository(tmp_path / "a", agent)).status_code == 200
     assert own_server.call("/x", "hello", "you").json() == {"message": "Hello you"}
+
+
+def test_the_output_of_an_instance_is_text(running: Server, tmp_path: Path) -> None:
+    """What a handler printed is shown as it is, also where it would be JSON."""
+    printing = {
+        "manifest.json": "{}",
+        "handlers/count.py": "def handle(params, context):\n    print(42, flush=True)\n",
+    }
+    running.deploy("/x", git_repository(tmp_path / "a", printing))
+    logs = ("cloud", "deployments", "logs", "localhost", "/x")
+    assert "nothing yet" in running.p_cli(*logs).stdout
+    running.call("/x", "count")
+    until(lambda: running.p_cli(*logs).stdout == "42\n", "the output is kept")
