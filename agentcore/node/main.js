@@ -70,8 +70,8 @@ async function serve(settings) {
 
 async function listen(http, { queue, port }) {
   const socket = `${queue}/agent.sock`;
-  removeIfThere(socket);
   try {
+    removeIfThere(socket);
     await http.listen({ path: socketPath(queue) });
   } catch (error) {
     if (port === undefined) throw failure(500, 'QUEUE_UNUSABLE', `${socket} cannot be listened on: ${error.message}`);

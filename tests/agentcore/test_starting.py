@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
 import urllib.request
@@ -83,33 +84,48 @@ def test_agent_without_anything_starts(make: Make, engine: str) -> None:
 
 
 @pytest.fixture
-def long_queue(tmp_path: Path) -> Path:
-    """A directory with a path that is too long for a socket below it."""
-    queue = tmp_path / ("x" * 100)
-    queue.mkdir()
-    return queue
+def blocked_queue(tmp_path: Path) -> Path:
+    """A queue with something else where the socket belongs."""
+    (tmp_path / "queue" / "agent.sock").mkdir(parents=True)
+    return tmp_path / "queue"
 
 
 @pytest.mark.parametrize("engine", ["node", "python"])
-def test_socket_that_cannot_be_is_explained(make: Make, engine: str, long_queue: Path) -> None:
-    """Its path may be too long."""
-    agent = make(engine, PLOINKY_QUEUE=str(long_queue))
-    agent.queue = long_queue
+def test_socket_that_cannot_be_is_explained(make: Make, engine: str, blocked_queue: Path) -> None:
+    """By its path, with the system's word."""
+    agent = make(engine, PLOINKY_QUEUE=str(blocked_queue))
+    agent.queue = blocked_queue
     failure = agent.spawn().failure()
     assert failure["code"] == "QUEUE_UNUSABLE"
     assert "agent.sock" in failure["message"]
 
 
 @pytest.mark.parametrize("engine", ["node", "python"])
-def test_port_serves_where_the_socket_cannot(make: Make, engine: str, long_queue: Path) -> None:
+def test_port_serves_where_the_socket_cannot(make: Make, engine: str, blocked_queue: Path) -> None:
     """Also where it is the only way in."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    agent = make(engine, "everything", PLOINKY_QUEUE=str(long_queue), PORT=str(port))
-    agent.queue = long_queue
+    agent = make(engine, "everything", PLOINKY_QUEUE=str(blocked_queue), PORT=str(port))
+    agent.queue = blocked_queue
     agent.start()
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=20) as answer:
         assert json.load(answer) == {"status": "ok", "inflight": 0}
+
+
+@pytest.mark.parametrize("engine", ["node", "python"])
+def test_socket_may_lie_deep(make: Make, engine: str, tmp_path: Path) -> None:
+    """Deeper than the path of a socket may be long."""
+    queue = tmp_path / ("x" * 100)
+    queue.mkdir()
+    agent = make(engine, "everything", PLOINKY_QUEUE=str(queue))
+    agent.queue = queue
+    agent.start()
+    place = os.open(queue, os.O_DIRECTORY)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(f"/proc/self/fd/{place}/agent.sock")
+        client.sendall(b"GET /health HTTP/1.0\r\n\r\n")
+        assert client.recv(12) in (b"HTTP/1.1 200", b"HTTP/1.0 200")
+    os.close(place)
 
 
 def test_engine_that_is_not_known_is_refused(make: Make) -> None:

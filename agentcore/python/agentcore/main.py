@@ -96,8 +96,8 @@ class Engine:
     async def _listen(self, http: HttpWire) -> None:
         settings = self._settings
         path = f"{settings.queue}/agent.sock"
-        remove_if_there(path)
         try:
+            remove_if_there(path)
             await http.listen_unix(_socket_path(settings.queue))
         except OSError as error:
             reason = f"{path} cannot be listened on: {error}"
