@@ -543,6 +543,7 @@ class DeploymentView:
     Attributes:
         step: What a deploy in progress is doing; ``""`` otherwise.
         error: Why the last release failed, ``{code, step, message, output}``; None if it did not.
+        warnings: What its owner should know of the last deploy, one line each.
     """
 
     deployment: Deployment
@@ -551,3 +552,4 @@ class DeploymentView:
     step: str = ""
     healthy_instances: int = 0
     error: Mapping[str, Any] | None = None
+    warnings: tuple[str, ...] = ()

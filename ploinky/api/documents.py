@@ -32,6 +32,7 @@ def deployment(view: DeploymentView) -> dict[str, Any]:
         "release": kept.active_release,
         "healthyInstances": view.healthy_instances,
         "error": view.error,
+        "warnings": list(view.warnings),
         "createdAt": moment(kept.created_at),
         "updatedAt": moment(kept.updated_at),
     }

@@ -35,6 +35,7 @@ class Entry:
         step: What that work is doing, for people; ``""`` between two pieces of work.
         on_record: Whether the store knows it.
         asked: How many instances the deploy in progress is about to start.
+        warnings: What its owner should know of the last deploy.
     """
 
     deployment: Deployment
@@ -46,6 +47,7 @@ class Entry:
     step: str = ""
     on_record: bool = False
     asked: int = 0
+    warnings: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
@@ -96,6 +98,7 @@ class Entry:
             step=self.step,
             healthy_instances=healthy_instances,
             error=self.failed.error if self.failed else None,
+            warnings=self.warnings,
         )
 
 

@@ -160,8 +160,7 @@ class DeploymentManager(Service):
         self._tried.add(entry.key)
         draft = await self._releases.draft(attempt.release, say, fresh=fresh)
         attempt.release = draft.release
-        for warning in draft.warnings:
-            say("source", f"Warning: {warning}")
+        entry.warnings = draft.warnings
         self._check_room(entry, replicas_of(draft.release))
 
     async def _record(self, entry: Entry, attempt: _Attempt) -> None:

@@ -44,6 +44,9 @@ GIVEN_CAPABILITIES = frozenset(
 _CONCURRENCY = {Kind.TASK: 64, Kind.SERVICE: 10_000, Kind.STATIC: 10_000}
 """Where nothing is said: a task takes a handler each, a service has its own ways to say no."""
 
+_NOT_YET = ("idle", "schedule")
+_NO_EFFECT = "{} is kept, but has no effect in this version"
+
 _MERGED = ("env", "commands", "health", "resources", "static")
 """Objects that a deployment changes entry by entry; any other field it replaces as a whole."""
 
@@ -263,7 +266,8 @@ def effective(
     kept, told = _without_privileges(merged, raw_settings, manifest)
     variables = _variables(manifest.env, environment)
     kept.pop("env", None)
-    return Effective(kept, Manifest.of(kept), variables, warnings + told)
+    vain = tuple(_NO_EFFECT.format(name) for name in _NOT_YET if kept.get(name))
+    return Effective(kept, Manifest.of(kept), variables, warnings + told + vain)
 
 
 def _merged(raw_manifest: Mapping[str, Any], raw_settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -382,3 +382,10 @@ def test_a_deployment_that_asks_for_privileges_itself_gets_them() -> None:
 
     assert (merged.manifest.user, merged.manifest.capabilities) == ("0", ("SYS_ADMIN",))
     assert merged.warnings == ()
+
+
+def test_a_setting_that_is_not_acted_on_is_said() -> None:
+    """Nobody waits for a schedule that never runs."""
+    merged = effective({"schedule": [{"cron": "* * * * *", "command": "tick"}]}, {"idle": 60}, {})
+    assert "schedule is kept, but has no effect" in told(merged)
+    assert "idle is kept, but has no effect" in told(merged)

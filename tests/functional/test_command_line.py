@@ -184,3 +184,11 @@ def test_the_output_of_an_instance_is_text(running: Server, tmp_path: Path) -> N
     assert "nothing yet" in running.p_cli(*logs).stdout
     running.call("/x", "count")
     until(lambda: running.p_cli(*logs).stdout == "42\n", "the output is kept")
+
+
+def test_warnings_of_a_manifest_are_shown(running: Server, tmp_path: Path) -> None:
+    """A misspelt field is not an error, and does not go unnoticed either."""
+    url = git_repository(tmp_path / "a", {**PYTHON, "manifest.json": '{"concurency": 3}'})
+    done = running.p_cli("cloud", "deploy", "localhost", "/x", "x", f"--repository={url}")
+    assert "Warning" in done.stderr
+    assert "concurrency" in done.stderr
