@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: run install test check unit wheel clean
+.PHONY: run install test check unit wheel bench clean
 .DEFAULT_GOAL := run
 
 run: install  ## Start a server, deploy the demo agent, call it, serve until Ctrl-C
@@ -34,6 +34,9 @@ unit: $(VENV)/tested
 
 wheel: $(VENV)/tested  ## The built wheel works outside of the checkout
 	PYTHON=$(abspath $(BIN)/python) sh tests/wheel.sh
+
+bench: $(VENV)/installed  ## Measure it beside its rivals; ROWS="latency tasks" for some, WRITE=1 puts tables into docs/performance.md
+	$(BIN)/python -m benchmarks $(if $(WRITE),--write) $(ROWS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,115 @@
+"""A task through everything, beside calling the same agent directly.
+
+The agent has a core for itself; client and gateway share the other.  Both ways lead to the same
+container: directly, the small client writes to its `agent.sock`; through the gateway, the same
+client and wrk.  A direct caller's core is idle most of the time, so its client does not decide.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from benchmarks import agents, load, machine, product
+from benchmarks.bench import Bench
+from benchmarks.load import Run
+from benchmarks.machine import GATEWAY_CORE, LOAD_CORE
+from benchmarks.report import Result, at_least, times
+from benchmarks.rounds import Series, take_turns
+
+TITLE = "A task through everything: client, gateway, Node agent in a container, and back"
+
+_CONNECTIONS = (1, 32)
+_DIRECT = "agent.sock, directly"
+_OWN = f"through {product.NAME}"
+_OWN_WRK = f"through {product.NAME}, wrk"
+
+
+def run(bench: Bench) -> Result:
+    """Measure it."""
+    engine = agents.engine()
+    server = bench.product(runtime="docker").start()
+    bench.children.finally_do(partial(server.remove, "/demo"))
+    server.deploy("/demo", agents.repository(bench.directory / "agents"))
+    agent = agents.container_processes(engine, server)
+    machine.pin(agent, LOAD_CORE)
+    (socket,) = (server.data / "run" / "i").glob("*/agent.sock")
+    gateway = server.processes()
+    public = server.url.removeprefix("http://")
+
+    def call(address: str, path: str, pids: list[int], connections: int) -> Run:
+        request = _request(path)
+        arguments = [address, str(connections), str(bench.seconds), request]
+        watched = load.watching(pids, (), agent)
+        return load.script("client", arguments, watched, GATEWAY_CORE)
+
+    def wrk(connections: int) -> Run:
+        return load.wrk(
+            f"{server.url}/demo",
+            {"Host": "localhost"},
+            load.watching(gateway, (), agent),
+            connections,
+            bench.seconds,
+            ("post", agents.CALL),
+            GATEWAY_CORE,
+        )
+
+    found = {
+        c: take_turns(
+            {
+                _DIRECT: partial(call, str(socket), "/task", [], c),
+                _OWN: partial(call, public, "/demo", gateway, c),
+                _OWN_WRK: partial(wrk, c),
+            },
+            bench.rounds,
+        )
+        for c in _CONNECTIONS
+    }
+    most = found[_CONNECTIONS[-1]].ratio(_OWN_WRK, _DIRECT, "per_second")
+    return Result(
+        name="tasks",
+        title=TITLE,
+        columns=[
+            "way",
+            "c",
+            "tasks/s",
+            "of direct",
+            "p50 ms",
+            "p99 ms",
+            "gateway us",
+            "agent us",
+            "client us",
+        ],
+        lines=[
+            _line(name, c, series)
+            for c, series in found.items()
+            for name in (_DIRECT, _OWN, _OWN_WRK)
+        ],
+        goals=[at_least(f"tasks/s at c={_CONNECTIONS[-1]}", 1.0, most, "x direct")],
+        others=max(series.others() for series in found.values()),
+        notes=[
+            "The agent has one core, gateway and client the other.  The goal is held against wrk's"
+            " figure: through the gateway, a client in Python takes the core that the gateway needs."
+        ],
+        voids=[void for series in found.values() for void in series.voids],
+    )
+
+
+def _line(name: str, connections: int, series: Series) -> list[str | float]:
+    return [
+        name,
+        str(connections),
+        series.median(name, "per_second"),
+        times(series.ratio(name, _DIRECT, "per_second")),
+        series.median(name, "p50_ms"),
+        series.median(name, "p99_ms"),
+        "-" if name == _DIRECT else series.median(name, "cpu_us"),
+        series.median(name, "agent_us"),
+        series.median(name, "client_us"),
+    ]
+
+
+def _request(path: str) -> str:
+    return (
+        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(agents.CALL)}\r\n\r\n{agents.CALL}"
+    )
