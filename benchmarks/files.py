@@ -15,7 +15,7 @@ from benchmarks.children import Child
 from benchmarks.load import Run
 from benchmarks.machine import GATEWAY_CORE
 from benchmarks.report import Result, at_least, at_most, times
-from benchmarks.rounds import Series, take_turns
+from benchmarks.rounds import Series, at_each
 
 TITLE = "File queue, round trip between a worker and a Node agent"
 
@@ -34,17 +34,12 @@ def run(bench: Bench) -> Result:
         watched = load.watching((), (), agent.processes())
         return load.script("wires", arguments, watched, GATEWAY_CORE)
 
-    found = {
-        c: take_turns(
-            {
-                _DISK: partial(call, "file", disk, on_disk, c),
-                _TMPFS: partial(call, "file", memory, in_memory, c),
-                _HTTP: partial(call, "http", disk, on_disk, c),
-            },
-            bench.rounds,
-        )
-        for c in _CONNECTIONS
+    variants = {
+        _DISK: partial(call, "file", disk, on_disk),
+        _TMPFS: partial(call, "file", memory, in_memory),
+        _HTTP: partial(call, "http", disk, on_disk),
     }
+    found = at_each(_CONNECTIONS, variants, bench.rounds)
     one, many = (found[c] for c in _CONNECTIONS)
     return Result(
         name="files",

@@ -7,7 +7,7 @@ from functools import partial
 from benchmarks import product, rivals
 from benchmarks.bench import Bench
 from benchmarks.report import Result, at_most, times
-from benchmarks.rounds import Series, take_turns
+from benchmarks.rounds import Series, at_each
 
 TITLE = "Latency"
 
@@ -28,13 +28,8 @@ def run(bench: Bench) -> Result:
         rivals.start_nginx(bench.children, backend.target, "nginx, duties"),
         server.gateway("/app"),
     ]
-    found = {
-        connections: take_turns(
-            {each.name: partial(bench.wrk, each, backend, connections) for each in gateways},
-            bench.rounds,
-        )
-        for connections in _CONNECTIONS
-    }
+    variants = {each.name: partial(bench.wrk, each, backend) for each in gateways}
+    found = at_each(_CONNECTIONS, variants, bench.rounds)
     return Result(
         name="latency",
         title=TITLE,

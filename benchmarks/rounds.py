@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from operator import attrgetter
 
 from benchmarks.load import Run, Void
@@ -55,16 +56,30 @@ def take_turns(variants: Mapping[str, Measure], rounds: int, warm_up: bool = Tru
         warm_up: Run each once before, for nothing.
     """
     names = list(variants)
+    series = Series()
     if warm_up:
         for measure in variants.values():
             with contextlib.suppress(Void):
                 measure()
-    series = Series()
     for number in range(rounds):
         first = number % len(names)
         for name in names[first:] + names[:first]:
             series.add(name, _unless_void(name, variants[name], series))
     return series
+
+
+def at_each(
+    concurrencies: Sequence[int], variants: Mapping[str, Callable[[int], Run]], rounds: int
+) -> dict[int, Series]:
+    """Let the variants take turns at one concurrency after the other, warm from the first on."""
+    return {
+        concurrency: take_turns(
+            {name: partial(measure, concurrency) for name, measure in variants.items()},
+            rounds,
+            warm_up=concurrency == concurrencies[0],
+        )
+        for concurrency in concurrencies
+    }
 
 
 def _unless_void(name: str, measure: Measure, series: Series) -> Run | None:

@@ -7,6 +7,7 @@ client and wrk.  A direct caller's core is idle most of the time, so its client 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 from benchmarks import agents, load, machine, product
@@ -14,7 +15,7 @@ from benchmarks.bench import Bench
 from benchmarks.load import Run
 from benchmarks.machine import GATEWAY_CORE, LOAD_CORE
 from benchmarks.report import Result, at_least, times
-from benchmarks.rounds import Series, take_turns
+from benchmarks.rounds import Series, at_each
 
 TITLE = "A task through everything: client, gateway, Node agent in a container, and back"
 
@@ -53,17 +54,12 @@ def run(bench: Bench) -> Result:
             GATEWAY_CORE,
         )
 
-    found = {
-        c: take_turns(
-            {
-                _DIRECT: partial(call, str(socket), "/task", [], c),
-                _OWN: partial(call, public, "/demo", gateway, c),
-                _OWN_WRK: partial(wrk, c),
-            },
-            bench.rounds,
-        )
-        for c in _CONNECTIONS
+    variants: dict[str, Callable[[int], Run]] = {
+        _DIRECT: partial(call, str(socket), "/task", []),
+        _OWN: partial(call, public, "/demo", gateway),
+        _OWN_WRK: wrk,
     }
+    found = at_each(_CONNECTIONS, variants, bench.rounds)
     most = found[_CONNECTIONS[-1]].ratio(_OWN_WRK, _DIRECT, "per_second")
     return Result(
         name="tasks",

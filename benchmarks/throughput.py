@@ -7,7 +7,7 @@ from functools import partial
 from benchmarks import product, rivals
 from benchmarks.bench import Bench
 from benchmarks.report import Result, at_least, at_most, times
-from benchmarks.rounds import Series, take_turns
+from benchmarks.rounds import Series, at_each
 
 TITLE = "Requests per second and core, with every duty on"
 
@@ -34,13 +34,8 @@ def run(bench: Bench) -> Result:
         rivals.start_nginx(bench.children, f"unix:{over_unix}", "nginx, duties" + _UNIX),
         server.gateway("/unix", _OWN + _UNIX),
     ]
-    found = {
-        connections: take_turns(
-            {each.name: partial(bench.wrk, each, backend, connections) for each in gateways},
-            bench.rounds,
-        )
-        for connections in _CONNECTIONS
-    }
+    variants = {each.name: partial(bench.wrk, each, backend) for each in gateways}
+    found = at_each(_CONNECTIONS, variants, bench.rounds)
     names = [gateway.name for gateway in gateways]
     return Result(
         name="throughput",
