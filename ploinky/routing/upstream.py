@@ -19,7 +19,7 @@ from zope.interface import implementer
 
 from ploinky.errors import AgentBroken, AgentUnreachable, CallFailed
 from ploinky.interfaces import IAnswer, IExchange, IUpstream
-from ploinky.routing.bodies import BadFraming, Body, UntilCloseBody
+from ploinky.routing.bodies import BadFraming, Body, LengthBody, UntilCloseBody
 from ploinky.routing.http import AnswerHead, Limits, body_of, end_of_head, read_answer
 from ploinky.routing.streams import FULL_BYTES, Outlet
 from ploinky.routing.wheel import NEVER, Wheel
@@ -140,13 +140,25 @@ class _Pool:
     Attributes:
         idle: Those that can take a request, the latest last.
         open: How many there are, idle or not.
+        last_raw_head: The last answer's head on any of them: agents repeat theirs.
+        last_head: What it says.
+        last_length: Of the body after it, where that is framed by its length alone; else 0.
     """
 
-    __slots__ = ("idle", "open")
+    __slots__ = ("idle", "last_head", "last_length", "last_raw_head", "open")
 
     def __init__(self) -> None:
         self.idle: list[_AgentConnection] = []
         self.open = 0
+        self.last_raw_head = b"\0"
+        self.last_head: AnswerHead | None = None
+        self.last_length = 0
+
+    def remember(self, raw_head: bytes, head: AnswerHead) -> None:
+        """Keep a head, so that answers that begin alike share what is made of it."""
+        self.last_raw_head = raw_head
+        self.last_head = head
+        self.last_length = head.length or 0 if isinstance(body_of(head, False), LengthBody) else 0
 
 
 @implementer(IExchange)
@@ -284,8 +296,6 @@ class _AgentConnection(Protocol):
         self._answered = False
         self._head: AnswerHead | None = None
         self._body: Body | None = None
-        self._last_raw_head = b"\0"
-        self._last_head: AnswerHead | None = None
 
     def connectionMade(self) -> None:
         if ITCPTransport.providedBy(self.transport) and not self.address.path:
@@ -397,9 +407,10 @@ class _AgentConnection(Protocol):
     def _read_head(self, data: bytes) -> bytes | None:
         """Take the final head off; give what follows it, or None where it is not whole."""
         while True:
-            if data.startswith(self._last_raw_head):
-                self._head = self._last_head
-                return data[len(self._last_raw_head) :]
+            pool = self.pool
+            if data.startswith(pool.last_raw_head):
+                self._head = pool.last_head
+                return data[len(pool.last_raw_head) :]
             end = end_of_head(data, self._seen)
             if (end if end >= 0 else len(data)) > self._upstream.limits.head_bytes:
                 raise AgentBroken("the head of the agent's answer is too large")
@@ -410,8 +421,8 @@ class _AgentConnection(Protocol):
             self._seen = 0
             head = read_answer(data[:end], self._upstream.limits)
             if head.status >= 200:
-                self._last_raw_head = data[:end]
-                self._head = self._last_head = head
+                pool.remember(data[:end], head)
+                self._head = head
                 return data[end:]
             data = data[end:]
 
