@@ -20,8 +20,8 @@ class Timed(Protocol):
     """What the wheel watches.
 
     Attributes:
-        due: When it expires, in the clock's seconds; ``NEVER`` for not at all.  Written
-            through `Wheel.set` alone.
+        due: When it expires, in the clock's seconds; ``NEVER`` for not at all.  A moment
+            that is not before `noted` may be assigned; any other goes through `Wheel.set`.
         noted: When the wheel looks at it next; the wheel's own, ``NEVER`` at first.
     """
 
