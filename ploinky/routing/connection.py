@@ -112,7 +112,8 @@ class Connection(Protocol):
             and not self._buffer
             and not self._outlet.queued
         ):
-            self._answer(self._known_head, known, data[len(self._known_raw) :], len(data))
+            body = data[len(self._known_raw) :]
+            self._gateway.answer(self._enter_call(self._known_head, known, body, len(data)))
         elif not self._ending:
             self._buffer += data
             self._feed()
@@ -182,7 +183,9 @@ class Connection(Protocol):
         """Give the agent so long for its answer; None where it has begun and may stream."""
         if seconds is not None:
             self._stage = Stage.ANSWER
-            self._wheel.set(self, self._seconds() + seconds)
+            self.due = due = self._seconds() + seconds
+            if due < self.noted:
+                self._wheel.set(self, due)
         elif self._stage is not Stage.SENDING:
             self._stage = Stage.STREAMING
             self.due = NEVER
@@ -297,7 +300,9 @@ class Connection(Protocol):
             del buffer[:length]
         self._known_plan = None
         generation = self._gateway.router.generation
-        plan = self._answer(head, None, body, len(raw) + len(body or b""))
+        call = self._enter_call(head, None, body, len(raw) + len(body or b""))
+        self._gateway.answer(call)
+        plan = call.plan
         if plan is not None and length is not None and self._is_usual(raw, head, plan):
             head.forget_fields()
             self._known_plan = plan
@@ -315,14 +320,6 @@ class Connection(Protocol):
             and not head.expects_continue
             and plan.principal.expires_at is None
         )
-
-    def _answer(
-        self, head: RequestHead, plan: Plan | None, body: bytes | None, size: int
-    ) -> Plan | None:
-        call = self._enter_call(head, plan, body)
-        call.bytes_in = size
-        self._gateway.answer(call)
-        return call.plan
 
     def _read_body(self, body: Body) -> bool:
         call = self._call
@@ -351,14 +348,16 @@ class Connection(Protocol):
 
     def _refuse(self, error: CallFailed) -> None:
         """Answer what is not a request, and end: what follows it cannot be told apart."""
-        call = self._enter_call(unreadable_head(), None, None)
-        call.bytes_in = len(self._buffer)
+        call = self._enter_call(unreadable_head(), None, None, len(self._buffer))
         call.failed(error)
 
-    def _enter_call(self, head: RequestHead, plan: Plan | None, body: bytes | None) -> Call:
+    def _enter_call(
+        self, head: RequestHead, plan: Plan | None, body: bytes | None, size: int
+    ) -> Call:
         self._body_wanted = False
         self._factory.busy += 1
         call = self._call = Call(self._gateway, self, head, plan, body)
+        call.bytes_in = size
         return call
 
     def _leave_call(self) -> None:
@@ -375,7 +374,9 @@ class Connection(Protocol):
     def _rest(self, now: float) -> None:
         self._stage = Stage.IDLE
         seconds = RETIRE_SECONDS if self._factory.draining else self._limits.idle_seconds
-        self._wheel.set(self, now + seconds)
+        self.due = due = now + seconds
+        if due < self.noted:
+            self._wheel.set(self, due)
 
     def _regulate(self) -> None:
         """Read from the client exactly while there is a use for what comes."""

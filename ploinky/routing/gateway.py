@@ -85,12 +85,20 @@ class Gateway:
     def answer(self, call: Call) -> None:
         """Answer one request: match, admit, claim, hand over.  What fails becomes the answer."""
         try:
-            if call.plan is None:
-                call.plan = self._plan(call)
-            if call.plan.form is not None and call.body is None:
-                call.collect()  # a task travels whole: on to `collected` when it is in
+            plan = call.plan
+            if plan is None:
+                plan = call.plan = self._plan(call)
+            if plan.form is not None:
+                if call.body is None:
+                    call.collect()  # a task travels whole: on to `collected` when it is in
+                    return
+                call.command, call.params = plan.form.read(call.body)
+            call.await_agent()
+            lease = self._orchestrator.claim(plan.route)
+            if lease is not None:
+                self._hand_over(call, plan, lease)
             else:
-                self._claim(call, call.plan)
+                self._wait(call, plan)
         except CallFailed as error:
             call.failed(error)
 
@@ -123,18 +131,10 @@ class Gateway:
                     return principal, field
         return NOBODY, b""
 
-    def _claim(self, call: Call, plan: Plan) -> None:
-        if plan.form is not None:
-            assert call.body is not None
-            call.command, call.params = plan.form.read(call.body)
-        call.await_agent()
-        lease = self._orchestrator.claim(plan.route)
-        if lease is not None:
-            self._hand_over(call, plan, lease)
-        else:
-            waiting = Deferred.fromCoroutine(self._claim_later(call, plan))
-            waiting.addErrback(self._no_lease, call)
-            call.wait_for(waiting)
+    def _wait(self, call: Call, plan: Plan) -> None:
+        waiting = Deferred.fromCoroutine(self._claim_later(call, plan))
+        waiting.addErrback(self._no_lease, call)
+        call.wait_for(waiting)
 
     async def _claim_later(self, call: Call, plan: Plan) -> None:
         """Wait for a place; the call cancels this when it ends first."""
