@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from attrs import frozen
+from attrs import Factory, field, frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
@@ -42,6 +42,7 @@ class Plan:
 
     Attributes:
         form: How a task is called; None for what is passed through.
+        shown: The route, for records.
         forwarded: The head that an agent gets, up to its request id; ``b""`` for tasks.
     """
 
@@ -49,6 +50,7 @@ class Plan:
     principal: Principal
     form: TaskForm | None = None
     forwarded: bytes = b""
+    shown: str = field(init=False, default=Factory(lambda self: str(self.route.key), True))
 
 
 @implementer(IAnswer, IPushProducer)
@@ -210,7 +212,8 @@ class Call:
             chunk = b"%x\r\n%b\r\n" % (len(chunk), chunk)
         elif self._held:
             chunk, self._held = self._held + chunk, b""
-        if self._send(chunk) > FULL_BYTES and not self._paused:
+        self.bytes_out += len(chunk)
+        if self._connection.send(chunk) > FULL_BYTES and not self._paused:
             self._paused = True
             if self._exchange is not None:
                 self._exchange.pause()
@@ -223,7 +226,8 @@ class Call:
             self.failed(AgentBroken("the agent's answer is not as long as it said"))
             return
         if self._chunked:
-            self._send(b"0\r\n\r\n")
+            self.bytes_out += 5
+            self._connection.send(b"0\r\n\r\n")
         self._exchange = None
         self._over(access.SERVED if self.status < 500 else access.FAILED)
 
@@ -302,11 +306,8 @@ class Call:
         if self._left:
             self._held = head  # goes out in one piece with the body's first bytes
         else:
-            self._send(head)
-
-    def _send(self, data: bytes) -> int:
-        self.bytes_out += len(data)
-        return self._connection.send(data)
+            self.bytes_out += len(head)
+            self._connection.send(head)
 
     def _cut_off(self, mood: str, unreachable: bool) -> None:
         """End an answer that has begun and cannot be finished, so that the client notices."""
@@ -329,14 +330,17 @@ class Call:
     def _record(self, mood: str, unreachable: bool) -> float:
         """End it: lease back, record made; give the clock's seconds."""
         self.done = True
-        if self._lease is not None:
-            self._lease.release(unreachable)
+        lease = self._lease
+        if lease is not None:
+            lease.release(unreachable)
         now = self._gateway.clock.seconds()
         route = self.route
+        plan = self.plan
+        shown = plan.shown if plan is not None else str(route.key) if route is not None else None
         self._gateway.access_log.record(
             self.id.decode(),
             self.head.method.decode(),
-            str(route.key) if route is not None else None,
+            shown,
             route.deployment if route is not None else "",
             self.command,
             self.principal.id,
