@@ -188,7 +188,7 @@ def absent(directory: Path, wire: Wire) -> Target:
     )
 
 
-@pytest.fixture(params=["node", "python"])
+@pytest.fixture(params=[pytest.param("node", marks=pytest.mark.program("node")), "python"])
 def engine(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
