@@ -115,7 +115,8 @@ class IAnswer(Interface):
     """Where a transport puts what the agent says.  The gateway implements it.
 
     Order: `started`, any number of `data`, `ended`; or `failed` at any point
-    before `ended`, after which nothing more comes.  All are called synchronously.
+    before `ended`, after which nothing more comes.  Or `complete`, and nothing else.
+    All are called synchronously.
     """
 
     def started(status: int, fields: Sequence[tuple[bytes, bytes]], length: int | None) -> None:
@@ -131,6 +132,9 @@ class IAnswer(Interface):
 
     def ended() -> None:
         """The answer is whole."""
+
+    def complete(status: int, fields: Sequence[tuple[bytes, bytes]], body: bytes) -> None:
+        """The answer came in one piece: as `started`, `data` and `ended`, in one step."""
 
     def failed(error: CallFailed) -> None:
         """No (whole) answer will come."""

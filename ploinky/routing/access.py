@@ -13,6 +13,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
+from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 
 SERVED = "served"
@@ -38,10 +39,29 @@ BOUNDS_SECONDS = tuple(
 _KEYS_AT_ONCE = 1024
 _OTHER = "*"
 
-_LINE = (
-    '{"time":%.3f,"id":"%s","method":"%s","route":%s,"command":%s,"principal":%s,"status":%d,'
-    '"bytesIn":%d,"bytesOut":%d,"seconds":%.6f,"mood":"%s"}\n'
-)
+
+@frozen
+class Subject:
+    """What many records have in common; made once for all of them, by `subject`.
+
+    Attributes:
+        deployment: The deployment's id; ``""`` where there is none.
+        text: Its part of a line.
+    """
+
+    deployment: str
+    text: str
+
+
+def subject(method: bytes, route: str | None, deployment: str, principal: str) -> Subject:
+    """Say who asked for what.
+
+    Args:
+        route: ``domain/path`` of the route, or None where none was found.
+        deployment: The deployment's id; ``""`` where there is none.
+    """
+    said = f'"method":"{method.decode()}","route":{_quoted(route)},"principal":{_quoted(principal)}'
+    return Subject(deployment, said)
 
 
 class AccessLog:
@@ -70,12 +90,9 @@ class AccessLog:
 
     def record(
         self,
-        id: str,
-        method: str,
-        route: str | None,
-        deployment: str,
+        subject: Subject,
+        id: bytes,
         command: str,
-        principal: str,
         status: int,
         bytes_in: int,
         bytes_out: int,
@@ -85,8 +102,6 @@ class AccessLog:
         """Keep what is known of one request once it is over.
 
         Args:
-            route: ``domain/path`` of the route, or None where none was found.
-            deployment: The deployment's id; ``""`` where there is none.
             command: Of a task, once it was read; ``""`` otherwise.
             bytes_in: Of head and body, as they came.
             bytes_out: Of head and body, as given to the connection.
@@ -97,23 +112,12 @@ class AccessLog:
         if not lines:
             self._clock.callLater(self._flush_seconds, self.flush)
         lines.append(
-            _LINE
-            % (
-                self._wall_clock(),
-                id,
-                method,
-                _quoted(route),
-                _quoted(command),
-                _quoted(principal),
-                status,
-                bytes_in,
-                bytes_out,
-                seconds,
-                mood,
-            )
+            f'{{"time":{self._wall_clock():.3f},"id":"{id.decode()}",{subject.text},'
+            f'"command":{_quoted(command)},"status":{status},"bytesIn":{bytes_in},'
+            f'"bytesOut":{bytes_out},"seconds":{seconds:.6f},"mood":"{mood}"}}\n'
         )
         # A 404's command is a name that somebody made up: it would only swell the counters.
-        key = (deployment, command if status != 404 else "", status)
+        key = (subject.deployment, command if status != 404 else "", status)
         sums = self._counted.get(key) or self._begin_count(key)
         sums[0] += 1
         sums[1] += int(seconds * 1_000_000)

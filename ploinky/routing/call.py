@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from attrs import Factory, field, frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
@@ -25,32 +24,16 @@ from ploinky.errors import (
 )
 from ploinky.interfaces import IAnswer, IExchange, ILease
 from ploinky.routing import access
-from ploinky.routing.forms import TaskForm
-from ploinky.routing.headers import REQUEST_ID, Peer, answer_head, refusal
+from ploinky.routing.access import Subject, subject
+from ploinky.routing.headers import REQUEST_ID, AnswerFrame, Peer, answer_head, refusal
 from ploinky.routing.http import RequestHead
+from ploinky.routing.plan import Plan
 from ploinky.routing.streams import FULL_BYTES
-from ploinky.values import NOBODY, Kind, Principal, Route
+from ploinky.values import NOBODY, Kind, Route
 
 if TYPE_CHECKING:
     from ploinky.routing.connection import Connection
     from ploinky.routing.gateway import Gateway
-
-
-@frozen
-class Plan:
-    """What follows from a head alone, under one generation of the route table.
-
-    Attributes:
-        form: How a task is called; None for what is passed through.
-        shown: The route, for records.
-        forwarded: The head that an agent gets, up to its request id; ``b""`` for tasks.
-    """
-
-    route: Route
-    principal: Principal
-    form: TaskForm | None = None
-    forwarded: bytes = b""
-    shown: str = field(init=False, default=Factory(lambda self: str(self.route.key), True))
 
 
 @implementer(IAnswer, IPushProducer)
@@ -72,6 +55,9 @@ class Call:
     """
 
     # Most calls never touch most of these: a default costs nothing where an assignment would.
+    plan: Plan | None = None
+    route: Route | None = None
+    principal = NOBODY
     command = ""
     params = b""
     status = 0
@@ -96,7 +82,6 @@ class Call:
         gateway: Gateway,
         connection: Connection,
         head: RequestHead,
-        plan: Plan | None,
         body: bytes | None,
     ) -> None:
         self._gateway = gateway
@@ -104,9 +89,6 @@ class Call:
         self._began = gateway.clock.seconds()
         self.id = head.request_id or gateway.next_id()
         self.head = head
-        self.plan = plan
-        self.route = plan.route if plan is not None else None
-        self.principal = plan.principal if plan is not None else NOBODY
         self.body = body
 
     @property
@@ -190,17 +172,9 @@ class Call:
         assert self.route is not None
         self.status = status
         kind = self.route.kind
-        date = self._gateway.dates.now()
-        if kind is Kind.TASK:
-            self._open(answer_head(kind, status, fields, date), length)
-            return
-        connection = self._connection
-        last_fields, last_status, last_date, head = connection.last_answer
-        if fields is not last_fields or status != last_status or date is not last_date:
-            head = answer_head(kind, status, fields, date)
-            connection.last_answer = (fields, status, date, head)
-        self._open(head, length)
-        connection.streams()
+        self._open(answer_head(kind, status, fields, self._gateway.dates.now()), length)
+        if kind is not Kind.TASK:
+            self._connection.streams()
 
     def data(self, chunk: bytes) -> None:
         """See `IAnswer.data`."""
@@ -230,6 +204,28 @@ class Call:
             self._connection.send(b"0\r\n\r\n")
         self._exchange = None
         self._over(access.SERVED if self.status < 500 else access.FAILED)
+
+    def complete(self, status: int, fields: Sequence[tuple[bytes, bytes]], body: bytes) -> None:
+        """See `IAnswer.complete`."""
+        connection = self._connection
+        if not (self.head.is_usual and body) or self.done or connection.must_end:
+            self.started(status, fields, len(body))
+            self.data(body)
+            self.ended()
+            return
+        # The short way: such answers differ in id and body, and else are as the one before.
+        self.status = status
+        self._exchange = None
+        frame = connection.last_frame
+        date = self._gateway.dates.now()
+        if frame.fields is not fields or frame.date is not date or frame.status != status:
+            assert self.route is not None
+            head = answer_head(self.route.kind, status, fields, date)
+            frame = connection.last_frame = AnswerFrame(status, fields, date, head + REQUEST_ID)
+        data = b"%b%b\r\nContent-Length: %d\r\n\r\n%b" % (frame.head, self.id, len(body), body)
+        self.bytes_out = len(data)
+        connection.send(data)
+        self._over(access.SERVED if status < 500 else access.FAILED)
 
     def failed(self, error: CallFailed) -> None:
         """See `IAnswer.failed`; also for every refusal of the gateway's own."""
@@ -333,17 +329,13 @@ class Call:
         lease = self._lease
         if lease is not None:
             lease.release(unreachable)
-        now = self._gateway.clock.seconds()
-        route = self.route
+        gateway = self._gateway
+        now = gateway.clock.seconds()
         plan = self.plan
-        shown = plan.shown if plan is not None else str(route.key) if route is not None else None
-        self._gateway.access_log.record(
-            self.id.decode(),
-            self.head.method.decode(),
-            shown,
-            route.deployment if route is not None else "",
+        gateway.access_log.record(
+            plan.subject if plan is not None else self._subject(),
+            self.id,
             self.command,
-            self.principal.id,
             self.status,
             self.bytes_in,
             self.bytes_out,
@@ -351,6 +343,12 @@ class Call:
             mood,
         )
         return now
+
+    def _subject(self) -> Subject:
+        """Say who asked for what, of a request that was refused before there was a plan."""
+        route = self.route
+        shown, deployment = (str(route.key), route.deployment) if route is not None else (None, "")
+        return subject(self.head.method, shown, deployment, self.principal.id)
 
 
 def is_limited(route: Route) -> bool:

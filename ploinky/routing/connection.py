@@ -19,10 +19,11 @@ from twisted.python.failure import Failure
 
 from ploinky.errors import BadRequest, CallFailed, HeadTooLarge, RequestTimeout, TargetTooLong
 from ploinky.routing.bodies import BadFraming, Body, ChunkedBody, LengthBody
-from ploinky.routing.call import Call, Plan
-from ploinky.routing.headers import Peer
+from ploinky.routing.call import Call
+from ploinky.routing.headers import NO_FRAME, Peer
 from ploinky.routing.http import RequestHead, end_of_head, read_request, unreadable_head
-from ploinky.routing.streams import Outlet
+from ploinky.routing.memo import Memo, may_be_remembered
+from ploinky.routing.streams import Outlet, read_no_more, read_straight
 from ploinky.routing.wheel import NEVER
 
 if TYPE_CHECKING:
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
 
 _UNANSWERED_BYTES = 128 * 1024
 """Read ahead of the request in hand; above the largest head, so that one always fits."""
-
-_REMEMBERED_BYTES = 2048
-"""Of a head: an idle connection must stay small."""
 
 RETIRE_SECONDS = 1.0
 """Between two requests while the server drains: a client that is busy gets its next answer,
@@ -54,29 +52,32 @@ class Stage(enum.Enum):
     LINGERING = "lets the client read a refusal"
 
 
+_IDLE = Stage.IDLE
+_ANSWER = Stage.ANSWER  # of a module, as members of an enumeration are slow to look up
+
+
 class Connection(Protocol):
     """See the module.  Built by `GatewayFactory`, which knows all that live.
 
     Attributes:
         peer: Who is at the other end.
-        last_answer: What the last answer's head was made of, and the head: for `Call`.
+        last_frame: What the last answer began with: for `Call`.
     """
 
     transport: Any
     _outlet: Outlet
-    _known_head: RequestHead
 
     def __init__(self, factory: GatewayFactory) -> None:
         self.due = NEVER
         self.noted = NEVER
         self.peer = Peer("unix", False)
-        self.last_answer: tuple[Any, int, bytes, bytes] = ((), 0, b"", b"")
+        self.last_frame = NO_FRAME
         self._factory = factory
         self._gateway = factory.gateway
         self._limits = factory.gateway.limits
         self._wheel = factory.gateway.wheel
         self._seconds = factory.gateway.clock.seconds
-        self._stage = Stage.IDLE
+        self._stage = _IDLE
         self._buffer = bytearray()
         self._seen = 0
         self._call: Call | None = None
@@ -86,10 +87,7 @@ class Connection(Protocol):
         self._reading = True
         self._feeding = False
         self._ending = False
-        self._known_plan: Plan | None = None  # of the last head, and what else was known of it:
-        self._known_raw = b""
-        self._known_size = 0
-        self._known_generation = 0
+        self._memo: Memo | None = None
 
     # --- what Twisted and the wheel call
 
@@ -99,26 +97,33 @@ class Connection(Protocol):
         self._outlet = Outlet(self.transport, self._moved)
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
-        self._allow(Stage.IDLE, self._limits.idle_seconds)
+        read_straight(self.transport, self.dataReceived)
+        self._allow(_IDLE, self._limits.idle_seconds)
 
     def dataReceived(self, data: bytes) -> None:
-        known = self._known_plan
+        memo = self._memo
         if (
-            known is not None
-            and len(data) == self._known_size
-            and data.startswith(self._known_raw)
-            and self._known_generation == self._gateway.router.generation
-            and self._call is None
-            and not self._buffer
-            and not self._outlet.queued
+            memo is not None
+            and self._stage is _IDLE
+            and len(data) == memo.size
+            and data.startswith(memo.raw)
+            and memo.generation == self._gateway.router.generation
         ):
-            body = data[len(self._known_raw) :]
-            self._gateway.answer(self._enter_call(self._known_head, known, body, len(data)))
+            # The short way: the head is the one before, and the whole body has come with it.
+            plan = memo.plan
+            self._factory.busy += 1
+            self._call = call = Call(self._gateway, self, memo.head, data[len(memo.raw) :])
+            call.plan = plan
+            call.route = plan.route
+            call.principal = plan.principal
+            call.bytes_in = len(data)
+            self._gateway.answer(call)
         elif not self._ending:
             self._buffer += data
             self._feed()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
+        read_no_more(self.transport)
         self._ending = True
         self._wheel.forget(self)
         call = self._call
@@ -134,10 +139,11 @@ class Connection(Protocol):
             self._refuse(RequestTimeout("the request's head did not come"))
         elif self._stage is Stage.BODY and call is not None:
             call.body_stalled()
-        elif self._stage is Stage.ANSWER and call is not None:
+        elif self._stage is _ANSWER and call is not None:
             call.timed_out()
-        elif self._stage is Stage.IDLE:
+        elif self._stage is _IDLE:
             self._ending = True
+            self._memo = None
             self.transport.loseConnection()
         else:
             self.transport.abortConnection()
@@ -182,7 +188,7 @@ class Connection(Protocol):
     def await_agent(self, seconds: float | None) -> None:
         """Give the agent so long for its answer; None where it has begun and may stream."""
         if seconds is not None:
-            self._stage = Stage.ANSWER
+            self._stage = _ANSWER
             self.due = due = self._seconds() + seconds
             if due < self.noted:
                 self._wheel.set(self, due)
@@ -192,7 +198,7 @@ class Connection(Protocol):
 
     def streams(self) -> None:
         """The answer has begun; what is left of the body still has its limit."""
-        if self._stage is Stage.ANSWER:
+        if self._stage is _ANSWER:
             self._stage = Stage.STREAMING
             self.due = NEVER
 
@@ -220,7 +226,7 @@ class Connection(Protocol):
 
     def retire(self) -> None:
         """End after the request in hand, or the next one if it comes soon."""
-        if self._stage is Stage.IDLE:
+        if self._stage is _IDLE:
             self._rest(self._seconds())
 
     def abort(self) -> None:
@@ -283,7 +289,7 @@ class Connection(Protocol):
             self._refuse(BadRequest("this is not an HTTP/1.1 request with lines ending in CRLF"))
         elif buffer:
             self._seen = len(buffer)
-            if self._stage is Stage.IDLE:
+            if self._stage is _IDLE:
                 self._allow(Stage.HEAD, limits.head_seconds)
 
     def _begin(self, raw: bytes, head: RequestHead) -> None:
@@ -298,28 +304,12 @@ class Connection(Protocol):
         else:
             body = bytes(buffer[:length])
             del buffer[:length]
-        self._known_plan = None
+        self._memo = None
         generation = self._gateway.router.generation
-        call = self._enter_call(head, None, body, len(raw) + len(body or b""))
+        call = self._enter_call(head, body, len(raw) + len(body or b""))
         self._gateway.answer(call)
-        plan = call.plan
-        if plan is not None and length is not None and self._is_usual(raw, head, plan):
-            head.forget_fields()
-            self._known_plan = plan
-            self._known_head = head
-            self._known_raw = raw
-            self._known_size = len(raw) + length
-            self._known_generation = generation
-
-    @staticmethod
-    def _is_usual(raw: bytes, head: RequestHead, plan: Plan) -> bool:
-        """Tell whether the same bytes mean the same thing for as long as the table stands."""
-        return (
-            len(raw) <= _REMEMBERED_BYTES
-            and head.keep_alive
-            and not head.expects_continue
-            and plan.principal.expires_at is None
-        )
+        if call.plan is not None and may_be_remembered(raw, head, call.plan):
+            self._memo = Memo(raw, head, call.plan, generation)
 
     def _read_body(self, body: Body) -> bool:
         call = self._call
@@ -348,15 +338,13 @@ class Connection(Protocol):
 
     def _refuse(self, error: CallFailed) -> None:
         """Answer what is not a request, and end: what follows it cannot be told apart."""
-        call = self._enter_call(unreadable_head(), None, None, len(self._buffer))
+        call = self._enter_call(unreadable_head(), None, len(self._buffer))
         call.failed(error)
 
-    def _enter_call(
-        self, head: RequestHead, plan: Plan | None, body: bytes | None, size: int
-    ) -> Call:
+    def _enter_call(self, head: RequestHead, body: bytes | None, size: int) -> Call:
         self._body_wanted = False
         self._factory.busy += 1
-        call = self._call = Call(self._gateway, self, head, plan, body)
+        call = self._call = Call(self._gateway, self, head, body)
         call.bytes_in = size
         return call
 
@@ -372,7 +360,7 @@ class Connection(Protocol):
         self._wheel.set(self, self._seconds() + seconds)
 
     def _rest(self, now: float) -> None:
-        self._stage = Stage.IDLE
+        self._stage = _IDLE
         seconds = RETIRE_SECONDS if self._factory.draining else self._limits.idle_seconds
         self.due = due = now + seconds
         if due < self.noted:
@@ -411,7 +399,7 @@ class Connection(Protocol):
         Closing on unread bytes would reset the connection, and the answer with it.
         """
         self._ending = True
-        self._known_plan = None
+        self._memo = None
         unread = self._body is not None or self._buffer
         self._buffer.clear()
         if unread and isinstance(self.transport, tcp.Connection):

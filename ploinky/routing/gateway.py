@@ -22,8 +22,8 @@ from ploinky.errors import (
     Unauthenticated,
 )
 from ploinky.interfaces import IAgentTransport, ILease, IOrchestrator, IRouter, IUpstream
-from ploinky.routing.access import AccessLog
-from ploinky.routing.call import Call, Plan, is_limited
+from ploinky.routing.access import AccessLog, subject
+from ploinky.routing.call import Call, is_limited
 from ploinky.routing.forms import task_form
 from ploinky.routing.headers import (
     SESSION_COOKIE,
@@ -32,6 +32,7 @@ from ploinky.routing.headers import (
     forwarded_head,
 )
 from ploinky.routing.http import Limits, RequestHead
+from ploinky.routing.plan import Plan
 from ploinky.routing.wheel import Wheel
 from ploinky.values import NOBODY, CallAuth, Kind, Principal, Role, Route, TaskCall, Wire
 
@@ -115,12 +116,13 @@ class Gateway:
         _admit(route, principal)
         if (head.length or 0) > route.max_body_bytes and is_limited(route):
             raise BodyTooLarge(f"the body is over {route.max_body_bytes} bytes")
+        who = subject(head.method, str(route.key), route.deployment, principal.id)
         if route.kind is Kind.TASK:
-            return Plan(route, principal, form=task_form(head, route))
+            return Plan(route, principal, who, form=task_form(head, route))
         if route.kind is Kind.STATIC:
             raise NoHealthyInstance("static deployments are not served by this version")
         forwarded = forwarded_head(head, route, principal, call.peer, spent)
-        return Plan(route, principal, forwarded=forwarded)
+        return Plan(route, principal, who, forwarded=forwarded)
 
     def _identify(self, head: RequestHead) -> tuple[Principal, bytes]:
         """Say who calls, and in which field a credential came that was for us alone."""

@@ -202,6 +202,27 @@ def answer_head(
     return b"\r\n".join(lines)
 
 
+class AnswerFrame:
+    """What an agent's answer begins with, up to the value of the request's id.
+
+    Attributes:
+        status, fields, date: What `head` was made of.
+    """
+
+    __slots__ = ("date", "fields", "head", "status")
+
+    def __init__(
+        self, status: int, fields: Sequence[tuple[bytes, bytes]], date: bytes, head: bytes
+    ) -> None:
+        self.status = status
+        self.fields = fields
+        self.date = date
+        self.head = head
+
+
+NO_FRAME = AnswerFrame(0, (), b"", b"")
+
+
 def refusal(error: CallFailed, request_id: bytes, date: bytes) -> tuple[bytes, bytes]:
     """Give head (without framing and empty line) and body of an error of this server's own."""
     said: dict[str, Any] = {"error": True, "code": error.code, "message": error.message}

@@ -21,7 +21,7 @@ from ploinky.errors import AgentBroken, AgentUnreachable, CallFailed
 from ploinky.interfaces import IAnswer, IExchange, IUpstream
 from ploinky.routing.bodies import BadFraming, Body, LengthBody, UntilCloseBody
 from ploinky.routing.http import AnswerHead, Limits, body_of, end_of_head, read_answer
-from ploinky.routing.streams import FULL_BYTES, Outlet
+from ploinky.routing.streams import FULL_BYTES, Outlet, read_no_more, read_straight
 from ploinky.routing.wheel import NEVER, Wheel
 from ploinky.sockets import SocketPaths
 from ploinky.values import Address
@@ -144,23 +144,25 @@ class _Pool:
         open: How many there are, idle or not.
         last_raw_head: The last answer's head on any of them: agents repeat theirs.
         last_head: What it says.
-        last_length: Of the body after it, where that is framed by its length alone; else 0.
+        last_size: Of that head with the body after it, where an answer that is as long is whole
+            and leaves the connection fit for another request; else 0.
     """
 
-    __slots__ = ("idle", "last_head", "last_length", "last_raw_head", "open")
+    __slots__ = ("idle", "last_head", "last_raw_head", "last_size", "open")
 
     def __init__(self) -> None:
         self.idle: list[_AgentConnection] = []
         self.open = 0
         self.last_raw_head = b"\0"
         self.last_head: AnswerHead | None = None
-        self.last_length = 0
+        self.last_size = 0
 
     def remember(self, raw_head: bytes, head: AnswerHead) -> None:
         """Keep a head, so that answers that begin alike share what is made of it."""
         self.last_raw_head = raw_head
         self.last_head = head
-        self.last_length = head.length or 0 if isinstance(body_of(head, False), LengthBody) else 0
+        lasts = head.keep_alive and isinstance(body_of(head, False), LengthBody)
+        self.last_size = len(raw_head) + (head.length or 0) if lasts else 0
 
 
 @implementer(IExchange)
@@ -183,6 +185,8 @@ class _Exchange:
         self.body = body
         self.answer = answer
         self.whole = body is not None
+        self.is_simple = self.whole and not head.startswith(b"HEAD ")
+        """Whether an answer that comes in one piece may go on in one step."""
         self._chunked = body is None and _CHUNKED in head
 
     def write(self, chunk: bytes) -> None:
@@ -304,7 +308,7 @@ class _AgentConnection(Protocol):
             self.transport.setTcpNoDelay(True)
             self.transport.setTcpKeepAlive(True)
         self._outlet = Outlet(self.transport, self._moved)
-        self.transport.protocol = self  # without the endpoint's wrapper: one call less a read
+        read_straight(self.transport, self.dataReceived)
         self.pool = self._upstream.join(self)
 
     def begin(self, exchange: _Exchange) -> None:
@@ -350,6 +354,23 @@ class _AgentConnection(Protocol):
         if exchange is None:
             self.drop()  # nobody asked: whatever it is, it answers no request
             return
+        pool = self.pool
+        if (
+            len(data) == pool.last_size
+            and data.startswith(pool.last_raw_head)
+            and exchange.is_simple
+            and not exchange.paused
+            and not self._answered
+            and not self._outlet.queued
+        ):
+            # The short way: the head is that of the answer before, and all the body is here.
+            exchange.over = True
+            self._exchange = None
+            self._upstream.keep(self)
+            head = pool.last_head
+            assert head is not None
+            exchange.answer.complete(head.status, head.fields, data[len(pool.last_raw_head) :])
+            return
         self._answered = True
         try:
             self._read(exchange, self._held + data if self._held else data)
@@ -361,6 +382,7 @@ class _AgentConnection(Protocol):
             exchange.fail(AgentBroken(f"the agent's answer is broken: {error}"))
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
+        read_no_more(self.transport)
         self._upstream.leave(self)
         exchange, self._exchange = self._exchange, None
         if exchange is None or exchange.over:
@@ -389,26 +411,6 @@ class _AgentConnection(Protocol):
         return unread or not self.address.path or exchange.head.startswith(_SAFE_TO_REPEAT)
 
     def _read(self, exchange: _Exchange, data: bytes) -> None:
-        pool = self.pool
-        if (
-            self._head is None
-            and data.startswith(pool.last_raw_head)
-            and len(data) == len(pool.last_raw_head) + pool.last_length
-            and pool.last_length
-            and not exchange.head.startswith(b"HEAD ")
-        ):
-            # The short way: the head is that of the answer before, and all the body is here.
-            self._held = b""
-            self._head = head = pool.last_head
-            assert head is not None
-            exchange.answer.started(head.status, head.fields, head.length)
-            if not exchange.over:
-                exchange.answer.data(data[len(pool.last_raw_head) :])
-                self._end(exchange, b"")
-        else:
-            self._read_on(exchange, data)
-
-    def _read_on(self, exchange: _Exchange, data: bytes) -> None:
         self._held = b""
         if self._head is None:
             rest = self._read_head(data)

@@ -88,6 +88,31 @@ class _CheckedAnswer:
     def started(
         self, status: int, fields: Sequence[tuple[bytes, bytes]], length: int | None
     ) -> None:
+        shown = self._checked(status, fields)
+        if shown is not None:
+            self._answer.started(status, shown, length)
+
+    def data(self, chunk: bytes) -> None:
+        if not self._broken:
+            self._answer.data(chunk)
+
+    def ended(self) -> None:
+        if not self._broken:
+            self._answer.ended()
+
+    def complete(self, status: int, fields: Sequence[tuple[bytes, bytes]], body: bytes) -> None:
+        shown = self._checked(status, fields)
+        if shown is not None:
+            self._answer.complete(status, shown, body)
+
+    def failed(self, error: CallFailed) -> None:
+        if not self._broken:
+            self._answer.failed(error)
+
+    def _checked(
+        self, status: int, fields: Sequence[tuple[bytes, bytes]]
+    ) -> Sequence[tuple[bytes, bytes]] | None:
+        """Give what a caller may see of the head; None where it breaks the contract."""
         shown = []
         is_json = False
         for field in fields:
@@ -103,19 +128,8 @@ class _CheckedAnswer:
         elif status != 200 and not 400 <= status <= 599:
             self._break_off(f"status {status}; 200 and 400 to 599 can be")
         else:
-            self._answer.started(status, shown, length)
-
-    def data(self, chunk: bytes) -> None:
-        if not self._broken:
-            self._answer.data(chunk)
-
-    def ended(self) -> None:
-        if not self._broken:
-            self._answer.ended()
-
-    def failed(self, error: CallFailed) -> None:
-        if not self._broken:
-            self._answer.failed(error)
+            return shown
+        return None
 
     def _break_off(self, what: str) -> None:
         self._broken = True

@@ -121,6 +121,12 @@ class RecordedAnswer:
         assert not self._over, "data after the end"
         self.body += chunk
 
+    def complete(self, status: int, fields: Sequence[tuple[bytes, bytes]], body: bytes) -> None:
+        """Keep it and fire `whole`."""
+        self.started(status, fields, len(body))
+        self.data(body)
+        self.ended()
+
     def ended(self) -> None:
         """Fire `whole`."""
         assert self.status is not None, "ended before the head"

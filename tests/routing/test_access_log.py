@@ -9,15 +9,12 @@ import pytest
 from twisted.internet.task import Clock
 
 from ploinky.routing import access
-from ploinky.routing.access import BOUNDS_SECONDS, AccessLog
+from ploinky.routing.access import BOUNDS_SECONDS, AccessLog, subject
 
 RECORD: dict[str, Any] = {
-    "id": "w1-1",
-    "method": "POST",
-    "route": "localhost/demo",
-    "deployment": "d1",
+    "subject": subject(b"POST", "localhost/demo", "d1", "InternetUser"),
+    "id": b"w1-1",
     "command": "hello",
-    "principal": "InternetUser",
     "status": 200,
     "bytes_in": 100,
     "bytes_out": 200,
@@ -67,7 +64,7 @@ def test_a_line_says_who_asked_what_and_how_it_ended(log: Log) -> None:
 def test_no_name_breaks_out_of_its_line(log: Log) -> None:
     """A key may be called anything; a path that leads nowhere has no route."""
     name = 'a"b\\c\n{"x":1}\u2028'
-    log.log.record(**RECORD | {"principal": name, "route": None, "command": name})
+    log.log.record(**RECORD | {"subject": subject(b"GET", None, "", name), "command": name})
     log.log.flush()
     (entry,) = log.entries()
     assert (entry["principal"], entry["command"], entry["route"]) == (name, name, None)

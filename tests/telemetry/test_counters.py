@@ -7,7 +7,7 @@ from typing import Any
 
 from twisted.internet.task import Clock
 
-from ploinky.routing.access import SERVED, AccessLog
+from ploinky.routing.access import SERVED, AccessLog, subject
 from ploinky.telemetry.counters import Count, Counters
 
 
@@ -57,8 +57,9 @@ def test_a_line_that_cannot_be_read_costs_itself_alone() -> None:
 def test_what_the_gateway_drains_is_what_is_read_here() -> None:
     """Worker and leader mean the same by a report."""
     access = AccessLog(Clock(), lambda: 0.0, lambda lines: None)
+    asked = subject(b"POST", "localhost/a", "a", "ci")
     for status in (200, 200, 503):
-        access.record("r", "POST", "localhost/a", "a", "hello", "ci", status, 1, 2, 0.25, SERVED)
+        access.record(asked, b"r", "hello", status, 1, 2, 0.25, SERVED)
     counters = Counters()
     counters.add(report(*access.drain()))
     assert counters.totals().deployments["a"] == Count(3, 1, 0, 0.75)
