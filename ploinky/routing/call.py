@@ -44,6 +44,7 @@ class Call:
     request's body on its way to the agent.
 
     Attributes:
+        began: When its head was whole, in the clock's seconds.
         id: The client's id for it, or one of this server's own.
         plan: None until the gateway has made it.
         route: None until it was matched; of a refused call too.
@@ -86,7 +87,7 @@ class Call:
     ) -> None:
         self._gateway = gateway
         self._connection = connection
-        self._began = gateway.clock.seconds()
+        self.began = gateway.clock.seconds()
         self.id = head.request_id or gateway.next_id()
         self.head = head
         self.body = body
@@ -208,7 +209,7 @@ class Call:
     def complete(self, status: int, fields: Sequence[tuple[bytes, bytes]], body: bytes) -> None:
         """See `IAnswer.complete`."""
         connection = self._connection
-        if not (self.head.is_usual and body) or self.done or connection.must_end:
+        if self.done or not body or not self.head.is_usual or connection.must_end:
             self.started(status, fields, len(body))
             self.data(body)
             self.ended()
@@ -339,7 +340,7 @@ class Call:
             self.status,
             self.bytes_in,
             self.bytes_out,
-            now - self._began,
+            now - self.began,
             mood,
         )
         return now

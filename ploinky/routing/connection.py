@@ -105,20 +105,16 @@ class Connection(Protocol):
         if (
             memo is not None
             and self._stage is _IDLE
-            and len(data) == memo.size
-            and data.startswith(memo.raw)
             and memo.generation == self._gateway.router.generation
         ):
-            # The short way: the head is the one before, and the whole body has come with it.
-            plan = memo.plan
-            self._factory.busy += 1
-            self._call = call = Call(self._gateway, self, memo.head, data[len(memo.raw) :])
-            call.plan = plan
-            call.route = plan.route
-            call.principal = plan.principal
-            call.bytes_in = len(data)
-            self._gateway.answer(call)
-        elif not self._ending:
+            if len(data) == memo.size and data.startswith(memo.raw):
+                self._repeat(memo, memo.plan.forwarded, data[len(memo.raw) :], len(data))
+                return
+            varied = memo.varied(data)
+            if varied is not None:
+                self._repeat(memo, *varied, len(data))
+                return
+        if not self._ending:
             self._buffer += data
             self._feed()
 
@@ -204,7 +200,9 @@ class Connection(Protocol):
 
     def answered(self, call: Call, now: float) -> None:
         """The call's answer has been sent; go on with the next request, or end."""
-        self._leave_call()
+        self._call = None
+        self._body_held = False
+        self._factory.busy -= 1
         if not self._reading:
             self._regulate()
         if call.closes:
@@ -310,6 +308,20 @@ class Connection(Protocol):
         self._gateway.answer(call)
         if call.plan is not None and may_be_remembered(raw, head, call.plan):
             self._memo = Memo(raw, head, call.plan, generation)
+
+    def _repeat(self, memo: Memo, forwarded: bytes, body: bytes, size: int) -> None:
+        """Answer a whole request that says what the one before said: the short way."""
+        self._factory.busy += 1
+        self._call = call = Call(self._gateway, self, memo.head, body)
+        call.bytes_in = size
+        plan = call.plan = memo.plan
+        call.principal = plan.principal
+        route = call.route = plan.route
+        self._stage = _ANSWER
+        self.due = due = call.began + route.timeout_seconds
+        if due < self.noted:
+            self._wheel.set(self, due)
+        self._gateway.repeat(call, plan, forwarded)
 
     def _read_body(self, body: Body) -> bool:
         call = self._call

@@ -95,11 +95,20 @@ class Gateway:
                     return
                 call.command, call.params = plan.form.read(call.body)
             call.await_agent()
-            lease = self._orchestrator.claim(plan.route)
-            if lease is not None:
-                self._hand_over(call, plan, lease)
-            else:
-                self._wait(call, plan)
+            self._claim(call, plan, plan.forwarded)
+        except CallFailed as error:
+            call.failed(error)
+
+    def repeat(self, call: Call, plan: Plan, forwarded: bytes) -> None:
+        """Answer a request that follows a plan made for one before it, and whose body is whole.
+
+        Args:
+            forwarded: Stands for `Plan.forwarded`.
+        """
+        try:
+            if plan.form is not None and call.body is not None:
+                call.command, call.params = plan.form.read(call.body)
+            self._claim(call, plan, forwarded)
         except CallFailed as error:
             call.failed(error)
 
@@ -133,29 +142,33 @@ class Gateway:
                     return principal, field
         return NOBODY, b""
 
-    def _wait(self, call: Call, plan: Plan) -> None:
-        waiting = Deferred.fromCoroutine(self._claim_later(call, plan))
+    def _claim(self, call: Call, plan: Plan, forwarded: bytes) -> None:
+        lease = self._orchestrator.claim(plan.route)
+        if lease is not None:
+            self._hand_over(call, plan, forwarded, lease)
+            return
+        waiting = Deferred.fromCoroutine(self._claim_later(call, plan, forwarded))
         waiting.addErrback(self._no_lease, call)
         call.wait_for(waiting)
 
-    async def _claim_later(self, call: Call, plan: Plan) -> None:
+    async def _claim_later(self, call: Call, plan: Plan, forwarded: bytes) -> None:
         """Wait for a place; the call cancels this when it ends first."""
         try:
             lease = await self._orchestrator.claim_later(plan.route, plan.route.timeout_seconds)
         except CallFailed as error:
             call.failed(error)
         else:
-            self._hand_over(call, plan, lease)
+            self._hand_over(call, plan, forwarded, lease)
 
     def _no_lease(self, failure: Failure, call: Call) -> None:
         if failure.check(CancelledError) is None:
             self._log.failure("no lease for request {id}", failure, id=call.id.decode())
             call.failed(CallFailed("the request could not be handed on"))
 
-    def _hand_over(self, call: Call, plan: Plan, lease: ILease) -> None:
+    def _hand_over(self, call: Call, plan: Plan, forwarded: bytes, lease: ILease) -> None:
         call.claimed(lease)
         if plan.form is None:
-            head = b"%b%b\r\n\r\n" % (plan.forwarded, call.id)
+            head = b"%b%b\r\n\r\n" % (forwarded, call.id)
             exchange = self._upstream.exchange(lease.target.address, head, call.body, call)
         else:
             task = TaskCall(

@@ -19,7 +19,7 @@ import msgspec
 from attrs import frozen
 
 from ploinky.errors import CallFailed, MethodNotAllowed, SettingsInvalid
-from ploinky.routing.http import HOP_BY_HOP, RequestHead
+from ploinky.routing.http import HOP_BY_HOP, NOTED, RequestHead
 from ploinky.values import Kind, Principal, Route
 
 SESSION_COOKIE = b"authorizationToken"
@@ -28,6 +28,7 @@ REQUEST_ID = b"\r\nX-Request-Id: "
 _REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
 _OWN = frozenset({b"x-request-id", b"content-length", b"expect", b"forwarded", b"x-real-ip"})
 _TASK_FIELDS = frozenset({b"x-ploinky-command", b"retry-after"})
+_SESSION_CARRIERS = frozenset({b"cookie"})
 _JSON = b"\r\nContent-Type: application/json"
 
 
@@ -165,6 +166,15 @@ def _passes(name: bytes) -> bool:
     plain = name.replace(b"_", b"-")
     own = plain.startswith((b"x-forwarded-", b"x-ploinky-")) or plain in _OWN
     return not own and name not in HOP_BY_HOP
+
+
+def passes_unread(name: bytes, options: frozenset[bytes]) -> bool:
+    """Tell whether a client's field (name in lower case) goes on as it is and says nothing to us.
+
+    Args:
+        options: What the request's ``Connection`` field lists.
+    """
+    return _passes(name) and name not in NOTED - _SESSION_CARRIERS and name not in options
 
 
 def _without_session(cookies: bytes) -> bytes:

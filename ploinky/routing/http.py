@@ -52,7 +52,9 @@ _ONCE = frozenset(
     }
 )
 _JOINED = {b"connection": b",", b"cookie": b"; ", b"x-request-id": b","}
-_NOTED = _ONCE | _JOINED.keys()
+NOTED = _ONCE | _JOINED.keys()
+"""Fields that the gateway itself reads."""
+
 _HOST = re.compile(
     rb"(?:[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,253})|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{0,5})?\Z"
 )
@@ -242,7 +244,7 @@ def unreadable_head() -> RequestHead:
 def _noted(fields: list[Field]) -> dict[bytes, bytes]:
     noted: dict[bytes, bytes] = {}
     for name, _, value in fields:
-        if name in _NOTED:
+        if name in NOTED:
             value = value.rstrip(b" \t")
             if name in noted:
                 if name in _ONCE:

@@ -1,17 +1,40 @@
 """What a client's connection remembers of its last head: clients send theirs again and again.
 
-A valid head and the plan made of it enter.  They hold for the same bytes under the
-same generation of the route table, so that nothing of them is read twice; a head
-with anything unusual is never remembered.  This module knows no connection.
+A valid head and the plan made of it enter.  They hold for the same bytes, and for
+heads that differ in nothing but values that the gateway passes on unread (a trace's
+id, a visitor's cookie), under the same generation of the route table.  A head with
+anything unusual is never remembered.  This module knows no connection.
 """
 
 from __future__ import annotations
 
+import re
+
+from ploinky.routing.headers import SESSION_COOKIE, passes_unread
 from ploinky.routing.http import RequestHead
 from ploinky.routing.plan import Plan
 
 _LARGEST_BYTES = 2048
-"""Of a head: an idle connection must stay small."""
+"""Of a head that is remembered: an idle connection must stay small."""
+
+_LARGEST_VARIED_BYTES = 8192
+"""Of a head that is held against it, with its body; below every limit of a head."""
+
+_VALUE = re.compile(rb"(?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?\Z")
+"""A field's value without white space around it (RFC 9110, 5.5), as llhttp takes it too."""
+
+_MEANINGLESS = frozenset(
+    {
+        b"accept-language",
+        b"cookie",
+        b"origin",
+        b"referer",
+        b"traceparent",
+        b"tracestate",
+        b"user-agent",
+    }
+)
+"""Fields that say nothing to whatever here answers a call itself, and not an agent's own server."""
 
 
 class Memo:
@@ -23,7 +46,7 @@ class Memo:
         generation: Of the route table that the plan was made under; under another it is void.
     """
 
-    __slots__ = ("generation", "head", "plan", "raw", "size")
+    __slots__ = ("_forwarded", "_lines", "_places", "generation", "head", "plan", "raw", "size")
 
     def __init__(self, raw: bytes, head: RequestHead, plan: Plan, generation: int) -> None:
         self.raw = raw
@@ -31,7 +54,40 @@ class Memo:
         self.head = head
         self.plan = plan
         self.generation = generation
+        self._lines = raw.split(b"\r\n")
+        self._forwarded = plan.forwarded.split(b"\r\n")
+        self._places = _places(self._lines, self._forwarded, head)
         head.forget_fields()
+
+    def varied(self, data: bytes) -> tuple[bytes, bytes] | None:
+        """Read a whole request that is not, byte for byte, the one that is remembered.
+
+        Returns:
+            What the agent gets in place of `Plan.forwarded`, and the body; None where the
+            request differs in more than values of fields that pass unread.
+        """
+        end = data.find(b"\r\n\r\n") + 4
+        if len(data) - end != (self.head.length or 0) or len(data) > _LARGEST_VARIED_BYTES:
+            return None
+        lines = data[:end].split(b"\r\n")
+        if len(lines) != len(self._lines):
+            return None
+        forwarded = self._forwarded.copy()
+        for number, known in enumerate(self._lines):
+            line = lines[number]
+            if line != known:
+                place = self._places.get(number)
+                if place is None:
+                    return None
+                at, name = place
+                if (
+                    not line.startswith(name)
+                    or _VALUE.match(line, len(name)) is None
+                    or SESSION_COOKIE in line
+                ):
+                    return None
+                forwarded[at] = line
+        return b"\r\n".join(forwarded), data[end:]
 
 
 def may_be_remembered(raw: bytes, head: RequestHead, plan: Plan) -> bool:
@@ -43,3 +99,28 @@ def may_be_remembered(raw: bytes, head: RequestHead, plan: Plan) -> bool:
         and not head.expects_continue
         and plan.principal.expires_at is None
     )
+
+
+def _places(
+    lines: list[bytes], forwarded: list[bytes], head: RequestHead
+) -> dict[int, tuple[int, bytes]]:
+    """Say which lines of a head may have another value.
+
+    Returns:
+        By the line's number: where it stands in what the agent gets (0 where it gets nothing of
+        the head, a task), and how it begins.
+    """
+    places: dict[int, tuple[int, bytes]] = {}
+    after = 0
+    for number, (name, shown, value) in enumerate(head.fields, 1):
+        line = lines[number]
+        begins = shown + b": "
+        if line != begins + value or not value or SESSION_COOKIE in line:
+            continue
+        if len(forwarded) == 1:
+            if name in _MEANINGLESS:
+                places[number] = (0, begins)
+        elif passes_unread(name, head.options) and line in forwarded[after + 1 :]:
+            after = forwarded.index(line, after + 1)
+            places[number] = (after, begins)
+    return places

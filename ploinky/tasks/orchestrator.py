@@ -130,7 +130,7 @@ class Orchestrator:
         targets = route.targets
         if len(targets) == 1:
             target = targets[0]
-            place = self._places.get(_place_of(target)) or self._new_place(target)
+            place = self._places.get(target.instance or target.address) or self._new_place(target)
             if place.in_flight >= route.concurrency:
                 return None
             place.in_flight += 1
