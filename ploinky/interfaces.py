@@ -188,6 +188,13 @@ class IUpstream(Interface):
             answer: Provides `IAnswer`.  `AgentUnreachable`, `AgentBroken` are its failures.
         """
 
+    def begin(exchange: Any) -> None:
+        """Send a request whose exchange the caller has made.
+
+        Args:
+            exchange: A `ploinky.routing.exchange.Exchange`.
+        """
+
     def close() -> None:
         """Close idle connections; those in use end with their exchange."""
 

@@ -214,19 +214,26 @@ class Call:
             self.data(body)
             self.ended()
             return
-        # The short way: such answers differ in id and body, and else are as the one before.
         self.status = status
         self._exchange = None
+        data = self.framed(status, fields, body)
+        self.bytes_out = len(data)
+        connection.send(data)
+        self._over(access.SERVED if status < 500 else access.FAILED)
+
+    def framed(self, status: int, fields: Sequence[tuple[bytes, bytes]], body: bytes) -> bytes:
+        """Give a whole answer to a usual request as bytes.
+
+        Such answers differ in id and body, and else are as the one before.
+        """
+        connection = self._connection
         frame = connection.last_frame
         date = self._gateway.dates.now()
         if frame.fields is not fields or frame.date is not date or frame.status != status:
             assert self.route is not None
             head = answer_head(self.route.kind, status, fields, date)
             frame = connection.last_frame = AnswerFrame(status, fields, date, head + REQUEST_ID)
-        data = b"%b%b\r\nContent-Length: %d\r\n\r\n%b" % (frame.head, self.id, len(body), body)
-        self.bytes_out = len(data)
-        connection.send(data)
-        self._over(access.SERVED if status < 500 else access.FAILED)
+        return b"%b%b\r\nContent-Length: %d\r\n\r\n%b" % (frame.head, self.id, len(body), body)
 
     def failed(self, error: CallFailed) -> None:
         """See `IAnswer.failed`; also for every refusal of the gateway's own."""

@@ -310,18 +310,14 @@ class Connection(Protocol):
             self._memo = Memo(raw, head, call.plan, generation)
 
     def _repeat(self, memo: Memo, forwarded: bytes, body: bytes, size: int) -> None:
-        """Answer a whole request that says what the one before said: the short way."""
+        """Answer a whole request that says what the one before said."""
         self._factory.busy += 1
-        self._call = call = Call(self._gateway, self, memo.head, body)
-        call.bytes_in = size
-        plan = call.plan = memo.plan
-        call.principal = plan.principal
-        route = call.route = plan.route
         self._stage = _ANSWER
-        self.due = due = call.began + route.timeout_seconds
+        self._call = call = self._gateway.repetition(self, memo, body, size)
+        self.due = due = call.began + memo.plan.route.timeout_seconds
         if due < self.noted:
             self._wheel.set(self, due)
-        self._gateway.repeat(call, plan, forwarded)
+        self._gateway.repeat(call, memo.plan, forwarded)
 
     def _read_body(self, body: Body) -> bool:
         call = self._call

@@ -8,6 +8,7 @@ knows nothing of bytes on a wire, of deployments, or of how tasks travel.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -32,9 +33,14 @@ from ploinky.routing.headers import (
     forwarded_head,
 )
 from ploinky.routing.http import Limits, RequestHead
+from ploinky.routing.memo import Memo
 from ploinky.routing.plan import Plan
+from ploinky.routing.relay import Relay
 from ploinky.routing.wheel import Wheel
 from ploinky.values import NOBODY, CallAuth, Kind, Principal, Role, Route, TaskCall, Wire
+
+if TYPE_CHECKING:
+    from ploinky.routing.connection import Connection
 
 _CARRIERS = frozenset({b"authorization", b"x-api-key", b"cookie"})
 
@@ -98,6 +104,18 @@ class Gateway:
             self._claim(call, plan, plan.forwarded)
         except CallFailed as error:
             call.failed(error)
+
+    def repetition(self, connection: Connection, memo: Memo, body: bytes, size: int) -> Call:
+        """Give the call for a request that is, or is like, the one before; `repeat` answers it."""
+        id = memo.head.request_id or self.next_id()
+        if memo.plan.form is None:
+            return Relay(self, connection, memo, id, body, size)
+        call = Call(self, connection, memo.head, body)
+        call.plan = plan = memo.plan
+        call.route = plan.route
+        call.principal = plan.principal
+        call.bytes_in = size
+        return call
 
     def repeat(self, call: Call, plan: Plan, forwarded: bytes) -> None:
         """Answer a request that follows a plan made for one before it, and whose body is whole.
@@ -167,6 +185,9 @@ class Gateway:
 
     def _hand_over(self, call: Call, plan: Plan, forwarded: bytes, lease: ILease) -> None:
         call.claimed(lease)
+        if type(call) is Relay:
+            self._upstream.begin(call.bound(lease, b"%b%b\r\n\r\n" % (forwarded, call.id)))
+            return
         if plan.form is None:
             head = b"%b%b\r\n\r\n" % (forwarded, call.id)
             exchange = self._upstream.exchange(lease.target.address, head, call.body, call)

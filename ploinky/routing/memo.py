@@ -86,7 +86,8 @@ class Memo:
                     or SESSION_COOKIE in line
                 ):
                     return None
-                forwarded[at] = line
+                if at:
+                    forwarded[at] = line
         return b"\r\n".join(forwarded), data[end:]
 
 

@@ -9,24 +9,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IPushProducer, IStreamClientEndpoint, ITCPTransport
+from twisted.internet.interfaces import IStreamClientEndpoint, ITCPTransport
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ploinky.errors import AgentBroken, AgentUnreachable, CallFailed
+from ploinky.errors import AgentBroken, AgentUnreachable
 from ploinky.interfaces import IAnswer, IExchange, IUpstream
 from ploinky.routing.bodies import BadFraming, Body, LengthBody, UntilCloseBody
+from ploinky.routing.exchange import Exchange
 from ploinky.routing.http import AnswerHead, Limits, body_of, end_of_head, read_answer
-from ploinky.routing.streams import FULL_BYTES, Outlet, read_no_more, read_straight
+from ploinky.routing.streams import Outlet, read_no_more, read_straight
 from ploinky.routing.wheel import NEVER, Wheel
 from ploinky.sockets import SocketPaths
 from ploinky.values import Address
 
-_CHUNKED = b"\r\nTransfer-Encoding: chunked\r\n"
 _SAFE_TO_REPEAT = (b"GET ", b"HEAD ", b"PUT ", b"DELETE ", b"OPTIONS ", b"TRACE ")
 _IDLE_PER_ADDRESS = 256
 
@@ -73,13 +72,17 @@ class Upstream:
             head: Where `body` is None and the head says chunked, what `IExchange.write`
                 brings is put into chunks here.
         """
-        exchange = _Exchange(self, address, head, body, answer)
-        pool = self._pools.get(address)
+        exchange = Exchange(address, head, body, answer)
+        self.begin(exchange)
+        return exchange
+
+    def begin(self, exchange: Exchange) -> None:
+        """Send an exchange's request on a connection that is idle, else on a new one."""
+        pool = self._pools.get(exchange.address)
         if pool is not None and pool.idle:
             pool.idle.pop().begin(exchange)
         else:
             self.connect(exchange)
-        return exchange
 
     def close(self) -> None:
         """Close idle connections; those in use end with their exchange."""
@@ -88,7 +91,7 @@ class Upstream:
             for connection in list(pool.idle):
                 connection.drop()
 
-    def connect(self, exchange: _Exchange) -> None:
+    def connect(self, exchange: Exchange) -> None:
         """Make a connection for an exchange and begin it there."""
         try:
             endpoint = self._endpoint(exchange.address)
@@ -99,13 +102,13 @@ class Upstream:
         exchange.connecting = connecting
         connecting.addCallbacks(exchange.connected, exchange.not_connected)
 
-    def join(self, connection: _AgentConnection) -> _Pool:
+    def join(self, connection: AgentConnection) -> _Pool:
         """Give a new connection its pool."""
         pool = self._pools.setdefault(connection.address, _Pool())
         pool.open += 1
         return pool
 
-    def keep(self, connection: _AgentConnection) -> None:
+    def keep(self, connection: AgentConnection) -> None:
         """Take back a connection that can carry another request."""
         idle = connection.pool.idle
         if self._closed or len(idle) >= _IDLE_PER_ADDRESS:
@@ -116,13 +119,13 @@ class Upstream:
         if due < connection.noted:
             self.wheel.set(connection, due)
 
-    def forget(self, connection: _AgentConnection) -> None:
+    def forget(self, connection: AgentConnection) -> None:
         """Stop using a connection, which is or will be lost."""
         self.wheel.forget(connection)
         if connection in connection.pool.idle:
             connection.pool.idle.remove(connection)
 
-    def leave(self, connection: _AgentConnection) -> None:
+    def leave(self, connection: AgentConnection) -> None:
         """Forget a connection that was lost, and its pool if it was the last."""
         self.forget(connection)
         connection.pool.open -= 1
@@ -151,7 +154,7 @@ class _Pool:
     __slots__ = ("idle", "last_head", "last_raw_head", "last_size", "open")
 
     def __init__(self) -> None:
-        self.idle: list[_AgentConnection] = []
+        self.idle: list[AgentConnection] = []
         self.open = 0
         self.last_raw_head = b"\0"
         self.last_head: AnswerHead | None = None
@@ -165,111 +168,6 @@ class _Pool:
         self.last_size = len(raw_head) + (head.length or 0) if lasts else 0
 
 
-@implementer(IExchange)
-class _Exchange:
-    """One request and its answer, on one connection or, once stale, on a second."""
-
-    connection: _AgentConnection | None = None
-    connecting: Deferred[Any] | None = None
-    over = False
-    paused = False
-    _body_held = False
-    _early: bytearray | None = None
-
-    def __init__(
-        self, upstream: Upstream, address: Address, head: bytes, body: bytes | None, answer: Any
-    ) -> None:
-        self.upstream = upstream
-        self.address = address
-        self.head = head
-        self.body = body
-        self.answer = answer
-        self.whole = body is not None
-        self.is_simple = self.whole and not head.startswith(b"HEAD ")
-        """Whether an answer that comes in one piece may go on in one step."""
-        self._chunked = body is None and _CHUNKED in head
-
-    def write(self, chunk: bytes) -> None:
-        """Send body bytes; see `IExchange.write`."""
-        if chunk:
-            self._put(b"%x\r\n%b\r\n" % (len(chunk), chunk) if self._chunked else chunk)
-
-    def finish(self) -> None:
-        """End the body; see `IExchange.finish`."""
-        self.whole = True
-        if self._chunked:
-            self._put(b"0\r\n\r\n")
-
-    def cancel(self) -> None:
-        """Close the connection; see `IExchange.cancel`."""
-        if self.over:
-            return
-        self.over = True
-        if self.connection is not None:
-            self.connection.drop()
-        elif self.connecting is not None:
-            self.connecting.cancel()
-
-    def pause(self) -> None:
-        """Read no further; see `IExchange.pause`."""
-        if not self.paused and not self.over:
-            self.paused = True
-            if self.connection is not None:
-                self.connection.hold()
-
-    def resume(self) -> None:
-        """Go on after `pause`."""
-        if self.paused and not self.over:
-            self.paused = False
-            if self.connection is not None:
-                self.connection.go_on()
-
-    def connected(self, connection: _AgentConnection) -> None:
-        """Begin on the connection that was made for it."""
-        self.connecting = None
-        if self.over:
-            connection.drop()
-            return
-        connection.begin(self)
-
-    def not_connected(self, failure: Failure) -> None:
-        """Say that there is no connection, unless that was the wish."""
-        self.connecting = None
-        if failure.check(CancelledError) is not None and self.over:
-            return
-        self.fail(AgentUnreachable(f"no connection to the agent: {failure.getErrorMessage()}"))
-
-    def fail(self, error: CallFailed) -> None:
-        """End without a whole answer."""
-        if not self.over:
-            self.over = True
-            self.answer.failed(error)
-
-    def early_body(self) -> bytes:
-        """Give up what was written before there was a connection."""
-        early, self._early = self._early, None
-        return bytes(early or b"")
-
-    def body_moved(self, queued: int) -> None:
-        """Let the body go on once the connection has taken what there was."""
-        if self._body_held and not queued and not self.over:
-            self._body_held = False
-            self.answer.resumeProducing()
-
-    def _put(self, framed: bytes) -> None:
-        if self.over:
-            return
-        if self.connection is None:
-            self._early = self._early or bytearray()
-            self._early += framed
-            queued = len(self._early)
-        else:
-            queued = self.connection.send(framed)
-        if queued > FULL_BYTES and not self._body_held and IPushProducer.providedBy(self.answer):
-            self._body_held = True
-            self.answer.pauseProducing()
-
-
 class _Connections(Factory):
     """Builds connections of one address."""
 
@@ -279,11 +177,11 @@ class _Connections(Factory):
         self._upstream = upstream
         self._address = address
 
-    def buildProtocol(self, addr: Any) -> _AgentConnection:
-        return _AgentConnection(self._upstream, self._address)
+    def buildProtocol(self, addr: Any) -> AgentConnection:
+        return AgentConnection(self._upstream, self._address)
 
 
-class _AgentConnection(Protocol):
+class AgentConnection(Protocol):
     """One connection to an agent: idle, or with one exchange."""
 
     transport: Any
@@ -295,7 +193,7 @@ class _AgentConnection(Protocol):
         self.due = NEVER
         self.noted = NEVER
         self._upstream = upstream
-        self._exchange: _Exchange | None = None
+        self._exchange: Exchange | None = None
         self._begun = 0
         self._held = b""
         self._seen = 0
@@ -311,19 +209,19 @@ class _AgentConnection(Protocol):
         read_straight(self.transport, self.dataReceived)
         self.pool = self._upstream.join(self)
 
-    def begin(self, exchange: _Exchange) -> None:
+    def begin(self, exchange: Exchange) -> None:
         """Send an exchange's request and read its answer."""
         self.due = NEVER
         self._exchange = exchange
         self._begun += 1
         self._answered = False
-        exchange.connection = self
+        exchange.agent = self
         if exchange.paused:
             self.hold()
         if exchange.body is not None:
-            self._outlet.send(exchange.head + exchange.body)
+            self._outlet.send(exchange.request + exchange.body)
         else:
-            self._outlet.send(exchange.head + exchange.early_body())
+            self._outlet.send(exchange.request + exchange.early_body())
             exchange.body_moved(self._outlet.queued)
 
     def send(self, data: bytes) -> int:
@@ -387,7 +285,7 @@ class _AgentConnection(Protocol):
         exchange, self._exchange = self._exchange, None
         if exchange is None or exchange.over:
             return
-        exchange.connection = None
+        exchange.agent = None
         if isinstance(self._body, UntilCloseBody) and reason.check(ConnectionDone) is not None:
             exchange.over = True
             exchange.answer.ended()
@@ -398,7 +296,7 @@ class _AgentConnection(Protocol):
         else:
             exchange.fail(AgentUnreachable("the agent closed the connection without an answer"))
 
-    def _was_stale(self, exchange: _Exchange, reason: Failure) -> bool:
+    def _was_stale(self, exchange: Exchange, reason: Failure) -> bool:
         """Tell whether the request may be sent once more.
 
         An agent that closed before it read leaves an error behind; one that read the
@@ -408,9 +306,9 @@ class _AgentConnection(Protocol):
         if self._begun < 2 or exchange.body is None:
             return False
         unread = self._outlet.broken or reason.check(ConnectionDone) is None
-        return unread or not self.address.path or exchange.head.startswith(_SAFE_TO_REPEAT)
+        return unread or not self.address.path or exchange.request.startswith(_SAFE_TO_REPEAT)
 
-    def _read(self, exchange: _Exchange, data: bytes) -> None:
+    def _read(self, exchange: Exchange, data: bytes) -> None:
         self._held = b""
         if self._head is None:
             rest = self._read_head(data)
@@ -418,7 +316,7 @@ class _AgentConnection(Protocol):
             if rest is None or head is None:
                 return
             data = rest
-            self._body = body_of(head, exchange.head.startswith(b"HEAD "))
+            self._body = body_of(head, exchange.request.startswith(b"HEAD "))
             exchange.answer.started(head.status, head.fields, head.length)
         if self._body is None:
             self._end(exchange, data)
@@ -451,7 +349,7 @@ class _AgentConnection(Protocol):
                 return data[end:]
             data = data[end:]
 
-    def _end(self, exchange: _Exchange, after: bytes) -> None:
+    def _end(self, exchange: Exchange, after: bytes) -> None:
         """The answer is whole: keep the connection if it can go on, and say so."""
         if exchange.over:
             return

@@ -191,9 +191,31 @@ class FakeUpstream:
         self.sent.append((address, head, exchange))
         return exchange
 
+    def begin(self, exchange: Any) -> None:
+        """Keep it; what happens to the given exchange happens to the one that is kept."""
+        exchange.agent = _FakeAgent()
+        exchange.agent.exchange = self.exchange(
+            exchange.address, exchange.request, exchange.body, exchange.answer
+        )
+
     def close(self) -> None:
         """Remember it."""
         self.closed = True
+
+
+class _FakeAgent:
+    """Stands for a connection to an agent, as an exchange sees one."""
+
+    exchange: FakeExchange
+
+    def drop(self) -> None:
+        self.exchange.cancel()
+
+    def hold(self) -> None:
+        self.exchange.pause()
+
+    def go_on(self) -> None:
+        self.exchange.resume()
 
 
 async def settled(reactor: IReactorTime, is_so: Callable[[], Any]) -> None:
