@@ -84,7 +84,7 @@ class FileWire {
   }
 
   _scan() {
-    this._files.tidy();
+    if (this._running.size === 0) this._files.rest();
     this._removed.clear();
     const ids = this._files.names().sort();
     const present = new Set(ids);

@@ -27,7 +27,6 @@ class TaskFiles {
     this._buffer = Buffer.allocUnsafe(READ_BYTES);
     this._read = new Map(); // id -> {name, descriptor, size} of a task that was read
     this._spare = []; // the same, of tasks that are done
-    this._unused = 0;
     this._room = SPARE_FILES;
     this._mode = 'r+';
   }
@@ -105,17 +104,15 @@ class TaskFiles {
     return true;
   }
 
-  /** Lets go of the spare files that were not needed since the last call. */
-  tidy() {
-    for (const spare of this._spare.splice(0, this._unused)) discard(spare);
-    this._unused = this._spare.length;
+  /** Lets go of what is spare, for a while in which nothing runs. */
+  rest() {
+    this._spare.splice(0).forEach(discard);
   }
 
-  /** Lets go of all that is spare, and keeps nothing more. */
+  /** Lets go of what is spare, and keeps nothing more. */
   close() {
     this._room = 0;
-    this._unused = this._spare.length;
-    this.tidy();
+    this.rest();
   }
 
   _open(file) {
@@ -139,7 +136,6 @@ class TaskFiles {
   _reuse(text, target) {
     const spare = this._spare.pop();
     if (!spare) return false;
-    this._unused = Math.min(this._unused, this._spare.length);
     try {
       overwrite(spare, text);
       fs.renameSync(spare.name, target);
