@@ -142,9 +142,11 @@ class HttpCall:
 class FileCall:
     """A call under way in the queue directory."""
 
-    def __init__(self, queue: Path, name: str, body: bytes) -> None:
+    def __init__(self, queue: Path, name: str, body: bytes | None) -> None:
         self._queue = queue
         self.id = name
+        if body is None:
+            return  # queued before
         (queue / "tmp" / f"{name}.in").write_bytes(body)
         (queue / "tmp" / f"{name}.in").rename(queue / "tasks" / name)
 
@@ -248,6 +250,10 @@ class Agent:
             [*self.engine.shell, str(RUN)], env=environment, stdout=self._log, stderr=self._log
         )
         return self
+
+    def change_environment(self, **environment: str) -> None:
+        """Set variables for its next start."""
+        self._environment.update(environment)
 
     def start(self) -> Agent:
         """Start it and wait until it is ready."""
