@@ -25,7 +25,10 @@ VICTIM = "victim"
 
 #: Appends to the file named by its first parameter.
 HANDLERS = {
-    "node": ("run.js", "module.exports = ([f]) => require('fs').appendFileSync(f, 'ran ') || 'done';"),
+    "node": (
+        "run.js",
+        "module.exports = ([f]) => require('fs').appendFileSync(f, 'ran ') || 'done';",
+    ),
     "python": (
         "run.py",
         "def handle(params, context):\n"
@@ -90,7 +93,11 @@ def scene(make: Callable[..., Agent], tmp_path: Path, engine: str) -> Callable[[
     def build(kill_after: int) -> Scene:
         place = tmp_path / str(kill_after)
         place.mkdir()
-        about = {"FAULT_TASK": VICTIM, "FAULT_AFTER": str(kill_after), "FAULT_LOG": str(place / "log")}
+        about = {
+            "FAULT_TASK": VICTIM,
+            "FAULT_AFTER": str(kill_after),
+            "FAULT_LOG": str(place / "log"),
+        }
         agent = make(engine, None, **about, **faults(engine, place))
         name, text = HANDLERS[engine]
         agent.write(f"handlers/{name}", text)
