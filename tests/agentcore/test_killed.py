@@ -17,9 +17,8 @@ import attrs
 import pytest
 
 from ploinky.tasks.queue_directory import QueueDirectory
-from tests.agentcore.running import Agent, FileCall, Watched
+from tests.agentcore.running import Agent, FileCall, Watched, faults
 
-FAULTS = Path(__file__).parent / "faults"
 PLACES = ("tasks", "results", "errors", "locks", "tmp")
 VICTIM = "victim"
 
@@ -38,17 +37,6 @@ HANDLERS = {
     ),
     "dash": ("run.sh", 'printf "ran " >>"$1"; echo done\n'),
 }
-
-
-def faults(engine: str, place: Path) -> dict[str, str]:
-    """How the interpreter is made to load what kills the engine."""
-    if engine == "node":
-        return {"NODE_OPTIONS": f"--require={FAULTS / 'kill.js'}"}
-    if engine == "python":
-        return {"PYTHONPATH": str(FAULTS / "python")}
-    for command in ("mkdir", "mv", "rm", "rmdir"):
-        (place / command).symlink_to(FAULTS / "kill.sh")
-    return {"PATH": f"{place}:{os.environ['PATH']}"}
 
 
 @attrs.define
