@@ -194,7 +194,7 @@ class QueueDirectory:
         """Remove what nobody waits for and was last written before this Unix time.
 
         That is answers, unfinished files, and the locks of tasks that are over.  An agent may
-        have put any number of names there, so what many are is removed in many sweeps.
+        have put any number of names there: one sweep looks at some, the next ones at the rest.
 
         Raises:
             OSError: The queue is gone.

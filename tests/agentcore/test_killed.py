@@ -129,6 +129,7 @@ def test_a_killed_engine_loses_no_task_and_runs_none_twice(
 ) -> None:
     """Whichever of its calls was the last; `later` ones write over the file of one before."""
     calls = calls_for_a_task(scene(0), warm=warm)
+    assert not (warm and {"file", "writeFile"} & set(calls)), "it makes new files"
     scenes = [killed(scene(number), warm=warm) for number in range(1, len(calls) + 1)]
     for number, one in enumerate(scenes, 1):
         where = f"killed after {calls[:number]}"
