@@ -80,28 +80,28 @@ class TaskFiles {
     return whole;
   }
 
-  /** Puts an answer into place, then takes the task out; leaves nothing of one that was taken back. */
+  /** Puts an answer into place, then takes the task out; does nothing where it was taken back. */
   answer(id, place, text) {
     const target = `${this._root}/${place}/${id}`;
     try {
+      if (!this.isQueued(id)) return;
       if (!this._reuse(text, target)) write(`${this._root}/tmp/${id}.answer`, text, target);
-      if (!this.remove(id)) isThere(() => fs.unlinkSync(target));
+      this.remove(id);
     } finally {
       this._forget(id);
     }
   }
 
-  /** Takes a task out; gives false where it was gone. */
+  /** Takes a task out, if it is there. */
   remove(id) {
     const file = `${this._root}/tasks/${id}`;
     const spare = this._read.get(id);
     if (!spare || this._mode === 'r' || spare.size >= READ_BYTES || this._spare.length >= this._room) {
-      return isThere(() => fs.unlinkSync(file));
+      isThere(() => fs.unlinkSync(file));
+    } else if (isThere(() => fs.renameSync(file, spare.name))) {
+      this._read.delete(id);
+      this._spare.push(spare);
     }
-    if (!isThere(() => fs.renameSync(file, spare.name))) return false;
-    this._read.delete(id);
-    this._spare.push(spare);
-    return true;
   }
 
   /** Lets go of what is spare, for a while in which nothing runs. */

@@ -11,6 +11,7 @@ does so with answers it has read.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import Callable, Dict, List, Optional
 
@@ -101,18 +102,19 @@ class TaskFiles:
         return raw
 
     def answer(self, name: str, place: str, content: bytes) -> None:
-        """Put an answer into place and take the task out; none stays of one that was taken back."""
+        """Put an answer into place and take the task out; do nothing where it was taken back."""
         target = f"{self._root}/{place}/{name}"
         try:
+            if not self.is_queued(name):
+                return
             if not self._reuse(content, target):
                 _write(f"{self._root}/tmp/{name}.answer", content, target)
-            if not self.remove(name):
-                is_there(os.unlink, target)
+            self.remove(name)
         finally:
             self._forget(name)
 
-    def remove(self, name: str) -> bool:
-        """Take a task out; False where it was gone."""
+    def remove(self, name: str) -> None:
+        """Take a task out, if it is there."""
         path = f"{self._root}/tasks/{name}"
         spare = self._read.get(name)
         if (
@@ -121,13 +123,11 @@ class TaskFiles:
             or spare.size >= READ_BYTES
             or len(self._spare) >= self._room
         ):
-            return is_there(os.unlink, path)
-        try:
+            is_there(os.unlink, path)
+            return
+        with contextlib.suppress(FileNotFoundError):
             os.rename(path, spare.name)
-        except FileNotFoundError:
-            return False
-        self._spare.append(self._read.pop(name))
-        return True
+            self._spare.append(self._read.pop(name))
 
     def rest(self) -> None:
         """Let go of what is spare, for a while in which nothing runs."""
