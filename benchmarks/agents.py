@@ -62,8 +62,8 @@ def container_processes(client: Any, server: Product) -> list[int]:
     ]
 
 
-def start_agentcore(children: Children, name: str, place: Path) -> Child:
-    """Run the Node engine for the example agent, with both wires, where the load does not run.
+def start_agentcore(children: Children, name: str, place: Path, engine: str = "node") -> Child:
+    """Run an engine for the example agent, with both wires, where the load does not run.
 
     Args:
         place: A new directory; code goes to `code`, the queue is at `q`.
@@ -75,7 +75,7 @@ def start_agentcore(children: Children, name: str, place: Path) -> Child:
         **{k: v for k, v in os.environ.items() if not k.startswith("PLOINKY_")},
         "AGENT_DIR": str(code),
         "PLOINKY_QUEUE": str(queue),
-        "PLOINKY_ENGINE": "node",
+        "PLOINKY_ENGINE": engine,
         "PLOINKY_TRANSPORT": "file",
     }
     command = ["sh", str(AGENTCORE / "run.sh")]

@@ -94,6 +94,23 @@ def description() -> str:
     return f"{len(ALL_CORES)} cores ({model}), {memory:.0f} GiB, Linux {platform.release()}"
 
 
+def file_system(place: Path) -> str:
+    """Give the file system that a directory lies in, with what decides how fast it is."""
+    device = os.stat(place).st_dev
+    number = f"{os.major(device)}:{os.minor(device)}"
+    for line in (_PROC / "self" / "mountinfo").read_text().splitlines():
+        before, _, after = line.partition(" - ")
+        if before.split()[2] == number:
+            kind, source, options = after.split()
+            break
+    else:
+        return "unknown"
+    if kind == "ext4":
+        journals = _PROC.glob(f"fs/jbd2/{Path(source).name}-*")
+        kind += " with a journal" if any(journals) else " without a journal"
+    return kind + (", discard" if "discard" in options.split(",") else "")
+
+
 def version(*command: str) -> str:
     """Give the first word with a digit that a program says of its version; ``-`` if none."""
     with suppress(OSError, subprocess.TimeoutExpired):

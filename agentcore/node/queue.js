@@ -5,14 +5,14 @@
  * Every file is written in `tmp/` and renamed into place; `locks/<id>` is made by
  * whoever runs a task.  Changes are seen by inotify; a slow look at the whole
  * directory is the safety net, and a fast one stands in where inotify is not to
- * be had.  The calls are synchronous on purpose: on a local directory one costs
- * microseconds, a trip through the thread pool ten times that.
+ * be had.
  */
 
 const fs = require('fs');
 const path = require('path');
 const { failure, isCommandName, isFailure, readTask } = require('./tasks');
 const { Task } = require('./executor');
+const { TaskFiles } = require('./task_files');
 
 const RESCAN_MS = 1000;
 const POLL_MS = 20;
@@ -43,6 +43,7 @@ function removeIfThere(file) {
 class FileWire {
   constructor(root, executor, { timeoutMs }) {
     this._root = root;
+    this._files = new TaskFiles(root);
     this._executor = executor;
     this._timeoutMs = timeoutMs;
     this._running = new Map();
@@ -67,6 +68,7 @@ class FileWire {
   stop() {
     this._stopped = true;
     this._backlog.clear();
+    this._files.close();
   }
 
   _poll(interval) {
@@ -82,8 +84,9 @@ class FileWire {
   }
 
   _scan() {
+    if (this._running.size === 0) this._files.rest();
     this._removed.clear();
-    const ids = fs.readdirSync(`${this._root}/tasks`).sort();
+    const ids = this._files.names().sort();
     const present = new Set(ids);
     for (const id of [...this._running.keys()]) if (!present.has(id)) this._checkCancelled(id);
     for (const id of ids) if (!this._running.has(id)) this._offer(id);
@@ -96,7 +99,7 @@ class FileWire {
   }
 
   _checkCancelled(id) {
-    if (fs.existsSync(`${this._root}/tasks/${id}`)) return;
+    if (this._files.isQueued(id)) return;
     const task = this._running.get(id);
     this._running.delete(id);
     this._executor.cancel(task);
@@ -116,10 +119,12 @@ class FileWire {
 
   _claim(id) {
     try {
-      fs.mkdirSync(`${this._root}/locks/${id}`);
+      if (!this._files.lock(id)) {
+        this._breakLock(id);
+        return;
+      }
     } catch (error) {
-      if (error.code === 'EEXIST') this._breakLock(id);
-      else if (error.code !== 'ENOENT') console.error(`Task ${id} cannot be locked: ${error.message}`);
+      if (error.code !== 'ENOENT') console.error(`Task ${id} cannot be locked: ${error.message}`);
       return;
     }
     // Read under the lock: whoever held it before may have finished the task.
@@ -130,9 +135,9 @@ class FileWire {
 
   _read(id) {
     try {
-      return fs.readFileSync(`${this._root}/tasks/${id}`);
+      return this._files.read(id);
     } catch (error) {
-      if (error.code !== 'ENOENT') console.error(`Task ${id} cannot be read: ${error.message}`);
+      console.error(`Task ${id} cannot be read: ${error.message}`);
       return undefined;
     }
   }
@@ -160,16 +165,11 @@ class FileWire {
   }
 
   _finish(id, text, failed) {
-    const file = `${this._root}/tasks/${id}`;
     const key = JSON.stringify(id);
+    this._removed.add(id);
     try {
-      // Whoever queued it may have taken it back a moment ago.
-      if (fs.existsSync(file)) {
-        if (failed) publish(this._root, `errors/${id}`, `{"id":${key},"error":${JSON.stringify(failed)}}`);
-        else publish(this._root, `results/${id}`, `{"id":${key},"data":${text}}`);
-        this._removed.add(id);
-        removeIfThere(file);
-      }
+      if (failed) this._files.answer(id, 'errors', `{"id":${key},"error":${JSON.stringify(failed)}}`);
+      else this._files.answer(id, 'results', `{"id":${key},"data":${text}}`);
     } catch (error) {
       // The lock stays: without a result the task would be run again.
       console.error(`The result of task ${id} cannot be written: ${error.message}`);
@@ -180,24 +180,20 @@ class FileWire {
 
   _unlock(id) {
     try {
-      fs.rmdirSync(`${this._root}/locks/${id}`);
+      this._files.unlock(id);
     } catch (error) {
-      if (error.code !== 'ENOENT') console.error(`The lock of task ${id} cannot be removed: ${error.message}`);
+      console.error(`The lock of task ${id} cannot be removed: ${error.message}`);
     }
   }
 
   /** Ends the task of an executor that died: done already, or past its deadline. */
   _breakLock(id) {
-    if (this._answered(id)) {
-      removeIfThere(`${this._root}/tasks/${id}`);
+    if (this._files.isAnswered(id)) {
+      this._files.remove(id);
       this._unlock(id);
     } else if (Date.now() > this._lockDeadline(id) + LOCK_GRACE_MS) {
       this._finish(id, undefined, failure(504, 'TASK_TIMEOUT', 'The agent ended while it ran this task.'));
     }
-  }
-
-  _answered(id) {
-    return ['results', 'errors'].some((name) => fs.existsSync(`${this._root}/${name}/${id}`));
   }
 
   _lockDeadline(id) {
@@ -208,7 +204,7 @@ class FileWire {
       if (error.code === 'ENOENT') return Infinity;
     }
     try {
-      return fs.statSync(`${this._root}/locks/${id}`).mtimeMs + this._timeoutMs;
+      return this._files.lockedAt(id) + this._timeoutMs;
     } catch (error) {
       return Infinity;
     }

@@ -2,7 +2,7 @@
 
 A lease and a task enter; the file that the agent writes goes to the caller's
 answer in one piece.  Waiting is by inotify, one descriptor for all queues; while
-tasks are in flight, the queues are also listed once a second, because inotify
+tasks are in flight, their answers are also looked for once a second, because inotify
 misses what came before it and drops events when its own queue is full.
 
 Several workers share a queue directory.  Task ids are unique among them, each
@@ -21,7 +21,7 @@ from zope.interface import implementer
 
 from ploinky.errors import AgentUnreachable, CallFailed, Draining
 from ploinky.interfaces import IAgentTransport, IAnswer, IExchange, ILease
-from ploinky.tasks.inotify import IN_DELETE, IN_MOVED_TO, Inotify
+from ploinky.tasks.inotify import IN_DELETE, IN_MOVED_FROM, IN_MOVED_TO, Inotify
 from ploinky.tasks.messages import Outcome, error_outcome, result_outcome, task_file
 from ploinky.tasks.queue_directory import ERRORS, RESULTS, SUBDIRECTORIES, TASKS, QueueDirectory
 from ploinky.values import TaskCall
@@ -166,7 +166,7 @@ class FileTransport(Service):
                     self._inotify.watch(directory.watchable(place), IN_MOVED_TO, told)
                 )
             gone = partial(self._deleted, queue)
-            queue.watches.append(self._inotify.watch(path, IN_DELETE, gone))
+            queue.watches.append(self._inotify.watch(path, IN_DELETE | IN_MOVED_FROM, gone))
             directory.sweep(queue.swept_at - UNCLAIMED_SECONDS)
         except OSError:
             self._release(queue)
@@ -237,6 +237,7 @@ class FileTransport(Service):
         now = self._clock.seconds()
         for queue in list(self._queues.values()):
             if not (queue.pending or queue.cancelled):
+                queue.directory.rest()
                 continue
             try:
                 self._look(queue, now)
@@ -245,12 +246,16 @@ class FileTransport(Service):
                 self._close(queue, AgentUnreachable(reason))
 
     def _look(self, queue: _Queue, now: float) -> None:
+        queue.directory.check()
         if now - queue.swept_at > SWEEP_SECONDS:
             queue.swept_at = now
             queue.directory.sweep(now - UNCLAIMED_SECONDS)
         for task, since in list(queue.cancelled.items()):
             if now - since > CANCELLED_SECONDS:
                 del queue.cancelled[task]
-        found = [(place, task) for place in _OUTCOMES for task in queue.directory.names(place)]
-        for place, task in found:
-            self._arrived(queue, place, task)
+            for place in _OUTCOMES:
+                queue.directory.discard(place, task)
+        # Not listed: an agent may have put any number of names there.
+        for task in list(queue.pending):
+            for place in _OUTCOMES:
+                self._arrived(queue, place, task)

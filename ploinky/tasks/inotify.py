@@ -18,6 +18,7 @@ from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+IN_MOVED_FROM = 0x40
 IN_MOVED_TO = 0x80
 IN_DELETE = 0x200
 IN_Q_OVERFLOW = 0x4000
@@ -76,7 +77,8 @@ class Inotify:
         """Call ``told`` for each event of ``mask`` in ``directory`` from now on.
 
         Args:
-            mask: `IN_MOVED_TO`: a file was renamed into it; `IN_DELETE`: one was deleted.
+            mask: `IN_MOVED_TO`: a file was renamed into it; `IN_MOVED_FROM`: out of it;
+                `IN_DELETE`: one was deleted.
 
         Returns:
             What `forget` takes.

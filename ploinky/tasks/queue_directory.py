@@ -11,21 +11,25 @@ pipe in place of a result reaches no file of the host and holds nobody up.
 
 A result that was read is kept in ``tmp/`` and written over for a later task: making
 a file takes ext4 ten times as long (it searches for an inode that was not freed in
-the last seconds, and a busy queue frees thousands of them), and so does emptying one.
+the last minutes, and a busy queue frees thousands of them), and so does cutting one.
+
+Killed between any two calls, a server leaves a task whole or not at all.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
-from collections.abc import Iterator
+from itertools import islice
 
 from ploinky.errors import AgentBroken
 
 TASKS = "tasks"
 RESULTS = "results"
 ERRORS = "errors"
+LOCKS = "locks"
 TMP = "tmp"
 SUBDIRECTORIES = (TASKS, RESULTS, ERRORS, TMP)
 
@@ -34,6 +38,12 @@ LARGEST_RESULT_BYTES = 64 * 1024 * 1024
 
 SPARE_FILES = 64
 """Files kept for writing over, at most; more than are usually in flight."""
+
+MOST_SWEPT = 256
+"""Names that one sweep looks at in each place, whatever number of them an agent has put there."""
+
+_MOST_BLANKS = 1024
+"""A longer file is not cut but filled up with blanks, which mean nothing in JSON."""
 
 _READ_BYTES = 65536
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -70,10 +80,25 @@ class QueueDirectory:
 
     def close(self) -> None:
         """Give the descriptors back; a second call does nothing."""
-        while self._spare:
-            self.discard(TMP, self._spare.pop())
+        self.rest()
         while self._open:
             os.close(self._open.popitem()[1])
+
+    def rest(self) -> None:
+        """Remove the spare files, for a while in which nothing is queued."""
+        while self._spare:
+            self.discard(TMP, self._spare.pop())
+
+    def check(self) -> None:
+        """Look whether the opened sub-directories are still the queue's.
+
+        Raises:
+            OSError: One was removed, or another one was put in its place.
+        """
+        for name, descriptor in self._open.items():
+            there = os.stat(f"{self.path}/{name}", follow_symlinks=False)
+            if not os.path.samestat(there, os.fstat(descriptor)):
+                raise OSError(errno.ESTALE, f"{name}/ was replaced")
 
     def watchable(self, name: str) -> str:
         """Give a path of a sub-directory that leads to the opened one, whatever its name is now."""
@@ -90,6 +115,8 @@ class QueueDirectory:
         name, descriptor, size = self._writable(task)
         try:
             try:
+                if len(content) < size <= len(content) + _MOST_BLANKS:
+                    content = content.ljust(size)
                 written = os.write(descriptor, content)
                 while written < len(content):
                     written += os.write(descriptor, content[written:])
@@ -114,6 +141,7 @@ class QueueDirectory:
             if stat.S_ISREG(found.st_mode) and found.st_nlink == 1:
                 return name, descriptor, found.st_size
             os.close(descriptor)
+        self.discard(TMP, task)  # what one left that was killed while it queued this very task
         descriptor = os.open(task, _NEW_FILE, 0o600, dir_fd=self._open[TMP])
         if self._shared:
             os.fchmod(descriptor, 0o644)
@@ -162,43 +190,59 @@ class QueueDirectory:
         with contextlib.suppress(OSError):
             os.unlink(task, dir_fd=self._open[place])
 
-    def names(self, place: str) -> list[str]:
-        """List what lies in a sub-directory now.
-
-        Raises:
-            OSError: The queue is gone.
-        """
-        return os.listdir(self.watchable(place))
-
     def sweep(self, before: float) -> None:
-        """Remove results, errors and unfinished files last written before this Unix time.
+        """Remove what nobody waits for and was last written before this Unix time.
+
+        That is answers, unfinished files, and the locks of tasks that are over.  An agent may
+        have put any number of names there: one sweep looks at some, the next ones at the rest.
 
         Raises:
             OSError: The queue is gone.
         """
         for place in (RESULTS, ERRORS, TMP):
-            for name in list(self._older(place, before)):
+            for name in _older(self._open[place], before):
                 self.discard(place, name)
+        locks = os.open(f"{self.path}/{LOCKS}", _DIRECTORY)
+        try:
+            for name in _older(locks, before):
+                if not self._is_queued(name):
+                    with contextlib.suppress(OSError):
+                        os.rmdir(name, dir_fd=locks)
+        finally:
+            os.close(locks)
 
-    def _older(self, place: str, before: float) -> Iterator[str]:
-        with os.scandir(self.watchable(place)) as entries:
-            for entry in entries:
-                with contextlib.suppress(FileNotFoundError):
-                    if entry.stat(follow_symlinks=False).st_mtime < before:
-                        yield entry.name
+    def _is_queued(self, task: str) -> bool:
+        try:
+            os.stat(task, dir_fd=self._open[TASKS], follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return True
+
+
+def _older(directory: int, before: float) -> list[str]:
+    found = []
+    with os.scandir(f"/proc/self/fd/{directory}") as entries:
+        for entry in islice(entries, MOST_SWEPT):
+            with contextlib.suppress(FileNotFoundError):
+                if entry.stat(follow_symlinks=False).st_mtime < before:
+                    found.append(entry.name)
+    return found
 
 
 def _read(descriptor: int) -> bytes:
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode):  # a pipe or a device: reading it may do or be anything
+        raise OSError(errno.EINVAL, "it is not a file")
+    if found.st_size > LARGEST_RESULT_BYTES:
+        raise AgentBroken(f"the agent wrote a result of over {LARGEST_RESULT_BYTES} bytes")
     content = os.read(descriptor, _READ_BYTES)
     if len(content) < _READ_BYTES:
         return content
     chunks = [content]
-    size = len(content)
-    while content := os.read(descriptor, 16 * _READ_BYTES):
-        chunks.append(content)
-        size += len(content)
-        if size > LARGEST_RESULT_BYTES:
-            raise AgentBroken(f"the agent wrote a result of over {LARGEST_RESULT_BYTES} bytes")
+    left = found.st_size - len(content)
+    while left > 0 and (content := os.read(descriptor, min(left, 16 * _READ_BYTES))):
+        chunks.append(content)  # one that grows meanwhile is read up to where it ended
+        left -= len(content)
     return b"".join(chunks)
 
 

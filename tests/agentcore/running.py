@@ -24,6 +24,7 @@ import attrs
 ROOT = Path(__file__).parents[2]
 RUN = ROOT / "agentcore" / "run.sh"
 AGENTS = Path(__file__).parent / "agents"
+FAULTS = Path(__file__).parent / "faults"
 
 #: Long enough for a loaded machine; a test that works never waits so long.
 PATIENCE_SECONDS = 20.0
@@ -142,9 +143,11 @@ class HttpCall:
 class FileCall:
     """A call under way in the queue directory."""
 
-    def __init__(self, queue: Path, name: str, body: bytes) -> None:
+    def __init__(self, queue: Path, name: str, body: bytes | None) -> None:
         self._queue = queue
         self.id = name
+        if body is None:
+            return  # queued before
         (queue / "tmp" / f"{name}.in").write_bytes(body)
         (queue / "tmp" / f"{name}.in").rename(queue / "tasks" / name)
 
@@ -249,6 +252,10 @@ class Agent:
         )
         return self
 
+    def change_environment(self, **environment: str) -> None:
+        """Set variables for its next start."""
+        self._environment.update(environment)
+
     def start(self) -> Agent:
         """Start it and wait until it is ready."""
         self.spawn()
@@ -316,3 +323,18 @@ class Agent:
                 self.process.wait()
         self._log.close()
         shutil.rmtree(self.home, ignore_errors=True)
+
+
+def faults(engine: str, place: Path) -> dict[str, str]:
+    """Environment in which an engine never rescans, and ends where `FAULT_AFTER` says.
+
+    Args:
+        place: For commands that stand in for those of the sh engine, which does rescan.
+    """
+    if engine == "node":
+        return {"NODE_OPTIONS": f"--require={FAULTS / 'kill.js'}"}
+    if engine == "python":
+        return {"PYTHONPATH": str(FAULTS / "python")}
+    for command in ("mkdir", "mv", "rm", "rmdir"):
+        (place / command).symlink_to(FAULTS / "kill.sh")
+    return {"PATH": f"{place}:{os.environ['PATH']}"}

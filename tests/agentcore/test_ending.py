@@ -15,6 +15,7 @@ from tests.agentcore.running import (
     Client,
     FileCall,
     Watched,
+    faults,
     wait_for,
     wait_for_end,
 )
@@ -50,6 +51,20 @@ def test_script_is_told_when_the_caller_leaves(client: Client, mark: Path) -> No
     call.cancel()
     wait_for(mark.with_suffix(".told"))
     settled(client)
+
+
+@pytest.mark.parametrize("engine", ["node", "python"])
+def test_task_that_is_taken_back_is_aborted_at_once(
+    make: Callable[..., Agent], engine: str, mark: Path
+) -> None:
+    """The engine is told of it: here it never looks at the directory by itself."""
+    nowhere = {"FAULT_TASK": "none", "FAULT_AFTER": "0", "FAULT_LOG": os.devnull}
+    agent = make(engine, "everything", **nowhere, **faults(engine, mark.parent)).start()
+    call = agent.client("file").begin("begin", str(mark))
+    wait_for(mark.with_suffix(".begun"))
+    call.cancel()
+    wait_for(mark.with_suffix(".told"))
+    settled(agent.client("file"))
 
 
 def test_script_that_does_not_listen_is_killed(

@@ -225,6 +225,26 @@ def test_handler_that_blocks_ends_with_its_deadline(
         os.close(os.open(mark, os.O_WRONLY | os.O_NONBLOCK))
 
 
+@pytest.mark.parametrize("wire", ["http", "file"])
+@pytest.mark.parametrize(
+    ("engine", "command"),
+    [("node", "spin"), ("node", "read"), ("python", "spin"), ("python", "read")],
+)
+def test_handler_that_blocks_stops_no_time_out(
+    make: Callable[..., Agent], mark: Path, engine: str, command: str, wire: str
+) -> None:
+    """Whether it spins or sits in a system call, the I/O loop is another thread or process."""
+    agent = make(engine, "everything").start()
+    client = agent.client(wire)
+    os.mkfifo(mark)
+    client.begin(command, str(mark), timeout=60)
+    wait_for(mark.with_suffix(".begun"))
+    assert client.call("begin", str(mark.with_name("other")), timeout=0.3).code == "TASK_TIMEOUT"
+    assert agent.get("/health").body["status"] == "ok"
+    assert agent.process is not None
+    agent.process.kill()
+
+
 def test_stuck_thread_takes_nothing_with_it(
     running: Callable[[str, str], Agent], mark: Path
 ) -> None:

@@ -6,99 +6,16 @@ reactor's loop: the kernel has an event ready as soon as the file was renamed.
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import attrs
 import pytest
-from twisted.internet.testing import MemoryReactorClock
 
 from ploinky.errors import AgentBroken, AgentUnreachable, Draining
-from ploinky.interfaces import IExchange
-from ploinky.tasks import queue_directory
 from ploinky.tasks.file_transport import FileTransport
-from ploinky.tasks.inotify import Inotify
 from ploinky.testing.tasks import HeldLease, RecordedAnswer, a_call
-from ploinky.values import Address, Target, TaskCall, Wire
-
-
-class Queue:
-    """A queue directory and whoever runs the tasks in it, by hand."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        for name in ("tasks", "results", "errors", "locks", "tmp"):
-            (root / name).mkdir(parents=True)
-        self.read: list[str] = []
-        target = Target("one", Address(), Wire.FILE, str(root))
-        self.lease = HeldLease(target)
-
-    def tasks(self) -> list[dict[str, Any]]:
-        return [json.loads(path.read_bytes()) for path in (self.root / "tasks").iterdir()]
-
-    def put(self, place: str, name: str, content: bytes | dict[str, Any]) -> Path:
-        """Write elsewhere and rename into place, as the contract says."""
-        if isinstance(content, dict):
-            content = json.dumps(content).encode()
-        temporary = self.root / "tmp" / f"{name}.executor"
-        temporary.write_bytes(content)
-        if place != "tmp":
-            self.read.append(name)
-        return temporary.rename(self.root / place / name)
-
-    def left(self) -> list[str]:
-        """Every file that lies in the queue, but for spare ones."""
-        files = (str(p.relative_to(self.root)) for p in self.root.rglob("*") if not p.is_dir())
-        spare = {f"tmp/{name}" for name in self.read}
-        return sorted(set(files) - spare)
-
-
-class Loop:
-    """A clock, and the readers that a reactor would read."""
-
-    def __init__(self) -> None:
-        self.reactor = MemoryReactorClock()
-        self.advance: Callable[[float], None] = self.reactor.advance
-
-    def turn(self) -> None:
-        """Read every descriptor once."""
-        for reader in self.reactor.getReaders():
-            reader.doRead()
-
-
-@pytest.fixture
-def queue(tmp_path: Path) -> Queue:
-    return Queue(tmp_path / "queue")
-
-
-@pytest.fixture
-def loop() -> Loop:
-    return Loop()
-
-
-def started(loop: Loop) -> FileTransport:
-    transport = FileTransport(loop.reactor, Inotify(loop.reactor))
-    transport.startService()
-    return transport
-
-
-@pytest.fixture
-def transport(loop: Loop) -> Iterator[FileTransport]:
-    transport = started(loop)
-    yield transport
-    if transport.running:
-        transport.stopService()
-
-
-def sent(
-    transport: FileTransport, queue: Queue, call: TaskCall | None = None
-) -> tuple[TaskCall, RecordedAnswer, IExchange]:
-    call = call or a_call("hello", "world")
-    answer = RecordedAnswer()
-    return call, answer, transport.send(queue.lease, call, answer)
+from tests.tasks.queues import Loop, Queue, answered, sent, started
 
 
 def test_a_task_is_a_file_with_all_that_the_agent_needs(
@@ -182,59 +99,6 @@ def test_junk_is_the_agents_fault_and_goes_away(
     queue.put("results", call.task, {"id": call.task, "data": 1})
     loop.turn()
     assert answer.json() == 1
-
-
-def test_a_link_in_place_of_a_result_reads_no_file_of_the_host(
-    transport: FileTransport, queue: Queue, loop: Loop, tmp_path: Path
-) -> None:
-    """An agent cannot have the server read a file for it."""
-    call, answer, _ = sent(transport, queue)
-    secret = tmp_path / "secret"
-    secret.write_text(json.dumps({"id": call.task, "data": "secret"}))
-    (queue.root / "tmp" / "link").symlink_to(secret)
-    (queue.root / "tmp" / "link").rename(queue.root / "results" / call.task)
-    loop.turn()
-    assert isinstance(answer.error, AgentBroken)
-    assert queue.left() == []
-    assert secret.exists()
-
-
-def test_a_pipe_in_place_of_a_result_holds_nobody_up(
-    transport: FileTransport, queue: Queue, loop: Loop
-) -> None:
-    """Opening it does not wait for a writer."""
-    call, answer, _ = sent(transport, queue)
-    os.mkfifo(queue.root / "tmp" / "pipe")
-    (queue.root / "tmp" / "pipe").rename(queue.root / "results" / call.task)
-    loop.turn()
-    assert isinstance(answer.error, AgentBroken)
-
-
-def test_a_directory_that_became_a_link_leads_nowhere(
-    transport: FileTransport, queue: Queue, tmp_path: Path
-) -> None:
-    """An agent cannot have the server write tasks outside its own queue."""
-    outside = tmp_path / "outside"
-    outside.mkdir()
-    (queue.root / "tasks").rmdir()
-    (queue.root / "tasks").symlink_to(outside)
-    _, answer, _ = sent(transport, queue)
-    assert isinstance(answer.error, AgentUnreachable)
-    assert not list(outside.iterdir())
-
-
-def test_a_result_over_the_limit_is_not_read_into_memory(
-    transport: FileTransport, queue: Queue, loop: Loop
-) -> None:
-    """A file of a terabyte costs the server at most the limit."""
-    call, answer, _ = sent(transport, queue)
-    path = queue.root / "tmp" / "huge"
-    path.touch()
-    os.truncate(path, queue_directory.LARGEST_RESULT_BYTES * 1000)
-    path.rename(queue.root / "results" / call.task)
-    loop.turn()
-    assert isinstance(answer.error, AgentBroken)
-    assert str(queue_directory.LARGEST_RESULT_BYTES) in answer.error.message
 
 
 def test_cancelling_takes_the_task_back(transport: FileTransport, queue: Queue, loop: Loop) -> None:
@@ -382,16 +246,6 @@ def test_stopping_takes_back_what_nobody_will_wait_for(
     assert len(os.listdir("/proc/self/fd")) == before - 1
 
 
-def answered(transport: FileTransport, queue: Queue, loop: Loop, result: Any) -> TaskCall:
-    """Have a task sent, run and read."""
-    call, answer, _ = sent(transport, queue)
-    queue.put("results", call.task, {"id": call.task, "data": result})
-    loop.turn()
-    assert answer.json() == result
-    (queue.root / "tasks" / call.task).unlink()
-    return call
-
-
 def test_a_result_that_was_read_is_written_over_for_a_later_task(
     transport: FileTransport, queue: Queue, loop: Loop
 ) -> None:
@@ -400,26 +254,6 @@ def test_a_result_that_was_read_is_written_over_for_a_later_task(
     inode = (queue.root / "tmp" / call.task).stat().st_ino
     call, _, _ = sent(transport, queue)
     assert (queue.root / "tasks" / call.task).stat().st_ino == inode
-    assert [task["id"] for task in queue.tasks()] == [call.task]
-
-
-@pytest.mark.parametrize("link", [Path.symlink_to, Path.hardlink_to])
-def test_a_link_in_place_of_a_spare_file_writes_no_file_of_the_host(
-    transport: FileTransport,
-    queue: Queue,
-    loop: Loop,
-    tmp_path: Path,
-    link: Callable[[Path, Path], None],
-) -> None:
-    """An agent cannot have the server write over a file for it; the task goes its way."""
-    call = answered(transport, queue, loop, 1)
-    precious = tmp_path / "precious"
-    precious.write_text("precious")
-    spare = queue.root / "tmp" / call.task
-    spare.unlink()
-    link(spare, precious)
-    call, _, _ = sent(transport, queue)
-    assert precious.read_text() == "precious"
     assert [task["id"] for task in queue.tasks()] == [call.task]
 
 
@@ -449,3 +283,35 @@ def test_a_caller_that_breaks_does_not_break_the_others(
         queue.put("results", task, {"id": task, "data": 1})
     loop.turn()
     assert answer.json() == 1
+
+
+def test_a_queue_in_which_nothing_is_in_flight_holds_nothing(
+    transport: FileTransport, queue: Queue, loop: Loop
+) -> None:
+    """Spare files are for the next moment, not for ever."""
+    answered(transport, queue, loop, 1)
+    loop.advance(1.1)
+    assert not list((queue.root / "tmp").iterdir())
+
+
+@pytest.mark.parametrize("size", [400, 5000])
+def test_a_task_over_a_longer_file_is_the_same_json(
+    transport: FileTransport, queue: Queue, loop: Loop, size: int
+) -> None:
+    """What is left over of the file is blank or cut."""
+    answered(transport, queue, loop, "x" * size)
+    call, _, _ = sent(transport, queue)
+    assert [task["id"] for task in queue.tasks()] == [call.task]
+
+
+def test_locks_of_tasks_that_are_over_are_swept(
+    transport: FileTransport, queue: Queue, loop: Loop
+) -> None:
+    """An engine that was killed leaves them; that of a task that waits still holds."""
+    for name, age in (("over", 1_000), ("waiting", 1_000), ("young", 2_000)):
+        (queue.root / "locks" / name).mkdir()
+        os.utime(queue.root / "locks" / name, (age, age))
+    queue.put("tasks", "waiting", b"{}")
+    loop.advance(2_100)
+    sent(transport, queue)
+    assert {path.name for path in (queue.root / "locks").iterdir()} == {"waiting", "young"}

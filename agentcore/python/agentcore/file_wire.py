@@ -14,6 +14,7 @@ from typing import Dict, Optional, Set
 
 from .executor import Executor, now_ms
 from .inotify import Watch
+from .task_files import TaskFiles, is_there
 from .tasks import Call, Failure, Task, dump, is_command_name, load
 
 RESCAN_SECONDS = 1.0
@@ -39,10 +40,7 @@ def publish(root: str, name: str, content: bytes) -> None:
 
 def remove_if_there(path: str) -> None:
     """Remove a file that may be gone."""
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        pass
+    is_there(os.unlink, path)
 
 
 class FileWire:
@@ -53,6 +51,7 @@ class FileWire:
     ) -> None:
         self._loop = loop
         self._root = root
+        self._files = TaskFiles(root)
         self._executor = executor
         self._timeout_ms = timeout * 1000
         self._running: Dict[str, Task] = {}
@@ -75,6 +74,7 @@ class FileWire:
         """Take no more tasks; those that run go on."""
         self._stopped = True
         self._backlog.clear()
+        self._files.close()
 
     def _hear(self, watch: Watch) -> None:
         for name in watch.names():
@@ -92,8 +92,10 @@ class FileWire:
         self._loop.call_later(self._interval, self._rescan)
 
     def _scan(self) -> None:
+        if not self._running:
+            self._files.rest()
         self._removed.clear()
-        names = sorted(os.listdir(f"{self._root}/tasks"))
+        names = sorted(self._files.names())
         present = set(names)
         for name in [name for name in self._running if name not in present]:
             self._check_cancelled(name)
@@ -110,7 +112,7 @@ class FileWire:
             self._claim(name)
 
     def _check_cancelled(self, name: str) -> None:
-        if not os.path.exists(f"{self._root}/tasks/{name}"):
+        if not self._files.is_queued(name):
             self._executor.cancel(self._running.pop(name))
             self._unlock(name)
             self._next()
@@ -125,10 +127,9 @@ class FileWire:
 
     def _claim(self, name: str) -> None:
         try:
-            os.mkdir(f"{self._root}/locks/{name}")
-        except FileExistsError:
-            self._break_lock(name)
-            return
+            if not self._files.lock(name):
+                self._break_lock(name)
+                return
         except OSError as error:
             _complain(f"Task {name} cannot be locked: {error}")
             return
@@ -141,10 +142,7 @@ class FileWire:
 
     def _read(self, name: str) -> Optional[bytes]:
         try:
-            with open(f"{self._root}/tasks/{name}", "rb") as file:
-                return file.read()
-        except FileNotFoundError:
-            return None
+            return self._files.read(name)
         except OSError as error:
             _complain(f"Task {name} cannot be read: {error}")
             return None
@@ -172,38 +170,31 @@ class FileWire:
         self._executor.submit(task, done)
 
     def _finish(self, name: str, result: Optional[bytes], failed: Optional[Failure]) -> None:
-        file = f"{self._root}/tasks/{name}"
         key = dump(name)
+        self._removed.add(name)
         try:
-            # Whoever queued it may have taken it back a moment ago.
-            if os.path.exists(file):
-                if failed:
-                    error = b'{"id":%b,"error":%b}' % (key, dump(failed.fields()))
-                    publish(self._root, f"errors/{name}", error)
-                else:
-                    data = b'{"id":%b,"data":%b}' % (key, result or b"null")
-                    publish(self._root, f"results/{name}", data)
-                self._removed.add(name)
-                remove_if_there(file)
-        except OSError as error:
+            if failed:
+                error = b'{"id":%b,"error":%b}' % (key, dump(failed.fields()))
+                self._files.answer(name, "errors", error)
+            else:
+                data = b'{"id":%b,"data":%b}' % (key, result or b"null")
+                self._files.answer(name, "results", data)
+        except OSError as problem:
             # The lock stays: without a result the task would be run again.
-            _complain(f"The result of task {name} cannot be written: {error}")
+            _complain(f"The result of task {name} cannot be written: {problem}")
             return
         self._unlock(name)
 
     def _unlock(self, name: str) -> None:
         try:
-            os.rmdir(f"{self._root}/locks/{name}")
-        except FileNotFoundError:
-            pass
+            self._files.unlock(name)
         except OSError as error:
             _complain(f"The lock of task {name} cannot be removed: {error}")
 
     def _break_lock(self, name: str) -> None:
         """End the task of an executor that died: done already, or past its deadline."""
-        outcomes = (f"{self._root}/{place}/{name}" for place in ("results", "errors"))
-        if any(os.path.exists(outcome) for outcome in outcomes):
-            remove_if_there(f"{self._root}/tasks/{name}")
+        if self._files.is_answered(name):
+            self._files.remove(name)
             self._unlock(name)
         elif now_ms() > self._lock_deadline(name) + LOCK_GRACE_MS:
             message = "The agent ended while it ran this task."
@@ -220,7 +211,7 @@ class FileWire:
         except (OSError, ValueError, TypeError, KeyError):
             pass
         try:
-            return os.stat(f"{self._root}/locks/{name}").st_mtime * 1000 + self._timeout_ms
+            return self._files.locked_at(name) + self._timeout_ms
         except OSError:
             return float("inf")
 
