@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ploinky.routing import access
 from ploinky.routing.call import Call
 from ploinky.routing.exchange import Exchange
+from ploinky.routing.plan import Plan
 from ploinky.values import Address
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class Relay(Call, Exchange):
     address: Address
     request: bytes
     body: bytes
+    plan: Plan
 
     def __init__(
         self,
@@ -89,7 +91,6 @@ class Relay(Call, Exchange):
         lease.release()
         gateway = self._gateway
         now = gateway.clock.seconds()
-        assert self.plan is not None
         gateway.access_log.record(
             self.plan.subject,
             self.id,

@@ -28,6 +28,7 @@ from ploinky.values import Address
 
 _SAFE_TO_REPEAT = (b"GET ", b"HEAD ", b"PUT ", b"DELETE ", b"OPTIONS ", b"TRACE ")
 _IDLE_PER_ADDRESS = 256
+_NO_HEAD = AnswerHead(0, (), None, False, False)
 
 
 @implementer(IUpstream)
@@ -55,6 +56,7 @@ class Upstream:
         idle_seconds: float = 55.0,
     ) -> None:
         self._reactor = reactor
+        self._seconds = reactor.seconds
         self._paths = paths
         self._connect_seconds = connect_seconds
         self._idle_seconds = idle_seconds
@@ -115,7 +117,7 @@ class Upstream:
             connection.drop()
             return
         idle.append(connection)
-        connection.due = due = self._reactor.seconds() + self._idle_seconds
+        connection.due = due = self._seconds() + self._idle_seconds
         if due < connection.noted:
             self.wheel.set(connection, due)
 
@@ -147,23 +149,26 @@ class _Pool:
         open: How many there are, idle or not.
         last_raw_head: The last answer's head on any of them: agents repeat theirs.
         last_head: What it says.
+        last_head_size: Of that head, in bytes.
         last_size: Of that head with the body after it, where an answer that is as long is whole
             and leaves the connection fit for another request; else 0.
     """
 
-    __slots__ = ("idle", "last_head", "last_raw_head", "last_size", "open")
+    __slots__ = ("idle", "last_head", "last_head_size", "last_raw_head", "last_size", "open")
 
     def __init__(self) -> None:
         self.idle: list[AgentConnection] = []
         self.open = 0
-        self.last_raw_head = b"\0"
-        self.last_head: AnswerHead | None = None
+        self.last_raw_head = b""
+        self.last_head = _NO_HEAD
+        self.last_head_size = 0
         self.last_size = 0
 
     def remember(self, raw_head: bytes, head: AnswerHead) -> None:
         """Keep a head, so that answers that begin alike share what is made of it."""
         self.last_raw_head = raw_head
         self.last_head = head
+        self.last_head_size = len(raw_head)
         lasts = head.keep_alive and isinstance(body_of(head, False), LengthBody)
         self.last_size = len(raw_head) + (head.length or 0) if lasts else 0
 
@@ -195,6 +200,8 @@ class AgentConnection(Protocol):
         self._upstream = upstream
         self._exchange: Exchange | None = None
         self._begun = 0
+        self._is_simple = False
+        """Whether an answer in one piece may go on in one step: nothing unusual has happened."""
         self._held = b""
         self._seen = 0
         self._answered = False
@@ -216,13 +223,15 @@ class AgentConnection(Protocol):
         self._begun += 1
         self._answered = False
         exchange.agent = self
-        if exchange.paused:
-            self.hold()
-        if exchange.body is not None:
-            self._outlet.send(exchange.request + exchange.body)
+        body = exchange.body
+        if body is not None:
+            self._outlet.send(exchange.request + body)
+            self._is_simple = exchange.is_simple and not self._outlet.queued
         else:
             self._outlet.send(exchange.request + exchange.early_body())
             exchange.body_moved(self._outlet.queued)
+        if exchange.paused:
+            self.hold()
 
     def send(self, data: bytes) -> int:
         """Send more of the request; give how much of it is still queued."""
@@ -231,6 +240,7 @@ class AgentConnection(Protocol):
 
     def hold(self) -> None:
         """Stop reading."""
+        self._is_simple = False
         self.transport.pauseProducing()
 
     def go_on(self) -> None:
@@ -253,22 +263,15 @@ class AgentConnection(Protocol):
             self.drop()  # nobody asked: whatever it is, it answers no request
             return
         pool = self.pool
-        if (
-            len(data) == pool.last_size
-            and data.startswith(pool.last_raw_head)
-            and exchange.is_simple
-            and not exchange.paused
-            and not self._answered
-            and not self._outlet.queued
-        ):
+        if self._is_simple and len(data) == pool.last_size and data.startswith(pool.last_raw_head):
             # The short way: the head is that of the answer before, and all the body is here.
             exchange.over = True
             self._exchange = None
             self._upstream.keep(self)
             head = pool.last_head
-            assert head is not None
-            exchange.answer.complete(head.status, head.fields, data[len(pool.last_raw_head) :])
+            exchange.answer.complete(head.status, head.fields, data[pool.last_head_size :])
             return
+        self._is_simple = False
         self._answered = True
         try:
             self._read(exchange, self._held + data if self._held else data)
@@ -331,7 +334,7 @@ class AgentConnection(Protocol):
         """Take the final head off; give what follows it, or None where it is not whole."""
         while True:
             pool = self.pool
-            if data.startswith(pool.last_raw_head):
+            if pool.last_head_size and data.startswith(pool.last_raw_head):
                 self._head = pool.last_head
                 return data[len(pool.last_raw_head) :]
             end = end_of_head(data, self._seen)

@@ -218,6 +218,7 @@ async def test_an_answer_to_head_has_no_body(agents: Agents) -> None:
 @pytest.mark.parametrize(
     "raw",
     [
+        b"\0HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
         b"junk\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n",
