@@ -46,7 +46,7 @@ class Memo:
         generation: Of the route table that the plan was made under; under another it is void.
     """
 
-    __slots__ = ("_forwarded", "_lines", "_places", "generation", "head", "plan", "raw", "size")
+    __slots__ = ("_begins", "_variety", "generation", "head", "plan", "raw", "size")
 
     def __init__(self, raw: bytes, head: RequestHead, plan: Plan, generation: int) -> None:
         self.raw = raw
@@ -54,9 +54,8 @@ class Memo:
         self.head = head
         self.plan = plan
         self.generation = generation
-        self._lines = raw.split(b"\r\n")
-        self._forwarded = plan.forwarded.split(b"\r\n")
-        self._places = _places(self._lines, self._forwarded, head)
+        self._begins = raw[: raw.index(b"\n")]
+        self._variety: _Variety | None = None
         head.forget_fields()
 
     def varied(self, data: bytes) -> tuple[bytes, bytes] | None:
@@ -66,10 +65,31 @@ class Memo:
             What the agent gets in place of `Plan.forwarded`, and the body; None where the
             request differs in more than values of fields that pass unread.
         """
+        if not data.startswith(self._begins):
+            return None
         end = data.find(b"\r\n\r\n") + 4
         if len(data) - end != (self.head.length or 0) or len(data) > _LARGEST_VARIED_BYTES:
             return None
-        lines = data[:end].split(b"\r\n")
+        variety = self._variety
+        if variety is None:
+            variety = self._variety = _Variety(self.raw, self.head, self.plan)
+        forwarded = variety.forwarded(data[:end])
+        return None if forwarded is None else (forwarded, data[end:])
+
+
+class _Variety:
+    """The lines of a head, and which of them may have another value."""
+
+    __slots__ = ("_forwarded", "_lines", "_places")
+
+    def __init__(self, raw: bytes, head: RequestHead, plan: Plan) -> None:
+        self._lines = raw.split(b"\r\n")
+        self._forwarded = plan.forwarded.split(b"\r\n") if plan.forwarded else []
+        self._places = _places(self._lines, self._forwarded, head.options)
+
+    def forwarded(self, raw: bytes) -> bytes | None:
+        """Give what an agent gets for a head; None where it differs in what matters."""
+        lines = raw.split(b"\r\n")
         if len(lines) != len(self._lines):
             return None
         forwarded = self._forwarded.copy()
@@ -88,7 +108,7 @@ class Memo:
                     return None
                 if at:
                     forwarded[at] = line
-        return b"\r\n".join(forwarded), data[end:]
+        return b"\r\n".join(forwarded)
 
 
 def may_be_remembered(raw: bytes, head: RequestHead, plan: Plan) -> bool:
@@ -103,9 +123,9 @@ def may_be_remembered(raw: bytes, head: RequestHead, plan: Plan) -> bool:
 
 
 def _places(
-    lines: list[bytes], forwarded: list[bytes], head: RequestHead
+    lines: list[bytes], forwarded: list[bytes], options: frozenset[bytes]
 ) -> dict[int, tuple[int, bytes]]:
-    """Say which lines of a head may have another value.
+    """Say which lines of a valid head may have another value.
 
     Returns:
         By the line's number: where it stands in what the agent gets (0 where it gets nothing of
@@ -113,15 +133,15 @@ def _places(
     """
     places: dict[int, tuple[int, bytes]] = {}
     after = 0
-    for number, (name, shown, value) in enumerate(head.fields, 1):
-        line = lines[number]
-        begins = shown + b": "
-        if line != begins + value or not value or SESSION_COOKIE in line:
+    for number, line in enumerate(lines[1:-2], 1):
+        shown, separator, value = line.partition(b": ")
+        name = shown.lower()
+        if not separator or _VALUE.match(value) is None or SESSION_COOKIE in line:
             continue
-        if len(forwarded) == 1:
+        if not forwarded:
             if name in _MEANINGLESS:
-                places[number] = (0, begins)
-        elif passes_unread(name, head.options) and line in forwarded[after + 1 :]:
+                places[number] = (0, shown + separator)
+        elif passes_unread(name, options) and line in forwarded[after + 1 :]:
             after = forwarded.index(line, after + 1)
-            places[number] = (after, begins)
+            places[number] = (after, shown + separator)
     return places
