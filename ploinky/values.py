@@ -186,20 +186,38 @@ class Address:
 
 
 @frozen
+class Files:
+    """What a static deployment serves.
+
+    Attributes:
+        directory: Absolute path of the release's code on this host.
+        root: Directory below it that is served; ``""`` for itself.
+        spa: Whether navigations to what is not there get ``index.html``.
+    """
+
+    directory: str
+    root: str = ""
+    spa: bool = False
+
+
+@frozen
 class Target:
     """One instance that a route may choose, or the one place it always leads to.
 
     Attributes:
-        instance: The instance's id; ``""`` for external targets and the control socket.
-        address: Where it listens.
+        instance: The instance's id; ``""`` for external targets and the control socket.  For
+            `files` it is made up, so that what is in hand there can be counted and drained.
+        address: Where it listens; empty for `files`.
         wire: How tasks reach it; always `HTTP` for kinds other than `TASK`.
         queue_directory: The instance's queue on this host; ``""`` where it has none.
+        files: Of a `STATIC` route; None otherwise.
     """
 
     instance: str
     address: Address
     wire: Wire = Wire.HTTP
     queue_directory: str = ""
+    files: Files | None = None
 
 
 @frozen

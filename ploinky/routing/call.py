@@ -28,6 +28,7 @@ from ploinky.routing import access
 from ploinky.routing.forms import TaskForm
 from ploinky.routing.headers import REQUEST_ID, Peer, answer_head, refusal
 from ploinky.routing.http import RequestHead
+from ploinky.routing.static import Asked
 from ploinky.routing.streams import FULL_BYTES
 from ploinky.values import NOBODY, Kind, Principal, Route
 
@@ -44,12 +45,14 @@ class Plan:
         form: How a task is called; None for what is passed through.
         shown: The route, for records.
         forwarded: The head that an agent gets, up to its request id; ``b""`` for tasks.
+        asked: What is wanted of a static deployment; None for any other.
     """
 
     route: Route
     principal: Principal
     form: TaskForm | None = None
     forwarded: bytes = b""
+    asked: Asked | None = None
     shown: str = field(init=False, default=Factory(lambda self: str(self.route.key), True))
 
 

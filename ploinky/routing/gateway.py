@@ -18,10 +18,9 @@ from ploinky.errors import (
     BodyTooLarge,
     CallFailed,
     Forbidden,
-    NoHealthyInstance,
     Unauthenticated,
 )
-from ploinky.interfaces import IAgentTransport, ILease, IOrchestrator, IRouter, IUpstream
+from ploinky.interfaces import IAgentTransport, IExchange, ILease, IOrchestrator, IRouter, IUpstream
 from ploinky.routing.access import AccessLog
 from ploinky.routing.call import Call, Plan, is_limited
 from ploinky.routing.forms import task_form
@@ -32,6 +31,7 @@ from ploinky.routing.headers import (
     forwarded_head,
 )
 from ploinky.routing.http import Limits, RequestHead
+from ploinky.routing.static import FileServer, asked_of
 from ploinky.routing.wheel import Wheel
 from ploinky.values import NOBODY, CallAuth, Kind, Principal, Role, Route, TaskCall, Wire
 
@@ -77,6 +77,7 @@ class Gateway:
         self._orchestrator = orchestrator
         self._transports = transports
         self._upstream = upstream
+        self._files = FileServer(clock)
         self._id_prefix = id_prefix.encode()
         self._begun = 0
 
@@ -118,7 +119,7 @@ class Gateway:
         if route.kind is Kind.TASK:
             return Plan(route, principal, form=task_form(head, route))
         if route.kind is Kind.STATIC:
-            raise NoHealthyInstance("static deployments are not served by this version")
+            return Plan(route, principal, asked=asked_of(head, route))
         forwarded = forwarded_head(head, route, principal, call.peer, spent)
         return Plan(route, principal, forwarded=forwarded)
 
@@ -152,7 +153,10 @@ class Gateway:
 
     def _hand_over(self, call: Call, plan: Plan, lease: ILease) -> None:
         call.claimed(lease)
-        if plan.form is None:
+        exchange: IExchange
+        if plan.asked is not None:
+            exchange = self._files.send(lease, plan.asked, call)
+        elif plan.form is None:
             head = b"%b%b\r\n\r\n" % (plan.forwarded, call.id)
             exchange = self._upstream.exchange(lease.target.address, head, call.body, call)
         else:
