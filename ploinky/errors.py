@@ -12,7 +12,8 @@ the mapping to an answer happens at the gateway's and the API's edge.
     |   +-- BadRequest, BadJson, BadCommand, BodyTooLarge, RequestTimeout,
     |   |   MethodNotAllowed, NoSuchRoute, TooManyRequests,
     |   |   HeadTooLarge, TargetTooLong, ExpectationFailed,
-    |   |   NoSuchFile, PreconditionFailed, RangeNotSatisfiable, InsufficientStorage
+    |   |   NoSuchFile, PreconditionFailed, RangeNotSatisfiable,
+    |   |   InsufficientStorage, UploadFailed
     |   +-- Unauthenticated, Forbidden
     |   +-- AgentUnreachable, AgentBroken, TaskTimeout
     |   +-- Overloaded, NoHealthyInstance, Draining   (all with retry_after_seconds)
@@ -235,6 +236,13 @@ class InsufficientStorage(CallFailed):
 
     code = "INSUFFICIENT_STORAGE"
     status = 507
+
+
+class UploadFailed(CallFailed):
+    """What is uploaded cannot be written to this server's disk; its log says more."""
+
+    code = "UPLOAD_FAILED"
+    status = 500
 
 
 # --- management requests ----------------------------------------------------

@@ -210,6 +210,7 @@ class Target:
         address: Where it listens; empty for `files`.
         wire: How tasks reach it; always `HTTP` for kinds other than `TASK`.
         queue_directory: The instance's queue on this host; ``""`` where it has none.
+        inner_queue: Where the instance itself finds that; ``""``: at the same place.
         files: Of a `STATIC` route; None otherwise.
     """
 
@@ -217,6 +218,7 @@ class Target:
     address: Address
     wire: Wire = Wire.HTTP
     queue_directory: str = ""
+    inner_queue: str = ""
     files: Files | None = None
 
 
@@ -230,6 +232,7 @@ class Route:
         release: Number of the release behind it; 0 for `CONTROL`.
         targets: Healthy instances.  Empty: ``NO_HEALTHY_INSTANCE``.
         reason: Why there are no targets, in words for the caller; ``""`` otherwise.
+        max_upload_bytes: Of a body that brings files to a task.
     """
 
     key: DeploymentKey
@@ -240,6 +243,7 @@ class Route:
     reason: str = ""
     timeout_seconds: float = 30.0
     max_body_bytes: int = 16 * 1024 * 1024
+    max_upload_bytes: int = 1024 * 1024 * 1024
     concurrency: int = 64
     auth: CallAuth = CallAuth.NONE
 
@@ -399,6 +403,7 @@ class InstanceStatus:
         restarts: How often it was started again.
         address: Where a service or a published AgentCore port is reached, where the runtime
             decides that (bridge address, published port); None: ``agent.sock`` in its queue.
+        inner_queue: Where the instance itself finds its queue.
     """
 
     instance: str
@@ -409,6 +414,7 @@ class InstanceStatus:
     out_of_memory: bool = False
     restarts: int = 0
     address: Address | None = None
+    inner_queue: str = "/agent/.ploinky/queue"
 
 
 @frozen

@@ -141,6 +141,10 @@ class Plans:
             targets=targets,
             timeout_seconds=timeout_seconds,
             max_body_bytes=self.settings.max_body_bytes,
+            max_upload_bytes=min(
+                self.settings.max_upload_bytes,
+                manifest.max_upload_bytes or self.settings.max_upload_bytes,
+            ),
             concurrency=manifest.concurrency,
             auth=manifest.auth,
         )

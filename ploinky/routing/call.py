@@ -30,6 +30,7 @@ from ploinky.routing.headers import REQUEST_ID, Peer, answer_head, refusal
 from ploinky.routing.http import RequestHead
 from ploinky.routing.static import Asked
 from ploinky.routing.streams import FULL_BYTES
+from ploinky.routing.uploads import Reception, UploadForm
 from ploinky.values import NOBODY, Kind, Principal, Route
 
 if TYPE_CHECKING:
@@ -45,14 +46,18 @@ class Plan:
         form: How a task is called; None for what is passed through.
         shown: The route, for records.
         forwarded: The head that an agent gets, up to its request id; ``b""`` for tasks.
+        upload: How a task brings its files; None where it brings none.
         asked: What is wanted of a static deployment; None for any other.
+        most_body_bytes: None: no limit.
     """
 
     route: Route
     principal: Principal
     form: TaskForm | None = None
     forwarded: bytes = b""
+    upload: UploadForm | None = None
     asked: Asked | None = None
+    most_body_bytes: int | None = None
     shown: str = field(init=False, default=Factory(lambda self: str(self.route.key), True))
 
 
@@ -71,12 +76,14 @@ class Call:
         body: The whole body; None where it comes piece by piece.
         command: Of a task, once its body was read; ``""`` before and otherwise.
         params: Of a task, once its body was read: JSON text of an array.
+        reception: Of an upload: what takes its files, and sends its task.
         done: Nothing more will happen to it.
     """
 
     # Most calls never touch most of these: a default costs nothing where an assignment would.
     command = ""
     params = b""
+    reception: Reception | None = None
     status = 0
     bytes_in = 0
     bytes_out = 0
@@ -152,11 +159,11 @@ class Call:
 
     def body_data(self, chunk: bytes) -> None:
         """Take a piece of the body."""
-        route = self.route
-        assert route is not None
+        assert self.plan is not None
+        most = self.plan.most_body_bytes
         self._body_bytes += len(chunk)
-        if self._body_bytes > route.max_body_bytes and is_limited(route):
-            self.failed(BodyTooLarge(f"the body is over {route.max_body_bytes} bytes"))
+        if most is not None and self._body_bytes > most:
+            self.failed(BodyTooLarge(f"the body is over {most} bytes"))
         elif self._collected is not None:
             self._collected += chunk
         elif self._exchange is not None:
@@ -354,11 +361,6 @@ class Call:
             mood,
         )
         return now
-
-
-def is_limited(route: Route) -> bool:
-    """Tell whether bodies have a limit: those that are kept whole, here or in the leader."""
-    return route.kind in (Kind.TASK, Kind.CONTROL)
 
 
 def _mood(error: CallFailed) -> str:

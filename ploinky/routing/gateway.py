@@ -22,7 +22,7 @@ from ploinky.errors import (
 )
 from ploinky.interfaces import IAgentTransport, IExchange, ILease, IOrchestrator, IRouter, IUpstream
 from ploinky.routing.access import AccessLog
-from ploinky.routing.call import Call, Plan, is_limited
+from ploinky.routing.call import Call, Plan
 from ploinky.routing.forms import task_form
 from ploinky.routing.headers import (
     SESSION_COOKIE,
@@ -31,7 +31,9 @@ from ploinky.routing.headers import (
     forwarded_head,
 )
 from ploinky.routing.http import Limits, RequestHead
+from ploinky.routing.spool import Spool
 from ploinky.routing.static import FileServer, asked_of
+from ploinky.routing.uploads import UPLOAD, Reception, UploadForm, upload_form
 from ploinky.routing.wheel import Wheel
 from ploinky.values import NOBODY, CallAuth, Kind, Principal, Role, Route, TaskCall, Wire
 
@@ -46,6 +48,7 @@ class Gateway:
         wall_clock: Unix seconds.
         wheel: Ends what takes too long.
         transports: How tasks reach an agent, by wire.
+        spool: Keeps files that are uploaded.
         id_prefix: Of this process's request ids; ``[a-z0-9]+``, different in each process
             and each time it starts.
     """
@@ -62,6 +65,7 @@ class Gateway:
         transports: Mapping[Wire, IAgentTransport],
         upstream: IUpstream,
         access_log: AccessLog,
+        spool: Spool,
         id_prefix: str,
         trusted: TrustedProxies,
         limits: Limits | None = None,
@@ -78,6 +82,7 @@ class Gateway:
         self._transports = transports
         self._upstream = upstream
         self._files = FileServer(clock)
+        self._spool = spool
         self._id_prefix = id_prefix.encode()
         self._begun = 0
 
@@ -89,17 +94,45 @@ class Gateway:
             plan = call.plan
             if plan is None:
                 plan = call.plan = self._plan(call)
+            if plan.upload is not None:
+                self._receive(call, plan.upload)  # on to `_claim` when its files are in
+                return
             if plan.form is not None:
                 if call.body is None:
                     call.collect()  # a task travels whole: on to `collected` when it is in
                     return
                 call.command, call.params = plan.form.read(call.body)
-            call.await_agent()
-            lease = self._orchestrator.claim(plan.route)
-            if lease is not None:
-                self._hand_over(call, plan, lease)
-            else:
-                self._wait(call, plan)
+            self._claim(call, plan)
+        except CallFailed as error:
+            call.failed(error)
+
+    def _claim(self, call: Call, plan: Plan) -> None:
+        call.await_agent()
+        lease = self._orchestrator.claim(plan.route)
+        if lease is not None:
+            self._hand_over(call, plan, lease)
+        else:
+            self._wait(call, plan)
+
+    def _receive(self, call: Call, form: UploadForm) -> None:
+        """Take an upload's files in as they come."""
+        task = self.next_id().decode()
+        batch = self._spool.batch(task, call.head.length or 0)
+        reception = call.reception = Reception(
+            form, task, batch, call, lambda: self._received(call)
+        )
+        call.command = UPLOAD
+        call.handed_over(reception)
+        if call.body is not None:
+            reception.write(call.body)
+            if not call.done:
+                reception.finish()
+
+    def _received(self, call: Call) -> None:
+        """Go on with an upload whose files are whole now."""
+        assert call.plan is not None
+        try:
+            self._claim(call, call.plan)
         except CallFailed as error:
             call.failed(error)
 
@@ -114,14 +147,22 @@ class Gateway:
         principal, spent = self._identify(head)
         call.principal = principal
         _admit(route, principal)
-        if (head.length or 0) > route.max_body_bytes and is_limited(route):
-            raise BodyTooLarge(f"the body is over {route.max_body_bytes} bytes")
+        form = upload = asked = None
+        most: int | None = None
         if route.kind is Kind.TASK:
-            return Plan(route, principal, form=task_form(head, route))
-        if route.kind is Kind.STATIC:
-            return Plan(route, principal, asked=asked_of(head, route))
-        forwarded = forwarded_head(head, route, principal, call.peer, spent)
-        return Plan(route, principal, forwarded=forwarded)
+            form = task_form(head, route)
+            upload = upload_form(head, form.command)
+            most = route.max_body_bytes if upload is None else route.max_upload_bytes
+        elif route.kind is Kind.STATIC:
+            asked = asked_of(head, route)
+        elif route.kind is Kind.CONTROL:
+            most = route.max_body_bytes
+        if most is not None and (head.length or 0) > most:
+            raise BodyTooLarge(f"the body is over {most} bytes")
+        forwarded = b""
+        if form is None and asked is None:
+            forwarded = forwarded_head(head, route, principal, call.peer, spent)
+        return Plan(route, principal, form, forwarded, upload, asked, most)
 
     def _identify(self, head: RequestHead) -> tuple[Principal, bytes]:
         """Say who calls, and in which field a credential came that was for us alone."""
@@ -168,7 +209,11 @@ class Gateway:
                 deadline_ms=int((self._wall_clock() + plan.route.timeout_seconds) * 1000),
                 request_id=call.id.decode(),
             )
-            exchange = self._transports[lease.target.wire].send(lease, task, call)
+            transport = self._transports[lease.target.wire]
+            if call.reception is not None:
+                exchange = call.reception.send(transport, lease, task)
+            else:
+                exchange = transport.send(lease, task, call)
         call.handed_over(exchange)
 
     def next_id(self) -> bytes:
