@@ -15,6 +15,7 @@ import mimetypes
 import os
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 from wsgiref.handlers import format_date_time
 
@@ -277,7 +278,7 @@ class FileServer:
         fields = [
             (b"Cache-Control", _cache_control(found, asked, auth)),
             (b"ETag", version.tag),
-            (b"Last-Modified", format_date_time(version.modified).encode()),
+            (b"Last-Modified", _date(version.modified)),
         ]
         if found.varies:
             fields.append((b"Vary", b"Accept-Encoding"))
@@ -301,6 +302,7 @@ class FileServer:
         sending.begin(status, tuple(fields), part or Part(0, version.size), asked.whole)
 
 
+@lru_cache(maxsize=1024)
 def _type_of(name: bytes) -> bytes:
     kind, packing = _TYPES.guess_type(name.decode("utf-8", "replace"))
     if packing is not None:
@@ -308,6 +310,11 @@ def _type_of(name: bytes) -> bytes:
     if kind is None:
         return b"application/octet-stream"
     return f"{kind}; charset=utf-8".encode() if kind.startswith("text/") else kind.encode()
+
+
+@lru_cache(maxsize=1024)
+def _date(seconds: int) -> bytes:
+    return format_date_time(seconds).encode()
 
 
 def _cache_control(found: _Found, asked: Asked, auth: CallAuth) -> bytes:

@@ -1,7 +1,7 @@
 """Uploads: ``POST /<path>/upload`` with files in ``multipart/form-data`` (contract, section 4).
 
 A body enters piece by piece and goes to the spool; when it is whole, a task for
-the command `upload` leaves, with where the agent finds the files.  Between the
+the command ``upload`` leaves, with where the agent finds the files.  Between the
 two nothing is held but a piece: not the file, not a lease.
 
 Nobody knows beforehand whether the agent has that command: with ``runTask`` it has
