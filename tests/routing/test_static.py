@@ -452,7 +452,7 @@ async def test_a_file_that_becomes_shorter_cuts_the_answer_off(
     os.truncate(big, 200 * 1024)
     for _ in range(10):
         corridor.clock.advance(0)
-    await client.lost
+    await settled(reactor, lambda: client.reason)
     assert len(client.received) < 1024 * 1024
     assert corridor.records()[-1]["mood"] == "broken"
     assert corridor.orchestrator.in_flight() == 0
