@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
+import attrs
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -18,6 +19,7 @@ from ploinky.errors import (
     BodyTooLarge,
     CallFailed,
     Forbidden,
+    NoSuchRoute,
     Unauthenticated,
 )
 from ploinky.interfaces import IAgentTransport, IExchange, ILease, IOrchestrator, IRouter, IUpstream
@@ -94,10 +96,10 @@ class Gateway:
             plan = call.plan
             if plan is None:
                 plan = call.plan = self._plan(call)
-            if plan.upload is not None:
-                self._receive(call, plan.upload)  # on to `_claim` when its files are in
-                return
             if plan.form is not None:
+                if plan.upload is not None:
+                    self._receive(call, plan.upload)  # on to `_received` when its files are in
+                    return
                 if call.body is None:
                     call.collect()  # a task travels whole: on to `collected` when it is in
                     return
@@ -129,10 +131,20 @@ class Gateway:
                 reception.finish()
 
     def _received(self, call: Call) -> None:
-        """Go on with an upload whose files are whole now."""
-        assert call.plan is not None
+        """Go on with an upload whose files are whole now, by the routes that hold now.
+
+        It may have taken an hour: the instances that it began with may be long gone.
+        """
+        plan = call.plan
+        assert plan is not None
         try:
-            self._claim(call, call.plan)
+            route = self.router.match(call.head.host, call.head.path)
+            if route.kind is not Kind.TASK:
+                raise NoSuchRoute(f"{route.key} takes no uploads any more")
+            _admit(route, plan.principal)
+            call.route = route
+            call.plan = plan = attrs.evolve(plan, route=route)
+            self._claim(call, plan)
         except CallFailed as error:
             call.failed(error)
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 import pytest_twisted
 from hypothesis import given, settings
@@ -19,7 +20,7 @@ from ploinky.routing.spool import Batch, Spool
 from ploinky.routing.uploads import Reception, UploadForm
 from ploinky.testing.deployment import DirectBlocking
 from ploinky.testing.routing import Answered, FakeExchange, settled
-from ploinky.values import Address, Target, TaskCall
+from ploinky.values import Address, Kind, Target, TaskCall
 
 JSON = ((b"Content-Type", b"application/json"),)
 
@@ -163,6 +164,27 @@ async def test_no_place_is_taken_while_the_client_sends(corridor: Any, agent: Ag
     client.send(body[500:])
     assert (await client.answer()).status == 200
     assert len(corridor.orchestrator.leases) == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_upload_goes_to_the_release_that_serves_when_it_is_whole(
+    corridor: Any, agent: Agent, make_route: Any
+) -> None:
+    """A deploy in the middle of a long upload: the instances that it began with are gone."""
+    body = part("file", b"x" * 1000, "a") + END
+    client = await corridor.connect()
+    head = b"POST /demo/upload HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n" % len(body)
+    head += b"Content-Type: multipart/form-data; boundary=b-o\r\n\r\n"
+    for number, kind in ((2, Kind.TASK), (3, Kind.SERVICE)):
+        client.send(head + body[:500])
+        await settled(reactor, agent.left)
+        target = attrs.evolve(agent.target(), instance=f"release-{number}")
+        corridor.publish(make_route("localhost/demo", kind, targets=(target,)))
+        client.send(body[500:])
+        assert (await client.answer()).status == (200 if kind is Kind.TASK else 404)
+        assert agent.left() == []
+        corridor.publish(make_route("localhost/demo", targets=(agent.target(),)))
+    assert [lease.target.instance for lease in corridor.orchestrator.leases] == ["release-2"]
 
 
 @pytest_twisted.ensureDeferred
