@@ -11,7 +11,9 @@ the mapping to an answer happens at the gateway's and the API's edge.
     +-- CallFailed                 a request to an agent could not be answered
     |   +-- BadRequest, BadJson, BadCommand, BodyTooLarge, RequestTimeout,
     |   |   MethodNotAllowed, NoSuchRoute, TooManyRequests,
-    |   |   HeadTooLarge, TargetTooLong, ExpectationFailed
+    |   |   HeadTooLarge, TargetTooLong, ExpectationFailed,
+    |   |   NoSuchFile, PreconditionFailed, RangeNotSatisfiable,
+    |   |   InsufficientStorage, UploadFailed
     |   +-- Unauthenticated, Forbidden
     |   +-- AgentUnreachable, AgentBroken, TaskTimeout
     |   +-- Overloaded, NoHealthyInstance, Draining   (all with retry_after_seconds)
@@ -109,6 +111,13 @@ class NoSuchRoute(CallFailed):
     status = 404
 
 
+class NoSuchFile(CallFailed):
+    """A static deployment has no such file, or none that it shows."""
+
+    code = "NO_SUCH_FILE"
+    status = 404
+
+
 class MethodNotAllowed(CallFailed):
     """The target takes other methods; ``allow`` lists them."""
 
@@ -127,6 +136,13 @@ class RequestTimeout(CallFailed):
     status = 408
 
 
+class PreconditionFailed(CallFailed):
+    """The file is not as the request's ``If-Match`` or ``If-Unmodified-Since`` wants it."""
+
+    code = "PRECONDITION_FAILED"
+    status = 412
+
+
 class BodyTooLarge(CallFailed):
     """The body is larger than the target takes."""
 
@@ -139,6 +155,17 @@ class TargetTooLong(CallFailed):
 
     code = "TARGET_TOO_LONG"
     status = 414
+
+
+class RangeNotSatisfiable(CallFailed):
+    """The file ends before the range that is wanted; ``size`` is its length in bytes."""
+
+    code = "RANGE_NOT_SATISFIABLE"
+    status = 416
+
+    def __init__(self, message: str, *, size: int) -> None:
+        super().__init__(message)
+        self.size = size
 
 
 class ExpectationFailed(CallFailed):
@@ -202,6 +229,20 @@ class TaskTimeout(CallFailed):
 
     code = "TASK_TIMEOUT"
     status = 504
+
+
+class InsufficientStorage(CallFailed):
+    """There is no room on this server's disk for what is uploaded."""
+
+    code = "INSUFFICIENT_STORAGE"
+    status = 507
+
+
+class UploadFailed(CallFailed):
+    """What is uploaded cannot be written to this server's disk; its log says more."""
+
+    code = "UPLOAD_FAILED"
+    status = 500
 
 
 # --- management requests ----------------------------------------------------

@@ -101,6 +101,9 @@ class Settings:
     max_body_bytes: int = _setting(
         16 * _MEBIBYTE, "maxBodyBytes", _count(1024, 2**40), "largest task body in bytes"
     )
+    max_upload_bytes: int = _setting(
+        1024 * _MEBIBYTE, "maxUploadBytes", _count(1024, 2**50), "largest upload in bytes"
+    )
     log_level: str = _setting(
         "info", "logLevel", _one_of(*LOG_LEVELS), "least level that is logged"
     )

@@ -190,20 +190,40 @@ class Address:
 
 
 @frozen
+class Files:
+    """What a static deployment serves.
+
+    Attributes:
+        directory: Absolute path of the release's code on this host.
+        root: Directory below it that is served; ``""`` for itself.
+        spa: Whether navigations to what is not there get ``index.html``.
+    """
+
+    directory: str
+    root: str = ""
+    spa: bool = False
+
+
+@frozen
 class Target:
     """One instance that a route may choose, or the one place it always leads to.
 
     Attributes:
-        instance: The instance's id; ``""`` for external targets and the control socket.
-        address: Where it listens.
+        instance: The instance's id; ``""`` for external targets and the control socket.  For
+            `files` it is made up, so that what is in hand there can be counted and drained.
+        address: Where it listens; empty for `files`.
         wire: How tasks reach it; always `HTTP` for kinds other than `TASK`.
         queue_directory: The instance's queue on this host; ``""`` where it has none.
+        inner_queue: Where the instance itself finds that; ``""``: at the same place.
+        files: Of a `STATIC` route; None otherwise.
     """
 
     instance: str
     address: Address
     wire: Wire = Wire.HTTP
     queue_directory: str = ""
+    inner_queue: str = ""
+    files: Files | None = None
 
 
 @frozen
@@ -216,6 +236,7 @@ class Route:
         release: Number of the release behind it; 0 for `CONTROL`.
         targets: Healthy instances.  Empty: ``NO_HEALTHY_INSTANCE``.
         reason: Why there are no targets, in words for the caller; ``""`` otherwise.
+        max_upload_bytes: Of a body that brings files to a task.
     """
 
     key: DeploymentKey
@@ -226,6 +247,7 @@ class Route:
     reason: str = ""
     timeout_seconds: float = 30.0
     max_body_bytes: int = 16 * 1024 * 1024
+    max_upload_bytes: int = 1024 * 1024 * 1024
     concurrency: int = 64
     auth: CallAuth = CallAuth.NONE
 
@@ -385,6 +407,7 @@ class InstanceStatus:
         restarts: How often it was started again.
         address: Where a service or a published AgentCore port is reached, where the runtime
             decides that (bridge address, published port); None: ``agent.sock`` in its queue.
+        inner_queue: Where the instance itself finds its queue.
     """
 
     instance: str
@@ -395,6 +418,7 @@ class InstanceStatus:
     out_of_memory: bool = False
     restarts: int = 0
     address: Address | None = None
+    inner_queue: str = "/agent/.ploinky/queue"
 
 
 @frozen

@@ -38,6 +38,7 @@ from ploinky.routing.gateway import Gateway
 from ploinky.routing.headers import TrustedProxies
 from ploinky.routing.listening import GatewayFactory
 from ploinky.routing.reactor import install
+from ploinky.routing.spool import Spool
 from ploinky.routing.table import RouteTable
 from ploinky.routing.upstream import Upstream
 from ploinky.routing.wheel import Wheel
@@ -47,6 +48,7 @@ from ploinky.tasks.http_transport import HttpTransport
 from ploinky.tasks.inotify import Inotify
 from ploinky.tasks.orchestrator import Orchestrator
 from ploinky.telemetry.logs import ACCESS, SERVER, DailyFile, JsonLog, at_level
+from ploinky.threads import Blocking
 from ploinky.values import RouteSnapshot, Wire
 
 LINK_SOCKET = "link.sock"
@@ -185,6 +187,11 @@ def build_rooms(reactor: Any, configuration: WorkerConfiguration, paths: SocketP
     upstream = Upstream(reactor, wheel, paths)
     files = FileTransport(reactor, Inotify(reactor))
     files.startService()
+    id_prefix = f"{configuration.slot:x}{secrets.token_hex(4)}"
+    deleting = Blocking(reactor, 1, "deleting uploads")
+    deleting.start()
+    spool = Spool(deleting, configuration.run_directory, id_prefix)
+    spool.open()
     gateway = Gateway(
         reactor,
         time.time,
@@ -194,7 +201,8 @@ def build_rooms(reactor: Any, configuration: WorkerConfiguration, paths: SocketP
         {Wire.HTTP: HttpTransport(upstream), Wire.FILE: files},
         upstream,
         access_log,
-        f"{configuration.slot:x}{secrets.token_hex(4)}",
+        spool,
+        id_prefix,
         TrustedProxies(configuration.trusted_proxies),
     )
 
@@ -204,6 +212,8 @@ def build_rooms(reactor: Any, configuration: WorkerConfiguration, paths: SocketP
     def close() -> None:
         files.stopService()
         upstream.close()
+        deleting.stop()
+        spool.close()
         access_log.flush()
         access_file.close()
 

@@ -12,11 +12,12 @@ from twisted.logger import Logger
 
 from ploinky.deployment.jobs import together
 from ploinky.deployment.releases import Say, remove_tree
-from ploinky.deployment.spec import Plans, external_target, replicas_of
+from ploinky.deployment.sites import check_site
+from ploinky.deployment.spec import Plans, external_target, kind_of, replicas_of
 from ploinky.errors import EngineError, StartFailed
 from ploinky.interfaces import IInstances, IWorkerGroup
 from ploinky.threads import Blocking
-from ploinky.values import DeploymentKey, Release, Target
+from ploinky.values import DeploymentKey, Kind, Release, Target
 
 DRAIN_SECONDS = 30.0
 GRACE_SECONDS = 10.0
@@ -67,13 +68,27 @@ class Fleet:
         """
         if release.request.target:
             return (external_target(release.request.target, self._plans.layout, any_socket=True),)
+        if kind_of(release) is Kind.STATIC:
+            return (await self.site(release, say),)
         wanted = [self._new_id() for _ in range(replicas_of(release) if count is None else count)]
         say("start", f"Starting {len(wanted)} instance{'s' if len(wanted) != 1 else ''}")
         try:
             return tuple(await together(self._launch_one(release, key, one, say) for one in wanted))
         except Exception:  # cancelled or failed: those that came up are of no use alone
-            await self.end(wanted)
+            await self._end(wanted)
             raise
+
+    async def site(self, release: Release, say: Say) -> Target:
+        """See that the files of a static release can be served.
+
+        Raises:
+            ProbeFailed: They cannot.
+        """
+        target = self._plans.static_target(release)
+        assert target.files is not None
+        say("probe", f"Looking for the files in {target.files.root or 'the release'}")
+        await self._blocking.run(check_site, target.files)
+        return target
 
     async def _launch_one(
         self, release: Release, key: DeploymentKey, instance: str, say: Say
@@ -99,22 +114,26 @@ class Fleet:
 
         A request still in hand after 30 s is cut off.
         """
-        retired = frozenset(target.instance for target in targets if target.instance)
+        retired = [target for target in targets if target.instance]
         if not retired:
             return
-        left = await self._workers.drain(retired, DRAIN_SECONDS)
+        drained = frozenset(target.instance for target in retired)
+        left = await self._workers.drain(drained, DRAIN_SECONDS)
         if left:
             self.log.warn(
                 "{left} requests were cut off after {seconds} s", left=left, seconds=DRAIN_SECONDS
             )
         await self.end(retired)
 
-    async def end(self, instances: Iterable[str]) -> None:
-        """End instances and delete their queues.
+    async def end(self, targets: Iterable[Target]) -> None:
+        """End instances and delete their queues; files and external targets stay as they are.
 
         One that the engine will not end now, or whose end is cut short, is tried again with
         the next ones, and at the next start of the server.
         """
+        await self._end(one.instance for one in targets if one.instance and one.files is None)
+
+    async def _end(self, instances: Iterable[str]) -> None:
         self._unended.update(instances)
         doomed = sorted(self._unended - self._ending)
         await together(self._end_one(instance) for instance in doomed)

@@ -227,7 +227,7 @@ class DeploymentManager(Service):
     async def _give_up(self, entry: Entry, attempt: _Attempt, error: Exception) -> None:
         """Clean away what a deploy began, and keep why it failed."""
         try:
-            await self._fleet.end(target.instance for target in attempt.launched)
+            await self._fleet.end(attempt.launched)
             await self._releases.discard(attempt.release)
             if attempt.on_record or isinstance(error, DeployFailed):
                 why = error_record(error, entry.step)
@@ -284,11 +284,11 @@ class DeploymentManager(Service):
                 await self._want(entry, RUNNING)
             except Exception:  # failed or cancelled: it stands as before
                 job.clean_up()
-                await self._fleet.end(target.instance for target in launched)
+                await self._fleet.end(launched)
                 entry.life.gave_up()
                 raise
             await self._switch(entry, release, launched, say)
-            await self._retire(before, say)
+            await self._retire([one for one in before if one not in launched], say)
 
     async def stop(self, key: DeploymentKey) -> DeploymentView:
         """See `IDeploymentManager.stop`; what is stopped already is left alone."""

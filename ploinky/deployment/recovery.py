@@ -30,11 +30,11 @@ from ploinky.deployment.fleet import Fleet
 from ploinky.deployment.jobs import together
 from ploinky.deployment.manifest import Manifest
 from ploinky.deployment.releases import remove_tree
-from ploinky.deployment.spec import Layout, external_target, replicas_of
-from ploinky.errors import ManifestInvalid
+from ploinky.deployment.spec import Layout, external_target, kind_of, replicas_of
+from ploinky.errors import ManifestInvalid, ProbeFailed
 from ploinky.interfaces import IDeploymentStore, IInstances
 from ploinky.threads import Blocking
-from ploinky.values import Deployment, InstanceStatus, Release, ReleaseState, Target
+from ploinky.values import Deployment, InstanceStatus, Kind, Release, ReleaseState, Target
 
 
 @frozen
@@ -142,12 +142,22 @@ class Recovery:
         if release.request.target:
             leads = external_target(release.request.target, self._layout, any_socket=True)
             return attrs.evolve(survivor, targets=(leads,))
+        if kind_of(release) is Kind.STATIC:
+            return attrs.evolve(survivor, targets=await self._site(release, deployment))
         answers = await together(
             self._fleet.adopt(release, deployment.key, instance)
             for instance in sorted(status.instance for status in running)
         )
         targets = tuple(target for target in answers if target is not None)
         return attrs.evolve(survivor, targets=targets[: replicas_of(release)])
+
+    async def _site(self, release: Release, deployment: Deployment) -> tuple[Target, ...]:
+        """Give where a static release's files lie; nothing if somebody has taken them away."""
+        try:
+            return (await self._fleet.site(release, lambda step, line: None),)
+        except ProbeFailed as error:
+            self.log.error("{key}: {why}", key=str(deployment.key), why=str(error))
+            return ()
 
     async def delete(self, rubbish: Iterable[Path]) -> None:
         """Delete what a survey called rubbish."""

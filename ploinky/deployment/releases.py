@@ -20,7 +20,7 @@ from attrs import frozen
 from ploinky.deployment.agents import AgentFinder, Located
 from ploinky.deployment.documents import MANIFEST, parse_manifest, read_manifest_file
 from ploinky.deployment.manifest import Manifest, effective
-from ploinky.deployment.spec import Layout, Plans
+from ploinky.deployment.spec import Layout, Plans, kind_of
 from ploinky.errors import (
     DeployFailed,
     EngineError,
@@ -120,11 +120,11 @@ class ReleaseBuilder:
             image=image,
             image_only=located is None,
         )
-        if merged.manifest.kind is Kind.STATIC:
+        if merged.manifest.kind is Kind.STATIC and located is None:
             raise ValidationFailed(
                 {
-                    "kind": "this version serves no static files itself; deploy them as a"
-                    ' service, with an image that serves files, or set "kind": "task"'
+                    "kind": "static serves files of a repository, and this deployment has an image"
+                    " alone; give an agent's repository, or leave kind out to run the image"
                 }
             )
         await self._show_to_agentcore(release, merged.settings)
@@ -157,9 +157,11 @@ class ReleaseBuilder:
         """
         if release.request.target:
             return release
-        release = attrs.evolve(release, image=await self._image(release, say))
         manifest = Manifest.of(release.settings)
         shell_command = (updating and manifest.update) or manifest.install
+        if manifest.kind is Kind.STATIC and not shell_command:
+            return release  # nothing of it ever runs
+        release = attrs.evolve(release, image=await self._image(release, say))
         if shell_command and release.commit:
             name = "update" if updating and manifest.update else "install"
             await self._run(release, name, shell_command, say)
@@ -171,7 +173,7 @@ class ReleaseBuilder:
         Raises:
             ImageFailed: It is gone, and the name it had leads nowhere any more.
         """
-        if release.request.target:
+        if kind_of(release) in (Kind.EXTERNAL, Kind.STATIC):
             return release
         if release.image:
             with contextlib.suppress(ImageUnavailable):

@@ -17,6 +17,7 @@ from ploinky.values import (
     Address,
     Deployment,
     DeploymentKey,
+    Files,
     InstanceSpec,
     Kind,
     Release,
@@ -114,6 +115,20 @@ class Plans:
             volumes=manifest.volumes,
         )
 
+    def static_target(self, release: Release) -> Target:
+        """Give what stands for an instance of a static release.
+
+        The same whenever it is asked for, so that a new leader drains what an old one routed to.
+        """
+        manifest = Manifest.of(release.settings)
+        root = manifest.static.root if manifest.static else "."
+        files = Files(
+            directory=str(self.layout.code(release.deployment, release.number)),
+            root="" if root == "." else root,
+            spa=manifest.static.spa if manifest.static else False,
+        )
+        return Target(f"{release.deployment}.{release.number}", Address(), files=files)
+
     def route(self, deployment: Deployment, release: Release, targets: tuple[Target, ...]) -> Route:
         """Give the route to a release's instances."""
         manifest = Manifest.of(release.settings)
@@ -126,6 +141,10 @@ class Plans:
             targets=targets,
             timeout_seconds=timeout_seconds,
             max_body_bytes=self.settings.max_body_bytes,
+            max_upload_bytes=min(
+                self.settings.max_upload_bytes,
+                manifest.max_upload_bytes or self.settings.max_upload_bytes,
+            ),
             concurrency=manifest.concurrency,
             auth=manifest.auth,
         )
@@ -137,8 +156,10 @@ def kind_of(release: Release) -> Kind:
 
 
 def replicas_of(release: Release) -> int:
-    """Tell how many instances a release wants; an external one has none of ours."""
-    return 0 if release.request.target else Manifest.of(release.settings).replicas
+    """Tell how many instances a release wants; an external or static one has none of ours."""
+    if kind_of(release) in (Kind.EXTERNAL, Kind.STATIC):
+        return 0
+    return Manifest.of(release.settings).replicas
 
 
 def external_target(target: str, layout: Layout, *, any_socket: bool) -> Target:

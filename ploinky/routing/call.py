@@ -29,6 +29,7 @@ from ploinky.routing.headers import REQUEST_ID, AnswerFrame, Peer, answer_head, 
 from ploinky.routing.http import RequestHead
 from ploinky.routing.plan import Plan
 from ploinky.routing.streams import FULL_BYTES
+from ploinky.routing.uploads import Reception
 from ploinky.values import NOBODY, Kind, Route
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class Call:
         body: The whole body; None where it comes piece by piece.
         command: Of a task, once its body was read; ``""`` before and otherwise.
         params: Of a task, once its body was read: JSON text of an array.
+        reception: Of an upload: what takes its files, and sends its task.
         done: Nothing more will happen to it.
     """
 
@@ -61,6 +63,7 @@ class Call:
     principal = NOBODY
     command = ""
     params = b""
+    reception: Reception | None = None
     status = 0
     bytes_in = 0
     bytes_out = 0
@@ -132,11 +135,11 @@ class Call:
 
     def body_data(self, chunk: bytes) -> None:
         """Take a piece of the body."""
-        route = self.route
-        assert route is not None
+        assert self.plan is not None
+        most = self.plan.most_body_bytes
         self._body_bytes += len(chunk)
-        if self._body_bytes > route.max_body_bytes and is_limited(route):
-            self.failed(BodyTooLarge(f"the body is over {route.max_body_bytes} bytes"))
+        if most is not None and self._body_bytes > most:
+            self.failed(BodyTooLarge(f"the body is over {most} bytes"))
         elif self._collected is not None:
             self._collected += chunk
         elif self._exchange is not None:
@@ -357,11 +360,6 @@ class Call:
         route = self.route
         shown, deployment = (str(route.key), route.deployment) if route is not None else (None, "")
         return subject(self.head.method, shown, deployment, self.principal.id)
-
-
-def is_limited(route: Route) -> bool:
-    """Tell whether bodies have a limit: those that are kept whole, here or in the leader."""
-    return route.kind in (Kind.TASK, Kind.CONTROL)
 
 
 def _mood(error: CallFailed) -> str:

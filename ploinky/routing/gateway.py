@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
+import attrs
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -19,12 +20,12 @@ from ploinky.errors import (
     BodyTooLarge,
     CallFailed,
     Forbidden,
-    NoHealthyInstance,
+    NoSuchRoute,
     Unauthenticated,
 )
-from ploinky.interfaces import IAgentTransport, ILease, IOrchestrator, IRouter, IUpstream
+from ploinky.interfaces import IAgentTransport, IExchange, ILease, IOrchestrator, IRouter, IUpstream
 from ploinky.routing.access import AccessLog, subject
-from ploinky.routing.call import Call, is_limited
+from ploinky.routing.call import Call
 from ploinky.routing.forms import task_form
 from ploinky.routing.headers import (
     SESSION_COOKIE,
@@ -36,6 +37,9 @@ from ploinky.routing.http import Limits, RequestHead
 from ploinky.routing.memo import Memo
 from ploinky.routing.plan import Plan
 from ploinky.routing.relay import Relay
+from ploinky.routing.spool import Spool
+from ploinky.routing.static import FileServer, asked_of
+from ploinky.routing.uploads import UPLOAD, Reception, UploadForm, upload_form
 from ploinky.routing.wheel import Wheel
 from ploinky.values import NOBODY, CallAuth, Kind, Principal, Role, Route, TaskCall, Wire
 
@@ -53,6 +57,7 @@ class Gateway:
         wall_clock: Unix seconds.
         wheel: Ends what takes too long.
         transports: How tasks reach an agent, by wire.
+        spool: Keeps files that are uploaded.
         id_prefix: Of this process's request ids; ``[a-z0-9]+``, different in each process
             and each time it starts.
     """
@@ -69,6 +74,7 @@ class Gateway:
         transports: Mapping[Wire, IAgentTransport],
         upstream: IUpstream,
         access_log: AccessLog,
+        spool: Spool,
         id_prefix: str,
         trusted: TrustedProxies,
         limits: Limits | None = None,
@@ -84,6 +90,8 @@ class Gateway:
         self._orchestrator = orchestrator
         self._transports = transports
         self._upstream = upstream
+        self._files = FileServer(clock)
+        self._spool = spool
         self._id_prefix = id_prefix.encode()
         self._begun = 0
 
@@ -96,6 +104,9 @@ class Gateway:
             if plan is None:
                 plan = call.plan = self._plan(call)
             if plan.form is not None:
+                if plan.upload is not None:
+                    self._receive(call, plan.upload)  # on to `_received` when its files are in
+                    return
                 if call.body is None:
                     call.collect()  # a task travels whole: on to `collected` when it is in
                     return
@@ -107,8 +118,8 @@ class Gateway:
 
     def repetition(self, connection: Connection, memo: Memo, body: bytes, size: int) -> Call:
         """Give the call for a request that is, or is like, the one before; `repeat` answers it."""
-        id = memo.head.request_id or self.next_id()
-        if memo.plan.form is None:
+        if memo.plan.forwarded:
+            id = memo.head.request_id or self.next_id()
             return Relay(self, connection, memo, id, body, size)
         call = Call(self, connection, memo.head, body)
         call.plan = plan = memo.plan
@@ -130,6 +141,40 @@ class Gateway:
         except CallFailed as error:
             call.failed(error)
 
+    def _receive(self, call: Call, form: UploadForm) -> None:
+        """Take an upload's files in as they come."""
+        task = self.next_id().decode()
+        batch = self._spool.batch(task, call.head.length or 0)
+        reception = call.reception = Reception(
+            form, task, batch, call, lambda: self._received(call)
+        )
+        call.command = UPLOAD
+        call.handed_over(reception)
+        if call.body is not None:
+            reception.write(call.body)
+            if not call.done:
+                reception.finish()
+
+    def _received(self, call: Call) -> None:
+        """Go on with an upload whose files are whole now, by the routes that hold now.
+
+        It may have taken an hour: the instances that it began with may be long gone.
+        """
+        plan = call.plan
+        assert plan is not None
+        try:
+            route = self.router.match(call.head.host, call.head.path)
+            if route.kind is not Kind.TASK:
+                raise NoSuchRoute(f"{route.key} takes no uploads any more")
+            _admit(route, plan.principal)
+            call.route = route
+            who = subject(call.head.method, str(route.key), route.deployment, plan.principal.id)
+            call.plan = plan = attrs.evolve(plan, route=route, subject=who)
+            call.await_agent()
+            self._claim(call, plan, plan.forwarded)
+        except CallFailed as error:
+            call.failed(error)
+
     def collected(self, call: Call) -> None:
         """Go on with a call whose body is whole now."""
         self.answer(call)
@@ -141,15 +186,23 @@ class Gateway:
         principal, spent = self._identify(head)
         call.principal = principal
         _admit(route, principal)
-        if (head.length or 0) > route.max_body_bytes and is_limited(route):
-            raise BodyTooLarge(f"the body is over {route.max_body_bytes} bytes")
-        who = subject(head.method, str(route.key), route.deployment, principal.id)
+        form = upload = asked = None
+        most: int | None = None
         if route.kind is Kind.TASK:
-            return Plan(route, principal, who, form=task_form(head, route))
-        if route.kind is Kind.STATIC:
-            raise NoHealthyInstance("static deployments are not served by this version")
-        forwarded = forwarded_head(head, route, principal, call.peer, spent)
-        return Plan(route, principal, who, forwarded=forwarded)
+            form = task_form(head, route)
+            upload = upload_form(head, form.command)
+            most = route.max_body_bytes if upload is None else route.max_upload_bytes
+        elif route.kind is Kind.STATIC:
+            asked = asked_of(head, route)
+        elif route.kind is Kind.CONTROL:
+            most = route.max_body_bytes
+        if most is not None and (head.length or 0) > most:
+            raise BodyTooLarge(f"the body is over {most} bytes")
+        forwarded = b""
+        if form is None and asked is None:
+            forwarded = forwarded_head(head, route, principal, call.peer, spent)
+        who = subject(head.method, str(route.key), route.deployment, principal.id)
+        return Plan(route, principal, who, form, forwarded, upload, asked, most)
 
     def _identify(self, head: RequestHead) -> tuple[Principal, bytes]:
         """Say who calls, and in which field a credential came that was for us alone."""
@@ -185,10 +238,13 @@ class Gateway:
 
     def _hand_over(self, call: Call, plan: Plan, forwarded: bytes, lease: ILease) -> None:
         call.claimed(lease)
+        exchange: IExchange
         if type(call) is Relay:
             self._upstream.begin(call.bound(lease, b"%b%b\r\n\r\n" % (forwarded, call.id)))
             return
-        if plan.form is None:
+        if plan.asked is not None:
+            exchange = self._files.send(lease, plan.asked, call)
+        elif plan.form is None:
             head = b"%b%b\r\n\r\n" % (forwarded, call.id)
             exchange = self._upstream.exchange(lease.target.address, head, call.body, call)
         else:
@@ -200,7 +256,11 @@ class Gateway:
                 deadline_ms=int((self._wall_clock() + plan.route.timeout_seconds) * 1000),
                 request_id=call.id.decode(),
             )
-            exchange = self._transports[lease.target.wire].send(lease, task, call)
+            transport = self._transports[lease.target.wire]
+            if call.reception is not None:
+                exchange = call.reception.send(transport, lease, task)
+            else:
+                exchange = transport.send(lease, task, call)
         call.handed_over(exchange)
 
     def next_id(self) -> bytes:

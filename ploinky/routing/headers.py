@@ -18,7 +18,7 @@ from wsgiref.handlers import format_date_time
 import msgspec
 from attrs import frozen
 
-from ploinky.errors import CallFailed, MethodNotAllowed, SettingsInvalid
+from ploinky.errors import CallFailed, MethodNotAllowed, RangeNotSatisfiable, SettingsInvalid
 from ploinky.routing.http import HOP_BY_HOP, NOTED, RequestHead
 from ploinky.values import Kind, Principal, Route
 
@@ -244,6 +244,8 @@ def refusal(error: CallFailed, request_id: bytes, date: bytes) -> tuple[bytes, b
         head += b"\r\nRetry-After: %d" % error.retry_after_seconds
     if isinstance(error, MethodNotAllowed):
         head += b"\r\nAllow: " + ", ".join(error.allow).encode()
+    if isinstance(error, RangeNotSatisfiable):
+        head += b"\r\nContent-Range: bytes */%d" % error.size
     if error.status == 401:
         head += b'\r\nWWW-Authenticate: Bearer realm="ploinky"'
     return head, msgspec.json.encode(said)

@@ -119,6 +119,7 @@ def may_be_remembered(raw: bytes, head: RequestHead, plan: Plan) -> bool:
         and head.is_usual
         and not head.expects_continue
         and plan.principal.expires_at is None
+        and plan.upload is None
     )
 
 

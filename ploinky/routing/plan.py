@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from attrs import field, frozen
+from attrs import frozen
 
 from ploinky.routing.access import Subject
 from ploinky.routing.forms import TaskForm
+from ploinky.routing.static import Asked
+from ploinky.routing.uploads import UploadForm
 from ploinky.values import Principal, Route
 
 
@@ -15,12 +17,18 @@ class Plan:
 
     Attributes:
         subject: What its record says of it.
-        form: How a task is called; None for what is passed through.
-        forwarded: The head that an agent gets, up to its request id; ``b""`` for tasks.
+        form: How a task is called; None for what is no task.
+        forwarded: The head that an agent gets, up to its request id; ``b""`` where it gets none.
+        upload: How a task brings its files; None where it brings none.
+        asked: What is wanted of a static deployment; None for any other.
+        most_body_bytes: None: no limit.
     """
 
     route: Route
     principal: Principal
     subject: Subject
-    form: TaskForm | None = field(default=None, kw_only=True)
-    forwarded: bytes = field(default=b"", kw_only=True)
+    form: TaskForm | None = None
+    forwarded: bytes = b""
+    upload: UploadForm | None = None
+    asked: Asked | None = None
+    most_body_bytes: int | None = None

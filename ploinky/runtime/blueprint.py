@@ -28,6 +28,9 @@ LABEL_INSTANCE = "ploinky.instance"
 LABEL_PORT = "ploinky.port"
 """The port inside that is spoken to over TCP; absent where ``agent.sock`` is spoken to."""
 
+_OURS = (Kind.TASK, Kind.STATIC)
+"""Kinds that run nothing but what this server starts, as its own user and confined as such."""
+
 LOG_LIMIT = {"max-size": "10m"}
 
 
@@ -149,7 +152,7 @@ def once_blueprint(
 def _common(spec: InstanceSpec, facts: EngineFacts, surroundings: Surroundings) -> dict[str, Any]:
     variables = places.environment(spec, AGENT_DIRECTORY, QUEUE_DIRECTORY)
     user: str | None = spec.user or None
-    if spec.kind is Kind.TASK:
+    if spec.kind in _OURS:
         user = user or task_user(surroundings, facts)
         # The image knows no home directory for a user it has not heard of.
         variables.setdefault("HOME", "/tmp")  # noqa: S108
@@ -176,7 +179,7 @@ def _confinement(spec: InstanceSpec, facts: EngineFacts) -> dict[str, Any]:
         **_limits(spec.resources),
     }
     capabilities = spec.capabilities
-    if capabilities is None and spec.kind is Kind.TASK:
+    if capabilities is None and spec.kind in _OURS:
         capabilities = ()
     if capabilities is not None:
         host["cap_drop"] = ["ALL"]

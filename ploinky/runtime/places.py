@@ -21,7 +21,7 @@ READY = "ready"
 FAILED = "failed"
 SOCKET = "agent.sock"
 
-_PARTS = ("tasks", "results", "errors", "locks", "tmp")
+_PARTS = ("tasks", "results", "errors", "locks", "tmp", "uploads")
 _LEFTOVERS = (READY, FAILED, SOCKET)
 
 

@@ -117,7 +117,8 @@ class SocketProber:
         address = status.address or Address(path=str(queue / places.SOCKET))
         wire = spec.wire if speaks_http else Wire.FILE
         readiness = Readiness(
-            Target(spec.instance, address, wire, spec.queue_directory), speaks_http
+            Target(spec.instance, address, wire, spec.queue_directory, status.inner_queue),
+            speaks_http,
         )
         problem = await self._ask(spec, address) if speaks_http else ""
         return problem or readiness

@@ -141,6 +141,7 @@ class ProcessRuntime(Service):
             spec.release,
             spec.cluster,
             port=_free_port() if service else 0,
+            queue=spec.queue_directory if self._sandbox is None else QUEUE_DIRECTORY,
         )
         try:
             self._records.write(record)
@@ -322,6 +323,7 @@ class ProcessRuntime(Service):
             running=running,
             exit_code=None if running else record.exit_code,
             address=Address(host="127.0.0.1", port=record.port) if serves else None,
+            inner_queue=record.queue,
         )
 
     def _trim(self) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from attrs import asdict, frozen
 
+from ploinky.runtime.places import QUEUE_DIRECTORY
+
 
 @frozen
 class Record:
@@ -16,6 +18,7 @@ class Record:
 
     Attributes:
         port: Where a service listens; 0 for task agents.
+        queue: Where the instance itself finds its queue.
         exit_code: With which it ended; None while it runs, or where nobody was there to see.
     """
 
@@ -25,6 +28,7 @@ class Record:
     cluster: str
     port: int = 0
     exit_code: int | None = None
+    queue: str = QUEUE_DIRECTORY
 
 
 class Records:

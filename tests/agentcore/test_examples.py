@@ -49,9 +49,22 @@ def test_every_example_greets(
 def test_every_example_says_what_it_shows() -> None:
     """In one line of its manifest."""
     manifests = sorted(EXAMPLES.glob("*/manifest.json"))
-    assert len(manifests) == 5
+    assert len(manifests) == 6
     for manifest in manifests:
         assert json.loads(manifest.read_text())["about"]
+
+
+def test_the_demo_takes_uploads(example: Callable[[str, str], Client], tmp_path: Path) -> None:
+    """On both of its engines."""
+    (tmp_path / "file-1").write_bytes(b"abc")
+    upload = {"path": str(tmp_path / "file-1"), "name": "a.txt", "size": 3, "metadata": {"a": 1}}
+    for engine in ("node", "python"):
+        assert example("demo", engine).call("upload", upload).body == {
+            "name": "a.txt",
+            "size": 3,
+            "sha256": "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
+            "metadata": {"a": 1},
+        }
 
 
 def test_python_example_explains_its_errors(example: Callable[[str, str], Client]) -> None:

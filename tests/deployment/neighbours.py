@@ -152,6 +152,7 @@ class FakeRuntime:
         self.engine, self.steps = engine, steps
         self.images: dict[str, str] = {"node:18-alpine": "sha256:node", "nginx": "sha256:nginx"}
         self.commands: list[str] = []
+        self.builds: dict[str, str] = {}
         self.outcome = RunResult(0, "")
 
     async def prepare(self, image: str, report: Report) -> str:
@@ -171,6 +172,10 @@ class FakeRuntime:
             del self.engine.containers[spec.instance]
             raise
         self.commands.append(shell_command)
+        for name, text in self.builds.items():
+            place = Path(spec.code_directory, name)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_text(text, encoding="utf-8")
         del self.engine.containers[spec.instance]
         return self.outcome
 

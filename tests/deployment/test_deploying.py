@@ -241,7 +241,7 @@ def test_a_repository_url_that_is_refused_leaves_nothing(ground: Ground, leader:
     [
         ({"port": "eighty"}, ManifestInvalid),
         ({"env": ["TOKEN"]}, EnvironmentMissing),
-        ({"static": {"root": "dist"}}, ValidationFailed),
+        ({"static": {"root": "../dist"}}, ManifestInvalid),
     ],
 )
 def test_a_manifest_that_does_not_fit_changes_nothing(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -18,8 +19,10 @@ from ploinky.routing.gateway import Gateway
 from ploinky.routing.headers import TrustedProxies
 from ploinky.routing.http import Limits
 from ploinky.routing.listening import GatewayFactory
+from ploinky.routing.spool import Spool
 from ploinky.routing.table import RouteTable
 from ploinky.routing.wheel import Wheel
+from ploinky.testing.deployment import DirectBlocking
 from ploinky.testing.routing import (
     Answered,
     FakeOrchestrator,
@@ -64,7 +67,7 @@ ROUTES = (
 class Corridor:
     """A gateway and its neighbours; time stands still unless `clock` is advanced."""
 
-    def __init__(self, limits: Limits, trusted: tuple[str, ...]) -> None:
+    def __init__(self, limits: Limits, trusted: tuple[str, ...], run_directory: Path) -> None:
         self.clock = Clock()
         self.clock.advance(1000)
         self.wall = NOON
@@ -72,6 +75,9 @@ class Corridor:
         self.orchestrator = FakeOrchestrator()
         self.tasks = FakeTransport()
         self.upstream = FakeUpstream()
+        self.run_directory = run_directory
+        self.spool = Spool(DirectBlocking(), str(run_directory), "w1")  # type: ignore[arg-type]
+        self.spool.open()
         self.lines: list[str] = []
         self.access_log = AccessLog(self.clock, lambda: self.wall, self.lines.append)
         gateway = Gateway(
@@ -83,6 +89,7 @@ class Corridor:
             {Wire.HTTP: self.tasks},
             self.upstream,
             self.access_log,
+            self.spool,
             "w1",
             TrustedProxies(trusted),
             limits,
@@ -117,6 +124,7 @@ class Corridor:
     async def close(self) -> None:
         """Leave nothing open."""
         await self.port.stopListening()
+        self.spool.close()
         for connection in list(self.factory.connections):
             connection.abort()
         for client in self.clients:
@@ -138,9 +146,9 @@ def trusted() -> tuple[str, ...]:
 
 
 @pytest.fixture
-def corridor(limits: Limits, trusted: tuple[str, ...]) -> Iterator[Corridor]:
+def corridor(limits: Limits, trusted: tuple[str, ...], tmp_path: Path) -> Iterator[Corridor]:
     """A gateway that listens on a free port."""
-    corridor = Corridor(limits, trusted)
+    corridor = Corridor(limits, trusted, tmp_path / "run")
     yield corridor
     pytest_twisted.blockon(ensureDeferred(corridor.close()))
 

@@ -120,14 +120,6 @@ async def test_why_nothing_answers_is_said_in_words(corridor: Any, make_route: A
 
 
 @pytest_twisted.ensureDeferred
-async def test_static_deployments_are_not_served_yet(corridor: Any, make_route: Any) -> None:
-    """They say so, rather than being taken for something else."""
-    corridor.publish(make_route("localhost/site", Kind.STATIC))
-    answer = await corridor.ask(get("/site/index.html"))
-    assert (answer.status, msgspec.json.decode(answer.body)["code"]) == (503, "NO_HEALTHY_INSTANCE")
-
-
-@pytest_twisted.ensureDeferred
 async def test_an_agents_error_is_passed_on(corridor: Any) -> None:
     """Status and body are the agent's; the record says that it failed."""
     body = b'{"error":true,"code":"HANDLER_FAILED","message":"boom"}'

@@ -59,6 +59,16 @@ def named(lines: list[bytes], *names: bytes) -> list[bytes]:
         ("GET /shop?x HTTP/1.1", "localhost/shop", Kind.SERVICE, b"/?x"),
         ("GET /shop/a%20b?x HTTP/1.1", "localhost/shop", Kind.EXTERNAL, b"/a%20b?x"),
         ("GET /shop/a HTTP/1.1", "localhost/", Kind.SERVICE, b"/shop/a"),
+        ("GET / HTTP/1.1", "localhost/", Kind.SERVICE, b"/"),
+        ("GET /?x HTTP/1.1", "localhost/", Kind.SERVICE, b"/?x"),
+        ("GET /shop? HTTP/1.1", "localhost/shop", Kind.SERVICE, b"/?"),
+        (
+            "GET /shop/a%2Fb%3f/%E2%82%ac;v=1//c?d=%20+&/shop HTTP/1.1",
+            "localhost/shop",
+            Kind.SERVICE,
+            b"/a%2Fb%3f/%E2%82%ac;v=1//c?d=%20+&/shop",
+        ),
+        ("GET /shop/shop HTTP/1.1", "localhost/shop", Kind.SERVICE, b"/shop"),
         ("GET /management/api HTTP/1.1", "*/management", Kind.CONTROL, b"/management/api"),
         ("GET http://localhost:8000/shop/a HTTP/1.1", "localhost/shop", Kind.SERVICE, b"/a"),
     ],
@@ -147,6 +157,16 @@ def test_a_trusted_proxy_is_believed(make_route: Any) -> None:
         b"X-Forwarded-Prefix: /pre/shop",
     ]
     assert named(lines, b"x-ploinky-user") == [b"X-Ploinky-User: InternetUser"]
+
+
+def test_a_prefix_is_what_was_taken_off(make_route: Any) -> None:
+    """Nothing for a deployment at the root; a trusted proxy's own stands before it."""
+    at_root = {"line": "GET /a HTTP/1.1", "place": "localhost/"}
+    assert named(forwarded(make_route, **at_root), b"x-forwarded-prefix") == [
+        b"X-Forwarded-Prefix: "
+    ]
+    lines = forwarded(make_route, "X-Forwarded-Prefix: /pre", peer=PROXY, **at_root)
+    assert named(lines, b"x-forwarded-prefix") == [b"X-Forwarded-Prefix: /pre"]
 
 
 def test_an_agent_never_sees_the_servers_session(make_route: Any) -> None:

@@ -199,7 +199,11 @@ async def test_an_agent_is_ready_when_it_says_so_and_answers(
     serve(OK, path=path)
     readiness = await waiting
     assert readiness.target == Target(
-        spec.instance, Address(path=path), Wire.HTTP, spec.queue_directory
+        spec.instance,
+        Address(path=path),
+        Wire.HTTP,
+        spec.queue_directory,
+        inner_queue="/agent/.ploinky/queue",
     )
     assert readiness.answers_http
 
