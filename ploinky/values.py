@@ -203,6 +203,18 @@ class Target:
 
 
 @frozen
+class RateLimit:
+    """How often one client may call: so many times at once, and evenly from then on.
+
+    Attributes:
+        requests: At once, and on average in `seconds`.
+    """
+
+    requests: int
+    seconds: float
+
+
+@frozen
 class Route:
     """What one (domain, path) leads to.
 
@@ -212,6 +224,7 @@ class Route:
         release: Number of the release behind it; 0 for `CONTROL`.
         targets: Healthy instances.  Empty: ``NO_HEALTHY_INSTANCE``.
         reason: Why there are no targets, in words for the caller; ``""`` otherwise.
+        rate_limit: Of each client; None for none.
     """
 
     key: DeploymentKey
@@ -224,6 +237,7 @@ class Route:
     max_body_bytes: int = 16 * 1024 * 1024
     concurrency: int = 64
     auth: CallAuth = CallAuth.NONE
+    rate_limit: RateLimit | None = None
 
 
 @frozen

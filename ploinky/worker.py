@@ -34,9 +34,11 @@ from ploinky.errors import PloinkyError, WorkerCouldNotBoot
 from ploinky.link import ICorridor, Identity, LeaderLink
 from ploinky.processgroup import COULD_NOT_BOOT, LISTENING_DESCRIPTOR
 from ploinky.routing.access import AccessLog
+from ploinky.routing.descriptors import Descriptors
 from ploinky.routing.gateway import Gateway
 from ploinky.routing.headers import TrustedProxies
 from ploinky.routing.listening import GatewayFactory
+from ploinky.routing.rates import SharedRates
 from ploinky.routing.reactor import install
 from ploinky.routing.table import RouteTable
 from ploinky.routing.upstream import Upstream
@@ -182,9 +184,11 @@ def build_rooms(reactor: Any, configuration: WorkerConfiguration, paths: SocketP
     router = RouteTable(time.time)
     orchestrator = Orchestrator(reactor)
     wheel = Wheel(reactor)
-    upstream = Upstream(reactor, wheel, paths)
+    descriptors = Descriptors.of_this_process()
+    upstream = Upstream(reactor, wheel, paths, descriptors=descriptors)
     files = FileTransport(reactor, Inotify(reactor))
     files.startService()
+    rates = SharedRates(Path(configuration.run_directory), time.monotonic_ns)
     gateway = Gateway(
         reactor,
         time.time,
@@ -194,6 +198,7 @@ def build_rooms(reactor: Any, configuration: WorkerConfiguration, paths: SocketP
         {Wire.HTTP: HttpTransport(upstream), Wire.FILE: files},
         upstream,
         access_log,
+        rates,
         f"{configuration.slot:x}{secrets.token_hex(4)}",
         TrustedProxies(configuration.trusted_proxies),
     )
@@ -204,10 +209,11 @@ def build_rooms(reactor: Any, configuration: WorkerConfiguration, paths: SocketP
     def close() -> None:
         files.stopService()
         upstream.close()
+        rates.close()
         access_log.flush()
         access_file.close()
 
-    return Rooms(router, orchestrator, GatewayFactory(gateway), counts, close)
+    return Rooms(router, orchestrator, GatewayFactory(gateway, descriptors), counts, close)
 
 
 def run(build_rooms: BuildRooms) -> None:

@@ -18,7 +18,7 @@ from attrs import field, frozen
 from ploinky.deployment.fields import FIELDS, SERVER_VARIABLES
 from ploinky.deployment.readers import document, resembling
 from ploinky.errors import EnvironmentMissing, ManifestInvalid, ValidationFailed
-from ploinky.values import CallAuth, Health, Kind, Resources, Volume, Wire
+from ploinky.values import CallAuth, Health, Kind, RateLimit, Resources, Volume, Wire
 
 DEFAULT_IMAGE = "node:18-alpine"
 
@@ -86,6 +86,7 @@ class Manifest:
     Attributes:
         env: Name to default; None: the deployment must set it.
         timeout_seconds: Per task; None: the server's ``taskTimeout``.
+        rate_limit: Of each client; None: none.
         idle_seconds: Without traffic, after which it is stopped; None: never.
         user, capabilities: As given; whether they count is decided in `effective`.
         warnings: One line each, for whoever deploys.
@@ -108,6 +109,7 @@ class Manifest:
     timeout_seconds: float | None = None
     wire: Wire = Wire.HTTP
     auth: CallAuth = CallAuth.NONE
+    rate_limit: RateLimit | None = None
     replicas: int = 1
     idle_seconds: float | None = None
     volumes: tuple[Volume, ...] = ()
@@ -150,6 +152,7 @@ class Manifest:
             timeout_seconds=values.get("timeout"),
             wire=Wire(values.get("transport", "http")) if kind is Kind.TASK else Wire.HTTP,
             auth=CallAuth(values.get("auth", "none")),
+            rate_limit=RateLimit(**values["rateLimit"]) if "rateLimit" in values else None,
             replicas=values.get("replicas", 1),
             idle_seconds=values.get("idle") or None,
             volumes=tuple(Volume(**volume) for volume in values.get("volumes", ())),

@@ -23,7 +23,7 @@ from ploinky.errors import (
     RequestTimeout,
     TaskTimeout,
 )
-from ploinky.interfaces import IAnswer, IExchange, ILease
+from ploinky.interfaces import IExchange, ILease, IUpgradeAnswer
 from ploinky.routing import access
 from ploinky.routing.forms import TaskForm
 from ploinky.routing.headers import REQUEST_ID, Peer, answer_head, refusal
@@ -44,20 +44,22 @@ class Plan:
         form: How a task is called; None for what is passed through.
         shown: The route, for records.
         forwarded: The head that an agent gets, up to its request id; ``b""`` for tasks.
+        upgrade: The protocols that it asks the agent for; ``b""`` for none.
     """
 
     route: Route
     principal: Principal
     form: TaskForm | None = None
     forwarded: bytes = b""
+    upgrade: bytes = b""
     shown: str = field(init=False, default=Factory(lambda self: str(self.route.key), True))
 
 
-@implementer(IAnswer, IPushProducer)
+@implementer(IUpgradeAnswer, IPushProducer)
 class Call:
     """A request in hand.
 
-    As an `IAnswer` it takes what the agent says, as an ``IPushProducer`` it stands for the
+    As an `IUpgradeAnswer` it takes what the agent says, as an ``IPushProducer`` it stands for the
     request's body on its way to the agent.
 
     Attributes:
@@ -90,6 +92,7 @@ class Call:
     _chunked = False
     _bodyless = False
     _paused = False
+    _switched = False
 
     def __init__(
         self,
@@ -115,6 +118,10 @@ class Call:
         return self._connection.peer
 
     # --- the way to the agent: the gateway and the connection call these
+
+    def ends_http(self) -> None:
+        """Make its answer the connection's last: what the client sends next may be no HTTP."""
+        self._connection.read_no_further()
 
     def collect(self) -> None:
         """Read the whole body first; `Gateway.collected` is called when it is in."""
@@ -231,6 +238,25 @@ class Call:
         self._exchange = None
         self._over(access.SERVED if self.status < 500 else access.FAILED)
 
+    def switched(self, fields: Sequence[tuple[bytes, bytes]], protocol: bytes) -> None:
+        """See `IUpgradeAnswer.switched`."""
+        if self.done:
+            return
+        assert self.route is not None
+        self.status = 101
+        self.closes = self._opened = self._switched = True
+        head = answer_head(self.route.kind, 101, fields, self._gateway.dates.now())
+        said = b"\r\nConnection: Upgrade\r\nUpgrade: " + protocol
+        head = b"%b%b%b%b\r\n\r\n" % (head, REQUEST_ID, self.id, said)
+        self.bytes_out += len(head)
+        self._connection.send(head)
+        self._connection.open_tunnel()
+
+    def half_closed(self) -> None:
+        """See `IUpgradeAnswer.half_closed`."""
+        if not self.done:
+            self._connection.end_sending()
+
     def failed(self, error: CallFailed) -> None:
         """See `IAnswer.failed`; also for every refusal of the gateway's own."""
         if self.done:
@@ -260,7 +286,8 @@ class Call:
         if self.done:
             return
         self._let_go()
-        self.status = 499
+        if not self._switched:
+            self.status = 499
         self._record(access.GONE, False)
 
     def timed_out(self) -> None:
@@ -272,6 +299,25 @@ class Call:
         self.failed(
             TaskTimeout(f"the {what} took longer than {route.timeout_seconds:g} s and was aborted")
         )
+
+    def probe(self) -> None:
+        """Send what a client that waits passes over, and one that has gone refuses to take.
+
+        That is an interim answer, or a leading zero of the next chunk's size.
+        """
+        said = b""
+        if not self._opened and self.head.http_11:
+            said = b"HTTP/1.1 100 Continue\r\n\r\n"
+        elif self._chunked:
+            said = b"0"
+        if said:
+            self.bytes_out += len(said)
+            self._connection.send(said)
+
+    def idled(self) -> None:
+        """Nothing has moved on an upgraded connection for long."""
+        self._let_go()
+        self._cut_off(access.TIMED_OUT, False)
 
     def body_stalled(self) -> None:
         """The client stopped sending its body."""

@@ -13,16 +13,18 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet import tcp
-from twisted.internet.interfaces import ITCPTransport
+from twisted.internet.interfaces import IHalfCloseableProtocol, ITCPTransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from ploinky.errors import BadRequest, CallFailed, HeadTooLarge, RequestTimeout, TargetTooLong
-from ploinky.routing.bodies import BadFraming, Body, ChunkedBody, LengthBody
+from ploinky.routing.bodies import BadFraming, Body, ChunkedBody, LengthBody, UntilCloseBody
 from ploinky.routing.call import Call, Plan
+from ploinky.routing.halfclose import Departure, hung_up
 from ploinky.routing.headers import Peer
 from ploinky.routing.http import RequestHead, end_of_head, read_request, unreadable_head
-from ploinky.routing.streams import Outlet
+from ploinky.routing.streams import Outlet, untaken_bytes
 from ploinky.routing.wheel import NEVER
 
 if TYPE_CHECKING:
@@ -52,8 +54,10 @@ class Stage(enum.Enum):
     STREAMING = "passes on what the agent sends, for as long as that takes"
     SENDING = "waits for the client to take its answer"
     LINGERING = "lets the client read a refusal"
+    TUNNEL = "passes bytes of another protocol both ways"
 
 
+@implementer(IHalfCloseableProtocol)
 class Connection(Protocol):
     """See the module.  Built by `GatewayFactory`, which knows all that live.
 
@@ -65,6 +69,15 @@ class Connection(Protocol):
     transport: Any
     _outlet: Outlet
     _known_head: RequestHead
+    # What most connections never come to needs no place in each:
+    _client_ended = False  # its writing half is closed
+    _departure: Departure | None = None
+    _read_no_further = False
+    _tunnels = False
+    _tunnel_bytes = -1
+    _to_end_sending = False
+    _untaken = 0
+    _lingers = False
 
     def __init__(self, factory: GatewayFactory) -> None:
         self.due = NEVER
@@ -94,12 +107,12 @@ class Connection(Protocol):
     # --- what Twisted and the wheel call
 
     def connectionMade(self) -> None:
-        self._factory.connections.add(self)
+        self._factory.connections[self] = None
         self.peer = self._gateway.trusted.peer(getattr(self.transport.getPeer(), "host", None))
         self._outlet = Outlet(self.transport, self._moved)
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
-        self._allow(Stage.IDLE, self._limits.idle_seconds)
+        self._allow(Stage.IDLE, self._limits.first_byte_seconds)
 
     def dataReceived(self, data: bytes) -> None:
         known = self._known_plan
@@ -118,8 +131,34 @@ class Connection(Protocol):
             self._buffer += data
             self._feed()
 
+    def readConnectionLost(self) -> None:
+        """The client sends nothing more: it waits for its answers, or it has gone.
+
+        See `Departure` for how the two are told apart.
+        """
+        call = self._call
+        self._client_ended = True
+        if self._ending or hung_up(self.transport):
+            self._leave()
+        elif self._tunnels and call is not None:
+            self._await_tunnel()
+            call.body_ended()
+        elif self._body is not None or (call is None and not self._outlet.queued):
+            self._leave()  # there is no whole request that could be answered
+        elif call is None:
+            if not self._buffer:
+                self._end()
+        else:
+            call.closes = call.closes or not self._buffer
+            clock = self._gateway.clock
+            self._departure = Departure(clock, self.transport, self._probe, self.abort)
+
+    def writeConnectionLost(self) -> None: ...
+
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._ending = True
+        if self._departure is not None:
+            self._departure.stop()
         self._wheel.forget(self)
         call = self._call
         if call is not None:
@@ -139,6 +178,14 @@ class Connection(Protocol):
         elif self._stage is Stage.IDLE:
             self._ending = True
             self.transport.loseConnection()
+        elif self._stage is Stage.TUNNEL and call is not None:
+            moved = call.bytes_in + call.bytes_out
+            if moved != self._tunnel_bytes:
+                self._await_tunnel()
+            else:
+                call.idled()
+        elif self._stage is Stage.SENDING and self._client_takes():
+            self._await_client()
         else:
             self.transport.abortConnection()
 
@@ -147,7 +194,7 @@ class Connection(Protocol):
     @property
     def must_end(self) -> bool:
         """Whether an answer that begins now is the last: no one will read on after it."""
-        return self._body is not None or self._factory.draining
+        return self._body is not None or self._factory.draining or self._read_no_further
 
     def send(self, data: bytes) -> int:
         """Send a piece of the answer; give how much is queued."""
@@ -155,8 +202,8 @@ class Connection(Protocol):
         self._outlet.send(data)
         if self._outlet.queued:
             queued = self._outlet.queued
-            if self._stage is Stage.STREAMING:
-                self._allow(Stage.SENDING, self._limits.sending_seconds)
+            if self._stage is Stage.STREAMING or self._stage is Stage.TUNNEL:
+                self._await_client()
         return queued
 
     def want_body(self) -> None:
@@ -165,6 +212,9 @@ class Connection(Protocol):
         if call is None or self._body is None:
             return
         self._body_wanted = True
+        if self._client_ended and not self._buffer:
+            self._leave()
+            return
         if call.head.expects_continue and not self._buffer:
             self._outlet.send(b"HTTP/1.1 100 Continue\r\n\r\n")
         self._allow(Stage.BODY, self._limits.body_seconds)
@@ -175,7 +225,7 @@ class Connection(Protocol):
         self._body_held = held
         if self._stage is Stage.BODY and held and self._call is not None:
             self._call.await_agent()  # it is not the client that is slow
-        elif self._body is not None and not held:
+        elif self._body is not None and not held and not self._tunnels:
             self._allow(Stage.BODY, self._limits.body_seconds)
         self._regulate()
 
@@ -204,7 +254,7 @@ class Connection(Protocol):
         if call.closes:
             self._end()
         elif self._outlet.queued:
-            self._allow(Stage.SENDING, self._limits.sending_seconds)
+            self._await_client()
         else:
             self._rest(now)
             if self._buffer:
@@ -216,7 +266,41 @@ class Connection(Protocol):
         self._ending = True
         self.transport.abortConnection()
 
-    # --- draining: what the factory calls
+    def read_no_further(self) -> None:
+        """Make the answer to come the last, whatever the client has sent behind its request."""
+        self._read_no_further = True
+
+    def open_tunnel(self) -> None:
+        """From now on the client's bytes are the agent's, as they are: see `Call.switched`."""
+        self._tunnels = True
+        self._body = UntilCloseBody()
+        self._body_wanted = True
+        if ITCPTransport.providedBy(self.transport):
+            self.transport.setTcpKeepAlive(True)
+        if self._outlet.queued:
+            self._await_client()
+        else:
+            self._await_tunnel()
+        self._feed()
+        if self._client_ended and self._call is not None:
+            self._call.body_ended()
+
+    def end_sending(self) -> None:
+        """The agent's side of a tunnel has ended: tell the client, once it has all of it."""
+        self._to_end_sending = True
+        if not self._outlet.queued:
+            self._await_tunnel()
+            self.transport.loseWriteConnection()
+
+    # --- draining, and too few descriptors: what the factory calls
+
+    def give_way(self) -> bool:
+        """Close, if no request is in hand; tell whether it does."""
+        if self._call is not None or self._outlet.queued or self._ending:
+            return False
+        self._ending = True
+        self.transport.loseConnection()
+        return True
 
     def retire(self) -> None:
         """End after the request in hand, or the next one if it comes soon."""
@@ -319,6 +403,8 @@ class Connection(Protocol):
             and head.keep_alive
             and not head.expects_continue
             and plan.principal.expires_at is None
+            and plan.route.rate_limit is None
+            and not plan.upgrade
         )
 
     def _read_body(self, body: Body) -> bool:
@@ -333,7 +419,8 @@ class Connection(Protocol):
             call.failed(BadRequest(f"the request's body is broken: {error}"))
             return False
         if after is None:
-            self._allow(Stage.BODY, self._limits.body_seconds)
+            if not self._tunnels:
+                self._await_more(len(data))
             call.body_data(chunk)
             return True
         call.bytes_in -= len(after)
@@ -367,6 +454,47 @@ class Connection(Protocol):
 
     # --- time, flow, end
 
+    def _await_more(self, size: int) -> None:
+        """Give a body that goes on coming more time, by what came; see `Limits`."""
+        now = self._seconds()
+        due = now + self._limits.body_seconds
+        if self._stage is Stage.BODY:
+            due = min(due, self.due + size / self._limits.bytes_per_second)
+        self._stage = Stage.BODY
+        self._wheel.set(self, due)
+
+    def _await_client(self) -> None:
+        """Wait for the client to take what is queued; see `_client_takes`."""
+        self._untaken = untaken_bytes(self.transport) - self._outlet.handed_over
+        self._allow(Stage.SENDING, self._limits.sending_seconds)
+
+    def _client_takes(self) -> bool:
+        """Tell whether the client has taken as much as it must since `_await_client`."""
+        untaken = untaken_bytes(self.transport) - self._outlet.handed_over
+        least = self._limits.bytes_per_second * self._limits.sending_seconds
+        return self._untaken - untaken >= least
+
+    def _await_tunnel(self) -> None:
+        """Wait for anything to move in a tunnel, where one half may have ended."""
+        call = self._call
+        if call is None:
+            return
+        self._tunnel_bytes = call.bytes_in + call.bytes_out
+        half = self._client_ended or self._to_end_sending
+        limits = self._limits
+        self._allow(Stage.TUNNEL, limits.half_tunnel_seconds if half else limits.tunnel_seconds)
+
+    def _probe(self) -> None:
+        if self._call is not None:
+            self._call.probe()
+
+    def _leave(self) -> None:
+        """Close, as the client has: what is queued for it goes out if it can."""
+        if self._outlet.queued and not hung_up(self.transport):
+            return  # its end is under way, or its time runs
+        self._ending = True
+        self.transport.abortConnection()
+
     def _allow(self, stage: Stage, seconds: float) -> None:
         self._stage = stage
         self._wheel.set(self, self._seconds() + seconds)
@@ -381,7 +509,7 @@ class Connection(Protocol):
     def _regulate(self) -> None:
         """Read from the client exactly while there is a use for what comes."""
         reading = not self._body_held and len(self._buffer) < _UNANSWERED_BYTES
-        if self._ending or reading == self._reading:
+        if self._ending or self._client_ended or reading == self._reading:
             return
         self._reading = reading
         if reading:
@@ -392,12 +520,15 @@ class Connection(Protocol):
     def _moved(self) -> None:
         """Some of what was queued has gone to the client."""
         if self._outlet.queued:
-            if self._stage is Stage.SENDING:
-                self._allow(Stage.SENDING, self._limits.sending_seconds)
-        elif self._stage is Stage.LINGERING:
-            self.transport.loseWriteConnection()
+            return
+        if self._lingers:
+            self._linger()
         elif self._call is not None:
-            if self._stage is Stage.SENDING:
+            if self._to_end_sending:
+                self.end_sending()
+            elif self._tunnels:
+                self._await_tunnel()
+            elif self._stage is Stage.SENDING:
                 self._stage = Stage.STREAMING
                 self.due = NEVER
             self._call.drained()
@@ -414,12 +545,20 @@ class Connection(Protocol):
         self._known_plan = None
         unread = self._body is not None or self._buffer
         self._buffer.clear()
-        if unread and isinstance(self.transport, tcp.Connection):
-            self._allow(Stage.LINGERING, self._limits.lingering_seconds)
-            if not self._reading:
-                self.transport.resumeProducing()
-            if not self._outlet.queued:
-                self.transport.loseWriteConnection()
-        else:
-            self._allow(Stage.SENDING, self._limits.sending_seconds)
+        if self._departure is not None:
+            self._departure.stop()
+        if not unread or self._client_ended or not isinstance(self.transport, tcp.Connection):
+            self._await_client()
             self.transport.loseConnection()
+        elif self._outlet.queued:
+            self._lingers = True
+            self._await_client()
+        else:
+            self._linger()
+
+    def _linger(self) -> None:
+        """Say that there is no more, and read what the client still sends, to no end."""
+        self._allow(Stage.LINGERING, self._limits.lingering_seconds)
+        if not self._reading:
+            self.transport.resumeProducing()
+        self.transport.loseWriteConnection()

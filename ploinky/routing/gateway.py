@@ -8,6 +8,7 @@ knows nothing of bytes on a wire, of deployments, or of how tasks travel.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from math import ceil
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -19,9 +20,18 @@ from ploinky.errors import (
     CallFailed,
     Forbidden,
     NoHealthyInstance,
+    TooManyRequests,
     Unauthenticated,
 )
-from ploinky.interfaces import IAgentTransport, ILease, IOrchestrator, IRouter, IUpstream
+from ploinky.interfaces import (
+    IAgentTransport,
+    IExchange,
+    ILease,
+    IOrchestrator,
+    IRates,
+    IRouter,
+    IUpstream,
+)
 from ploinky.routing.access import AccessLog
 from ploinky.routing.call import Call, Plan, is_limited
 from ploinky.routing.forms import task_form
@@ -32,8 +42,20 @@ from ploinky.routing.headers import (
     forwarded_head,
 )
 from ploinky.routing.http import Limits, RequestHead
+from ploinky.routing.rates import client_of
+from ploinky.routing.upgrades import protocols_asked
 from ploinky.routing.wheel import Wheel
-from ploinky.values import NOBODY, CallAuth, Kind, Principal, Role, Route, TaskCall, Wire
+from ploinky.values import (
+    NOBODY,
+    CallAuth,
+    Kind,
+    Principal,
+    RateLimit,
+    Role,
+    Route,
+    TaskCall,
+    Wire,
+)
 
 _CARRIERS = frozenset({b"authorization", b"x-api-key", b"cookie"})
 
@@ -46,6 +68,7 @@ class Gateway:
         wall_clock: Unix seconds.
         wheel: Ends what takes too long.
         transports: How tasks reach an agent, by wire.
+        rates: Counts calls of routes with a limit.
         id_prefix: Of this process's request ids; ``[a-z0-9]+``, different in each process
             and each time it starts.
     """
@@ -62,6 +85,7 @@ class Gateway:
         transports: Mapping[Wire, IAgentTransport],
         upstream: IUpstream,
         access_log: AccessLog,
+        rates: IRates,
         id_prefix: str,
         trusted: TrustedProxies,
         limits: Limits | None = None,
@@ -77,6 +101,7 @@ class Gateway:
         self._orchestrator = orchestrator
         self._transports = transports
         self._upstream = upstream
+        self._rates = rates
         self._id_prefix = id_prefix.encode()
         self._begun = 0
 
@@ -112,6 +137,8 @@ class Gateway:
         route = call.route = self.router.match(head.host, head.path)
         principal, spent = self._identify(head)
         call.principal = principal
+        if route.rate_limit is not None:
+            self._count(call, route, route.rate_limit)
         _admit(route, principal)
         if (head.length or 0) > route.max_body_bytes and is_limited(route):
             raise BodyTooLarge(f"the body is over {route.max_body_bytes} bytes")
@@ -120,7 +147,8 @@ class Gateway:
         if route.kind is Kind.STATIC:
             raise NoHealthyInstance("static deployments are not served by this version")
         forwarded = forwarded_head(head, route, principal, call.peer, spent)
-        return Plan(route, principal, forwarded=forwarded)
+        upgrade = protocols_asked(head) if head.options and route.kind is not Kind.CONTROL else b""
+        return Plan(route, principal, forwarded=forwarded, upgrade=upgrade)
 
     def _identify(self, head: RequestHead) -> tuple[Principal, bytes]:
         """Say who calls, and in which field a credential came that was for us alone."""
@@ -130,6 +158,20 @@ class Gateway:
                 if principal is not NOBODY:
                     return principal, field
         return NOBODY, b""
+
+    def _count(self, call: Call, route: Route, limit: RateLimit) -> None:
+        """Hold a client to its route's limit; such routes' heads are never remembered."""
+        if call.principal is NOBODY:
+            client = client_of(self.trusted.sender(call.peer, call.head))
+        else:
+            client = f"{call.principal.id}@"  # no address has an @ in it
+        wait = self._rates.wait_seconds(limit, route.deployment, client)
+        if wait:
+            raise TooManyRequests(
+                f"{route.key} takes {limit.requests} requests in {limit.seconds:g} s from each "
+                "client; more have come",
+                retry_after_seconds=ceil(wait),
+            )
 
     def _wait(self, call: Call, plan: Plan) -> None:
         waiting = Deferred.fromCoroutine(self._claim_later(call, plan))
@@ -152,7 +194,9 @@ class Gateway:
 
     def _hand_over(self, call: Call, plan: Plan, lease: ILease) -> None:
         call.claimed(lease)
-        if plan.form is None:
+        if plan.upgrade:
+            exchange = self._ask_for_upgrade(call, plan, lease)
+        elif plan.form is None:
             head = b"%b%b\r\n\r\n" % (plan.forwarded, call.id)
             exchange = self._upstream.exchange(lease.target.address, head, call.body, call)
         else:
@@ -166,6 +210,15 @@ class Gateway:
             )
             exchange = self._transports[lease.target.wire].send(lease, task, call)
         call.handed_over(exchange)
+
+    def _ask_for_upgrade(self, call: Call, plan: Plan, lease: ILease) -> IExchange:
+        """Hand over a request that asks for another protocol; whatever comes, it is the last."""
+        call.ends_http()
+        said = b"\r\nConnection: Upgrade\r\nUpgrade: " + plan.upgrade
+        head = b"%b%b%b\r\n\r\n" % (plan.forwarded, call.id, said)
+        key = next((v for name, _, v in call.head.fields if name == b"sec-websocket-key"), b"")
+        asked = plan.upgrade
+        return self._upstream.upgrade(lease.target.address, head, asked, key.strip(b" \t"), call)
 
     def next_id(self) -> bytes:
         """Give an id that no other request of any worker has had."""

@@ -64,6 +64,9 @@ _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}\Z")
 _NO_OPTIONS: frozenset[bytes] = frozenset()
 _NO_FIELDS: tuple[Field, ...] = ()
 _NOTHING_NOTED: Mapping[bytes, bytes] = {}
+MOST_INTERIM = 16
+"""Interim (1xx) answers before an agent's final one; all of them are dropped."""
+
 _VERSIONS = {b"HTTP/1.1": True, b"HTTP/1.0": False}
 
 
@@ -75,20 +78,28 @@ class Limits:
         head_bytes: Of a request's or an answer's head.
         fields: In one head.
         target_bytes: Of a request's target.
+        first_byte_seconds: From a connection's beginning to its first request.
         head_seconds: From a head's first byte to its last.
         idle_seconds: Between an answer and the next request.
-        body_seconds: Between two reads of a request's body.
-        sending_seconds: Between two moments at which the client takes some of its answer.
+        body_seconds: What a client may be behind with its body; it begins with so much.
+        sending_seconds: After which a client that does not take its answer is looked at again.
+        bytes_per_second: The least at which a body must come, and an answer be taken.
+        tunnel_seconds: After which an upgraded connection ends on which nothing moves.
+        half_tunnel_seconds: The same, where one side has ended already.
         lingering_seconds: For a client to read a refusal before the connection is closed.
     """
 
     head_bytes: int = 64 * 1024
     fields: int = 100
     target_bytes: int = 8 * 1024
+    first_byte_seconds: float = 30.0
     head_seconds: float = 20.0
     idle_seconds: float = 75.0
     body_seconds: float = 30.0
     sending_seconds: float = 60.0
+    bytes_per_second: float = 1024.0
+    tunnel_seconds: float = 3600.0
+    half_tunnel_seconds: float = 60.0
     lingering_seconds: float = 2.0
 
 
@@ -259,7 +270,7 @@ def _read_framing(head: RequestHead) -> None:
     else:
         head.length = None
     connection = noted.get(b"connection")
-    head.options = options = _options(connection) if connection is not None else _NO_OPTIONS
+    head.options = options = options_of(connection) if connection is not None else _NO_OPTIONS
     head.keep_alive = b"close" not in options if head.http_11 else b"keep-alive" in options
     expect = noted.get(b"expect")
     if expect is not None and expect.lower() != b"100-continue":
@@ -304,7 +315,8 @@ def _origin_form(target: bytes, host: bytes) -> bytes:
 
 
 @lru_cache(maxsize=64)
-def _options(value: bytes) -> frozenset[bytes]:
+def options_of(value: bytes) -> frozenset[bytes]:
+    """Give what a ``Connection`` field lists, in lower case."""
     return frozenset(option.strip(b" \t") for option in value.lower().split(b","))
 
 
@@ -312,7 +324,20 @@ def read_answer(raw_head: bytes, limits: Limits) -> AnswerHead:
     """Read one whole answer head, interim (1xx) ones included.
 
     Raises:
-        AgentBroken: It is not HTTP, or can be read in more than one way.
+        AgentBroken: It is not HTTP, can be read in more than one way, or switches protocols,
+            which nobody asked for.
+    """
+    status, http_11, fields = answer_parts(raw_head, limits)
+    if status == 101:
+        raise AgentBroken("the agent switched protocols, and nobody had asked for that")
+    return answer_of(status, http_11, fields)
+
+
+def answer_parts(raw_head: bytes, limits: Limits) -> tuple[int, bool, list[Field]]:
+    """Read one whole answer head: its status (100 to 599), whether it is HTTP/1.1, its fields.
+
+    Raises:
+        AgentBroken: It is not HTTP.
     """
     events = _Events()
     parser = HttpResponseParser(events)
@@ -326,14 +351,19 @@ def read_answer(raw_head: bytes, limits: Limits) -> AnswerHead:
     status = parser.get_status_code()
     if not events.whole or version not in (b"HTTP/1.1 ", b"HTTP/1.0 "):
         raise AgentBroken("the agent's answer is not HTTP/1.1")
-    if not 100 <= status <= 599 or status == 101:
+    if not 100 <= status <= 599:
         raise AgentBroken(f"the agent answered with status {status}")
     if len(events.fields) > limits.fields:
         raise AgentBroken(f"the agent's answer has over {limits.fields} fields")
-    return _answer_head(status, version == b"HTTP/1.1 ", events.fields)
+    return status, version == b"HTTP/1.1 ", events.fields
 
 
-def _answer_head(status: int, http_11: bool, fields: list[Field]) -> AnswerHead:
+def answer_of(status: int, http_11: bool, fields: list[Field]) -> AnswerHead:
+    """Say what an answer's parts mean.
+
+    Raises:
+        AgentBroken: Its framing can be read in more than one way.
+    """
     length: int | None = None
     coding = b""
     options: frozenset[bytes] = frozenset()
@@ -343,7 +373,7 @@ def _answer_head(status: int, http_11: bool, fields: list[Field]) -> AnswerHead:
         elif name == b"transfer-encoding":
             coding += value.strip(b" \t").lower()
         elif name == b"connection":
-            options |= _options(value)
+            options |= options_of(value)
     if coding not in (b"", b"chunked") or (coding and not http_11):
         raise AgentBroken("the agent's answer has a transfer coding other than chunked")
     return AnswerHead(

@@ -7,6 +7,9 @@ to the transport for what is left.  It knows nothing of HTTP.
 
 from __future__ import annotations
 
+import fcntl
+import termios
+from array import array
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -21,6 +24,15 @@ FULL_BYTES = 256 * 1024
 _PIECE_BYTES = 128 * 1024
 
 
+def untaken_bytes(transport: Any) -> int:
+    """Tell how much the kernel holds that the other side has not taken yet (``SIOCOUTQ``)."""
+    if not isinstance(transport, tcp.Connection):
+        return 0
+    count = array("i", [0])
+    fcntl.ioctl(transport.fileno(), termios.TIOCOUTQ, count)
+    return count[0]
+
+
 @implementer(IPullProducer)
 class Outlet:
     """The sending half of one connection.
@@ -33,20 +45,31 @@ class Outlet:
     Attributes:
         queued: Bytes taken by `send` that have not gone out yet.
         broken: The kernel would not take any: the other side had closed before.
+        handed_over: Bytes that were queued and have gone out, ever.
     """
 
-    __slots__ = ("_handed_over", "_moved", "_pieces", "_send", "_transport", "broken", "queued")
+    __slots__ = (
+        "_moved",
+        "_moving",
+        "_pieces",
+        "_send",
+        "_transport",
+        "broken",
+        "handed_over",
+        "queued",
+    )
 
     def __init__(self, transport: Any, moved: Callable[[], None]) -> None:
         self._transport = transport
         self._moved = moved
         self._pieces: deque[memoryview] = deque()
-        self._handed_over = 0
+        self._moving = 0
         self._send: Callable[[bytes], int] | None = None
         # A wrapped (TLS) transport also has a socket, and plain bytes do not belong on it.
         if isinstance(transport, tcp.Connection) and not transport.TLS:
             self._send = transport.socket.send
         self.queued = 0
+        self.handed_over = 0
         self.broken = False
 
     def send(self, data: bytes) -> None:
@@ -69,14 +92,15 @@ class Outlet:
 
     def resumeProducing(self) -> None:
         """Hand the next piece to the transport, which has none; Twisted calls this."""
-        moved, self._handed_over = self._handed_over, 0
+        moved, self._moving = self._moving, 0
         self.queued -= moved
+        self.handed_over += moved
         if self._pieces:
             piece = self._pieces.popleft()
             if len(piece) > _PIECE_BYTES:
                 self._pieces.appendleft(piece[_PIECE_BYTES:])
                 piece = piece[:_PIECE_BYTES]
-            self._handed_over = len(piece)
+            self._moving = len(piece)
             self._transport.write(bytes(piece))
         else:
             self._transport.unregisterProducer()
@@ -86,4 +110,4 @@ class Outlet:
     def stopProducing(self) -> None:
         """The connection is lost, and what was queued with it; Twisted calls this."""
         self._pieces.clear()
-        self.queued = self._handed_over = 0
+        self.queued = self._moving = 0

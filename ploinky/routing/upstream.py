@@ -10,18 +10,32 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint
+from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IPushProducer, IStreamClientEndpoint, ITCPTransport
+from twisted.internet.interfaces import (
+    IPushProducer,
+    IStreamClientEndpoint,
+    ITCPTransport,
+)
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ploinky.errors import AgentBroken, AgentUnreachable, CallFailed
-from ploinky.interfaces import IAnswer, IExchange, IUpstream
+from ploinky.interfaces import IAnswer, IExchange, IUpgradeAnswer, IUpstream
 from ploinky.routing.bodies import BadFraming, Body, LengthBody, UntilCloseBody
-from ploinky.routing.http import AnswerHead, Limits, body_of, end_of_head, read_answer
+from ploinky.routing.descriptors import Descriptors
+from ploinky.routing.http import (
+    MOST_INTERIM,
+    AnswerHead,
+    Limits,
+    body_of,
+    end_of_head,
+    read_answer,
+)
+from ploinky.routing.patience import PatientUnixEndpoint, why_not_connected
 from ploinky.routing.streams import FULL_BYTES, Outlet
+from ploinky.routing.upgrades import UpgradeExchange
 from ploinky.routing.wheel import NEVER, Wheel
 from ploinky.sockets import SocketPaths
 from ploinky.values import Address
@@ -44,6 +58,7 @@ class Upstream:
         paths: Names for Unix sockets that lie too deep.
         connect_seconds: For a connection to be made.
         idle_seconds: For which an unused connection is kept.
+        descriptors: Counts these connections among the worker's.
     """
 
     def __init__(
@@ -54,6 +69,7 @@ class Upstream:
         limits: Limits | None = None,
         connect_seconds: float = 5.0,
         idle_seconds: float = 55.0,
+        descriptors: Descriptors | None = None,
     ) -> None:
         self._reactor = reactor
         self._paths = paths
@@ -63,6 +79,7 @@ class Upstream:
         self._closed = False
         self.wheel = wheel
         self.limits = limits or Limits()
+        self.descriptors = descriptors or Descriptors()
 
     def exchange(
         self, address: Address, head: bytes, body: bytes | None, answer: IAnswer
@@ -81,6 +98,22 @@ class Upstream:
             self.connect(exchange)
         return exchange
 
+    def upgrade(
+        self, address: Address, head: bytes, asked: bytes, key: bytes, answer: IUpgradeAnswer
+    ) -> IExchange:
+        """Send a request for another protocol; see `IUpstream.upgrade`."""
+        exchange = UpgradeExchange(
+            head, asked, key, self.limits, answer, self.descriptors.give_back
+        )
+        try:
+            endpoint = self._endpoint(address)
+        except ValueError as error:
+            answer.failed(AgentUnreachable(f"the agent's socket cannot be named: {error}"))
+        else:
+            self.descriptors.take()
+            exchange.connect(endpoint)
+        return exchange
+
     def close(self) -> None:
         """Close idle connections; those in use end with their exchange."""
         self._closed = True
@@ -95,6 +128,7 @@ class Upstream:
         except ValueError as error:
             exchange.fail(AgentUnreachable(f"the agent's socket cannot be named: {error}"))
             return
+        self.descriptors.take()
         connecting = endpoint.connect(_Connections(self, exchange.address))
         exchange.connecting = connecting
         connecting.addCallbacks(exchange.connected, exchange.not_connected)
@@ -125,6 +159,7 @@ class Upstream:
     def leave(self, connection: _AgentConnection) -> None:
         """Forget a connection that was lost, and its pool if it was the last."""
         self.forget(connection)
+        self.descriptors.give_back()
         connection.pool.open -= 1
         if not connection.pool.open:
             del self._pools[connection.address]
@@ -132,7 +167,7 @@ class Upstream:
     def _endpoint(self, address: Address) -> IStreamClientEndpoint:
         if address.path:
             path = self._paths.usable(address.path)
-            return UNIXClientEndpoint(self._reactor, path, self._connect_seconds)
+            return PatientUnixEndpoint(self._reactor, path, self._connect_seconds)
         return HostnameEndpoint(self._reactor, address.host, address.port, self._connect_seconds)
 
 
@@ -231,9 +266,10 @@ class _Exchange:
     def not_connected(self, failure: Failure) -> None:
         """Say that there is no connection, unless that was the wish."""
         self.connecting = None
+        self.upstream.descriptors.give_back()
         if failure.check(CancelledError) is not None and self.over:
             return
-        self.fail(AgentUnreachable(f"no connection to the agent: {failure.getErrorMessage()}"))
+        self.fail(why_not_connected(failure))
 
     def fail(self, error: CallFailed) -> None:
         """End without a whole answer."""
@@ -293,6 +329,7 @@ class _AgentConnection(Protocol):
         self._upstream = upstream
         self._exchange: _Exchange | None = None
         self._begun = 0
+        self._interim = 0
         self._held = b""
         self._seen = 0
         self._answered = False
@@ -430,9 +467,12 @@ class _AgentConnection(Protocol):
     def _read_head(self, data: bytes) -> bytes | None:
         """Take the final head off; give what follows it, or None where it is not whole."""
         while True:
+            if self._interim > MOST_INTERIM:
+                raise AgentBroken(f"the agent sent over {MOST_INTERIM} interim answers")
             pool = self.pool
             if data.startswith(pool.last_raw_head):
                 self._head = pool.last_head
+                self._interim = 0
                 return data[len(pool.last_raw_head) :]
             end = end_of_head(data, self._seen)
             if (end if end >= 0 else len(data)) > self._upstream.limits.head_bytes:
@@ -446,7 +486,9 @@ class _AgentConnection(Protocol):
             if head.status >= 200:
                 pool.remember(data[:end], head)
                 self._head = head
+                self._interim = 0
                 return data[end:]
+            self._interim += 1
             data = data[end:]
 
     def _end(self, exchange: _Exchange, after: bytes) -> None:

@@ -22,6 +22,7 @@ from ploinky.interfaces import (
     IExchange,
     ILease,
     IOrchestrator,
+    IUpgradeAnswer,
     IUpstream,
 )
 from ploinky.values import Address, Route, Target, TaskCall
@@ -190,6 +191,12 @@ class FakeUpstream:
             self.respond(head, exchange)
         self.sent.append((address, head, exchange))
         return exchange
+
+    def upgrade(
+        self, address: Address, head: bytes, asked: bytes, key: bytes, answer: IUpgradeAnswer
+    ) -> FakeExchange:
+        """Keep it like any other."""
+        return self.exchange(address, head, b"", answer)
 
     def close(self) -> None:
         """Remember it."""

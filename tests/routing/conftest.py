@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -18,6 +19,7 @@ from ploinky.routing.gateway import Gateway
 from ploinky.routing.headers import TrustedProxies
 from ploinky.routing.http import Limits
 from ploinky.routing.listening import GatewayFactory
+from ploinky.routing.rates import SharedRates
 from ploinky.routing.table import RouteTable
 from ploinky.routing.wheel import Wheel
 from ploinky.testing.routing import (
@@ -64,7 +66,7 @@ ROUTES = (
 class Corridor:
     """A gateway and its neighbours; time stands still unless `clock` is advanced."""
 
-    def __init__(self, limits: Limits, trusted: tuple[str, ...]) -> None:
+    def __init__(self, directory: Path, limits: Limits, trusted: tuple[str, ...]) -> None:
         self.clock = Clock()
         self.clock.advance(1000)
         self.wall = NOON
@@ -72,6 +74,7 @@ class Corridor:
         self.orchestrator = FakeOrchestrator()
         self.tasks = FakeTransport()
         self.upstream = FakeUpstream()
+        self.rates = SharedRates(directory, lambda: round(self.clock.seconds() * 1e9))
         self.lines: list[str] = []
         self.access_log = AccessLog(self.clock, lambda: self.wall, self.lines.append)
         gateway = Gateway(
@@ -83,6 +86,7 @@ class Corridor:
             {Wire.HTTP: self.tasks},
             self.upstream,
             self.access_log,
+            self.rates,
             "w1",
             TrustedProxies(trusted),
             limits,
@@ -117,6 +121,7 @@ class Corridor:
     async def close(self) -> None:
         """Leave nothing open."""
         await self.port.stopListening()
+        self.rates.close()
         for connection in list(self.factory.connections):
             connection.abort()
         for client in self.clients:
@@ -138,9 +143,11 @@ def trusted() -> tuple[str, ...]:
 
 
 @pytest.fixture
-def corridor(limits: Limits, trusted: tuple[str, ...]) -> Iterator[Corridor]:
+def corridor(
+    tmp_path_factory: pytest.TempPathFactory, limits: Limits, trusted: tuple[str, ...]
+) -> Iterator[Corridor]:
     """A gateway that listens on a free port."""
-    corridor = Corridor(limits, trusted)
+    corridor = Corridor(tmp_path_factory.mktemp("run"), limits, trusted)
     yield corridor
     pytest_twisted.blockon(ensureDeferred(corridor.close()))
 

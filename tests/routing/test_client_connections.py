@@ -146,7 +146,7 @@ def answers_to(corridor: Any, pieces: list[bytes]) -> bytes:
     connection.makeConnection(transport)
     for piece in pieces:
         connection.dataReceived(piece)
-    corridor.factory.connections.discard(connection)
+    corridor.factory.connections.pop(connection)
     lines = transport.written.split(b"\r\n")
     return b"\r\n".join(line for line in lines if not line.startswith(b"X-Request-Id: "))
 
