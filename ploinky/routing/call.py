@@ -250,7 +250,7 @@ class Call:
         head = b"%b%b%b%b\r\n\r\n" % (head, REQUEST_ID, self.id, said)
         self.bytes_out += len(head)
         self._connection.send(head)
-        self._connection.open_tunnel()
+        self._connection.open_tunnel(self)
 
     def half_closed(self) -> None:
         """See `IUpgradeAnswer.half_closed`."""

@@ -25,6 +25,7 @@ from ploinky.routing.halfclose import Departure, hung_up
 from ploinky.routing.headers import Peer
 from ploinky.routing.http import RequestHead, end_of_head, read_request, unreadable_head
 from ploinky.routing.streams import Outlet, untaken_bytes
+from ploinky.routing.tunnel import Tunnel
 from ploinky.routing.wheel import NEVER
 
 if TYPE_CHECKING:
@@ -73,9 +74,7 @@ class Connection(Protocol):
     _client_ended = False  # its writing half is closed
     _departure: Departure | None = None
     _read_no_further = False
-    _tunnels = False
-    _tunnel_bytes = -1
-    _to_end_sending = False
+    _tunnel: Tunnel | None = None
     _untaken = 0
     _lingers = False
 
@@ -140,9 +139,10 @@ class Connection(Protocol):
         self._client_ended = True
         if self._ending or hung_up(self.transport):
             self._leave()
-        elif self._tunnels and call is not None:
-            self._await_tunnel()
-            call.body_ended()
+        elif self._tunnel is not None:
+            self._tunnel.client_ended()
+            if not self._ending:
+                self._await_any(self._tunnel)
         elif self._body is not None or (call is None and not self._outlet.queued):
             self._leave()  # there is no whole request that could be answered
         elif call is None:
@@ -178,12 +178,11 @@ class Connection(Protocol):
         elif self._stage is Stage.IDLE:
             self._ending = True
             self.transport.loseConnection()
-        elif self._stage is Stage.TUNNEL and call is not None:
-            moved = call.bytes_in + call.bytes_out
-            if moved != self._tunnel_bytes:
-                self._await_tunnel()
-            else:
+        elif self._stage is Stage.TUNNEL and self._tunnel is not None and call is not None:
+            if self._tunnel.is_idle():
                 call.idled()
+            else:
+                self._await_any(self._tunnel)
         elif self._stage is Stage.SENDING and self._client_takes():
             self._await_client()
         else:
@@ -212,20 +211,19 @@ class Connection(Protocol):
         if call is None or self._body is None:
             return
         self._body_wanted = True
-        if self._client_ended and not self._buffer:
-            self._leave()
-            return
         if call.head.expects_continue and not self._buffer:
             self._outlet.send(b"HTTP/1.1 100 Continue\r\n\r\n")
         self._allow(Stage.BODY, self._limits.body_seconds)
         self._feed()
+        if self._client_ended and self._body is not None and self._call is call:
+            self._leave()  # it ended amid its body
 
     def hold_body(self, held: bool) -> None:
         """Stop reading, or go on: the agent is slower than the client."""
         self._body_held = held
         if self._stage is Stage.BODY and held and self._call is not None:
             self._call.await_agent()  # it is not the client that is slow
-        elif self._body is not None and not held and not self._tunnels:
+        elif self._body is not None and not held and self._tunnel is None:
             self._allow(Stage.BODY, self._limits.body_seconds)
         self._regulate()
 
@@ -270,27 +268,23 @@ class Connection(Protocol):
         """Make the answer to come the last, whatever the client has sent behind its request."""
         self._read_no_further = True
 
-    def open_tunnel(self) -> None:
+    def open_tunnel(self, call: Call) -> None:
         """From now on the client's bytes are the agent's, as they are: see `Call.switched`."""
-        self._tunnels = True
+        self._tunnel = tunnel = Tunnel(call, self.transport, self._outlet, self._limits)
         self._body = UntilCloseBody()
         self._body_wanted = True
-        if ITCPTransport.providedBy(self.transport):
-            self.transport.setTcpKeepAlive(True)
-        if self._outlet.queued:
-            self._await_client()
-        else:
-            self._await_tunnel()
+        if not self._outlet.queued:
+            self._await_any(tunnel)
         self._feed()
-        if self._client_ended and self._call is not None:
-            self._call.body_ended()
+        if self._client_ended and not call.done:
+            tunnel.client_ended()
 
     def end_sending(self) -> None:
-        """The agent's side of a tunnel has ended: tell the client, once it has all of it."""
-        self._to_end_sending = True
-        if not self._outlet.queued:
-            self._await_tunnel()
-            self.transport.loseWriteConnection()
+        """The agent's side of a tunnel has ended; the client may go on."""
+        if self._tunnel is not None:
+            self._tunnel.agent_ended()
+            if not self._outlet.queued:
+                self._await_any(self._tunnel)
 
     # --- draining, and too few descriptors: what the factory calls
 
@@ -419,7 +413,7 @@ class Connection(Protocol):
             call.failed(BadRequest(f"the request's body is broken: {error}"))
             return False
         if after is None:
-            if not self._tunnels:
+            if self._tunnel is None:
                 self._await_more(len(data))
             call.body_data(chunk)
             return True
@@ -474,15 +468,9 @@ class Connection(Protocol):
         least = self._limits.bytes_per_second * self._limits.sending_seconds
         return self._untaken - untaken >= least
 
-    def _await_tunnel(self) -> None:
-        """Wait for anything to move in a tunnel, where one half may have ended."""
-        call = self._call
-        if call is None:
-            return
-        self._tunnel_bytes = call.bytes_in + call.bytes_out
-        half = self._client_ended or self._to_end_sending
-        limits = self._limits
-        self._allow(Stage.TUNNEL, limits.half_tunnel_seconds if half else limits.tunnel_seconds)
+    def _await_any(self, tunnel: Tunnel) -> None:
+        """Wait for anything to move in a tunnel."""
+        self._allow(Stage.TUNNEL, tunnel.seconds())
 
     def _probe(self) -> None:
         if self._call is not None:
@@ -524,10 +512,9 @@ class Connection(Protocol):
         if self._lingers:
             self._linger()
         elif self._call is not None:
-            if self._to_end_sending:
-                self.end_sending()
-            elif self._tunnels:
-                self._await_tunnel()
+            if self._tunnel is not None:
+                self._tunnel.drained()
+                self._await_any(self._tunnel)
             elif self._stage is Stage.SENDING:
                 self._stage = Stage.STREAMING
                 self.due = NEVER
@@ -548,7 +535,10 @@ class Connection(Protocol):
         if self._departure is not None:
             self._departure.stop()
         if not unread or self._client_ended or not isinstance(self.transport, tcp.Connection):
-            self._await_client()
+            if self._outlet.queued:
+                self._await_client()
+            else:
+                self._allow(Stage.SENDING, self._limits.sending_seconds)
             self.transport.loseConnection()
         elif self._outlet.queued:
             self._lingers = True

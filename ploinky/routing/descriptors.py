@@ -26,6 +26,12 @@ class Client(Protocol):
     def give_way(self) -> bool:
         """Close, if no request is in hand; tell whether it does."""
 
+    def retire(self) -> None:
+        """End after the request in hand, or the next one if it comes soon."""
+
+    def abort(self) -> None:
+        """Close at once."""
+
 
 class Descriptors:
     """A worker's sockets.

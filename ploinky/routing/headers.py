@@ -11,7 +11,7 @@ import ipaddress
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from http import HTTPStatus
-from typing import Any, Union
+from typing import Any
 from urllib.parse import quote
 from wsgiref.handlers import format_date_time
 
@@ -22,7 +22,7 @@ from ploinky.errors import CallFailed, MethodNotAllowed, SettingsInvalid
 from ploinky.routing.http import HOP_BY_HOP, RequestHead
 from ploinky.values import Kind, Principal, Route
 
-_Address = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 SESSION_COOKIE = b"authorizationToken"
 REQUEST_ID = b"\r\nX-Request-Id: "

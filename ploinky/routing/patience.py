@@ -45,11 +45,13 @@ class PatientUnixEndpoint:
         ends = self._reactor.seconds() + self._seconds
         while True:
             try:
-                return await self._endpoint.connect(factory)
+                made: IProtocol = await self._endpoint.connect(factory)
             except ConnectError as error:
                 # EAGAIN: Twisted takes it for a connection that ended before it began.
                 if type(error) is not ConnectError or error.osError is not None:
                     raise
+            else:
+                return made
             if self._reactor.seconds() >= ends:
                 raise Overloaded("the agent takes no more connections now", retry_after_seconds=1)
             await deferLater(self._reactor, _AGAIN_SECONDS)

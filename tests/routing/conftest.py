@@ -11,23 +11,32 @@ import pytest
 import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.defer import ensureDeferred
-from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
+from twisted.internet.endpoints import (
+    TCP4ClientEndpoint,
+    UNIXClientEndpoint,
+    connectProtocol,
+)
 from twisted.internet.task import Clock
 
 from ploinky.routing.access import AccessLog
+from ploinky.routing.descriptors import Descriptors
 from ploinky.routing.gateway import Gateway
 from ploinky.routing.headers import TrustedProxies
 from ploinky.routing.http import Limits
 from ploinky.routing.listening import GatewayFactory
 from ploinky.routing.rates import SharedRates
 from ploinky.routing.table import RouteTable
+from ploinky.routing.upstream import Upstream
 from ploinky.routing.wheel import Wheel
+from ploinky.sockets import SocketPaths
 from ploinky.testing.routing import (
     Answered,
     FakeOrchestrator,
     FakeTransport,
     FakeUpstream,
     RawClient,
+    RawServer,
+    settled,
 )
 from ploinky.values import (
     Address,
@@ -66,14 +75,21 @@ ROUTES = (
 class Corridor:
     """A gateway and its neighbours; time stands still unless `clock` is advanced."""
 
-    def __init__(self, directory: Path, limits: Limits, trusted: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        limits: Limits,
+        trusted: tuple[str, ...],
+        upstream: Any = None,
+        descriptors: Descriptors | None = None,
+    ) -> None:
         self.clock = Clock()
         self.clock.advance(1000)
         self.wall = NOON
         self.router = RouteTable(lambda: self.wall)
         self.orchestrator = FakeOrchestrator()
         self.tasks = FakeTransport()
-        self.upstream = FakeUpstream()
+        self.upstream = upstream or FakeUpstream()
         self.rates = SharedRates(directory, lambda: round(self.clock.seconds() * 1e9))
         self.lines: list[str] = []
         self.access_log = AccessLog(self.clock, lambda: self.wall, self.lines.append)
@@ -91,7 +107,7 @@ class Corridor:
             TrustedProxies(trusted),
             limits,
         )
-        self.factory = GatewayFactory(gateway)
+        self.factory = GatewayFactory(gateway, descriptors)
         self.port = reactor.listenTCP(0, self.factory, interface="127.0.0.1")
         self.clients: list[RawClient] = []
         self.publish(*ROUTES)
@@ -150,6 +166,74 @@ def corridor(
     corridor = Corridor(tmp_path_factory.mktemp("run"), limits, trusted)
     yield corridor
     pytest_twisted.blockon(ensureDeferred(corridor.close()))
+
+
+class Wires(Corridor):
+    """A gateway with real connections to agents that a test plays in raw bytes.
+
+    `localhost/shop` leads to one on a Unix socket, `localhost/tcp` to one over TCP.
+
+    Attributes:
+        agents: What they accept.
+        paths: Where the gateway's own Unix socket lies: `connect_unix` leads there.
+    """
+
+    def __init__(self, directory: Path, limits: Limits, descriptors: Descriptors) -> None:
+        self._paths = SocketPaths(str(directory))
+        self._directory = directory
+        upstream = Upstream(
+            reactor, Wheel(reactor), self._paths, limits, 0.5, descriptors=descriptors
+        )
+        super().__init__(directory, limits, (), upstream, descriptors)
+        self.agents = RawServer(reactor)
+        self.unix_port = reactor.listenUNIX(str(directory / "agent.sock"), self.agents)
+        self.tcp_port = reactor.listenTCP(0, self.agents, interface="127.0.0.1")
+        self.local_port = reactor.listenUNIX(str(directory / "gateway.sock"), self.factory)
+        unix = Address(path=str(directory / "agent.sock"))
+        tcp = Address(host="127.0.0.1", port=self.tcp_port.getHost().port)
+        self.publish(
+            route("localhost/shop", Kind.SERVICE, targets=(Target("one", unix),)),
+            route("localhost/tcp", Kind.SERVICE, targets=(Target("two", tcp),)),
+            route("localhost/demo"),
+            route("*/management", Kind.CONTROL, targets=(Target("", unix),)),
+        )
+
+    async def connect_unix(self) -> RawClient:
+        """Open a connection to the gateway over its Unix socket."""
+        endpoint = UNIXClientEndpoint(reactor, str(self._directory / "gateway.sock"))
+        client: RawClient = await connectProtocol(endpoint, RawClient(reactor))
+        self.clients.append(client)
+        return client
+
+    async def agent(self, number: int = 1) -> RawClient:
+        """Give the agent's end of a connection, once it is there."""
+        await settled(reactor, lambda: len(self.agents.accepted) >= number)
+        return self.agents.accepted[number - 1]
+
+    async def close(self) -> None:
+        await super().close()
+        self.upstream.close()
+        for port in (self.unix_port, self.tcp_port, self.local_port):
+            await port.stopListening()
+        for agent in self.agents.accepted:
+            agent.transport.abortConnection()
+            if agent.reason is None:
+                await agent.lost
+        self._paths.close()
+
+
+@pytest.fixture
+def descriptors() -> Descriptors:
+    """Any number of them; a test's module may say others."""
+    return Descriptors()
+
+
+@pytest.fixture
+def wires(short_directory: Path, limits: Limits, descriptors: Descriptors) -> Iterator[Wires]:
+    """A gateway and agents, all on real sockets."""
+    wires = Wires(short_directory, limits, descriptors)
+    yield wires
+    pytest_twisted.blockon(ensureDeferred(wires.close()))
 
 
 @pytest.fixture

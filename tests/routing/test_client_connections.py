@@ -343,13 +343,24 @@ async def test_an_idle_connection_is_closed_without_a_word(corridor: Any) -> Non
     corridor.tasks.respond = repeats
     client = await corridor.connect()
     await until(lambda: corridor.factory.connections)
-    corridor.clock.pump([1.0] * 70)
     client.send(post("/demo/x", b"[1]"))
     await client.answer()
     corridor.clock.pump([1.0] * 70)
     client.send(post("/demo/x", b"[1]"))
     await client.answer()
     corridor.clock.pump([1.0] * 76)
+    await client.lost
+    assert client.received == b""
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_connection_must_be_used_at_all(corridor: Any) -> None:
+    """Within 30 seconds."""
+    client = await corridor.connect()
+    await until(lambda: corridor.factory.connections)
+    corridor.clock.pump([1.0] * 29)
+    assert client.reason is None
+    corridor.clock.pump([1.0] * 2)
     await client.lost
     assert client.received == b""
 
@@ -372,24 +383,44 @@ async def test_a_head_must_come_whole_in_time(corridor: Any) -> None:
     await client.lost
 
 
+async def drip(corridor: Any, client: RawClient, size: int, every: float, seconds: float) -> None:
+    """Send `size` bytes of a body again and again, and let time pass."""
+    (connection,) = corridor.factory.connections
+    for _ in range(int(seconds / every)):
+        corridor.clock.pump([every / 2] * 2)
+        if connection._ending:
+            return
+        before = connection._call.bytes_in
+        client.send(b"x" * size)
+        await until(lambda: connection._call.bytes_in == before + size)  # noqa: B023
+
+
 @pytest.mark.parametrize("path", ["/demo/x", "/shop/x"])
 @pytest_twisted.ensureDeferred
 async def test_a_body_must_go_on_coming(corridor: Any, path: str) -> None:
-    """Each read gives it another 30 seconds."""
+    """1 KiB buys a second: a client that drips is 30 seconds late before long, however often."""
     client = await corridor.connect()
-    client.send(get(path, "Content-Length: 10", method="POST"))
+    client.send(get(path, "Content-Length: 100000", method="POST"))
     await until(corridor.factory.in_hand)
-    (connection,) = corridor.factory.connections
-    for _ in range(3):
-        due = connection.due
-        corridor.clock.pump([1.0] * 29)
-        client.send(b"x")
-        await until(lambda: connection.due > due)  # noqa: B023
-    corridor.clock.pump([1.0] * 31)
+    await drip(corridor, client, 512, 1.0, 59)
+    assert client.received == b""
+    await drip(corridor, client, 512, 1.0, 5)
     answer = await client.answer()
     assert (answer.status, answer.field(b"connection")) == (408, b"close")
     assert all(exchange.cancelled for _, _, exchange in corridor.upstream.sent)
     await client.lost
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_slow_body_that_goes_on_coming_is_waited_for(corridor: Any) -> None:
+    """At 1 KiB a second for as long as it takes; but what came early is not saved up."""
+    client = await corridor.connect()
+    client.send(get("/shop/x", "Content-Length: 9000000", method="POST") + b"x" * 500_000)
+    await until(lambda: corridor.upstream.sent and len(corridor.upstream.sent[0][2].written) > 4e5)
+    await drip(corridor, client, 2048, 2.0, 200)
+    assert client.received == b""
+    corridor.clock.pump([1.0] * 31)
+    assert (await client.answer()).status == 408
 
 
 @pytest_twisted.ensureDeferred
