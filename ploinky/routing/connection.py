@@ -193,7 +193,12 @@ class Connection(Protocol):
     @property
     def must_end(self) -> bool:
         """Whether an answer that begins now is the last: no one will read on after it."""
-        return self._body is not None or self._factory.draining or self._read_no_further
+        return (
+            self._body is not None
+            or self._factory.draining
+            or self._read_no_further
+            or (self._client_ended and not self._buffer)
+        )
 
     def send(self, data: bytes) -> int:
         """Send a piece of the answer; give how much is queued."""
@@ -359,6 +364,8 @@ class Connection(Protocol):
             self._refuse(HeadTooLarge(f"the request head is over {limits.head_bytes} bytes"))
         elif _NOT_A_HEAD.search(buffer, max(self._seen - 1, 0)) is not None:
             self._refuse(BadRequest("this is not an HTTP/1.1 request with lines ending in CRLF"))
+        elif self._client_ended:
+            self._leave()
         elif buffer:
             self._seen = len(buffer)
             if self._stage is Stage.IDLE:

@@ -182,7 +182,7 @@ class UpgradeExchange(Protocol):
         if self._over:
             return
         if not self._switched or hung_up(self.transport):
-            self.transport.loseConnection()
+            self._close(True)
         elif not self._agent_ended:
             self._agent_ended = True
             if self._client_ended:
@@ -194,18 +194,7 @@ class UpgradeExchange(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._ended()
-        if self._over:
-            return
-        clean = reason.check(ConnectionDone) is not None
-        if clean and (self._switched or (self._answering and _is_endless(self._body))):
-            self._over = True
-            self._answer.ended()
-        elif self._switched:
-            self._fail(AgentBroken("the agent broke off the upgraded connection"))
-        elif self._answering or self._held:
-            self._fail(AgentBroken("the agent closed the connection amid its answer"))
-        else:
-            self._fail(AgentUnreachable("the agent closed the connection without an answer"))
+        self._close(reason.check(ConnectionDone) is not None)
 
     # --- within
 
@@ -285,6 +274,19 @@ class UpgradeExchange(Protocol):
         if after and not self._over:
             self._answer.data(after)
 
+    def _close(self, clean: bool) -> None:
+        """The agent has closed its connection, or broken it off."""
+        if self._over:
+            return
+        if clean and (self._switched or isinstance(self._body, UntilCloseBody)):
+            self._end()
+        elif self._switched:
+            self._fail(AgentBroken("the agent broke off the upgraded connection"))
+        elif self._answering or self._held:
+            self._fail(AgentBroken("the agent closed the connection amid its answer"))
+        else:
+            self._fail(AgentUnreachable("the agent closed the connection without an answer"))
+
     def _moved(self) -> None:
         assert self._outlet is not None
         if self._outlet.queued or self._over:
@@ -327,7 +329,3 @@ class _Only(Factory):
 
     def buildProtocol(self, addr: Any) -> UpgradeExchange:
         return self._exchange
-
-
-def _is_endless(body: Body | None) -> bool:
-    return isinstance(body, UntilCloseBody)
