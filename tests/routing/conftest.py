@@ -10,7 +10,7 @@ import msgspec
 import pytest
 import pytest_twisted
 from twisted.internet import reactor
-from twisted.internet.defer import ensureDeferred
+from twisted.internet.defer import ensureDeferred, maybeDeferred
 from twisted.internet.endpoints import (
     TCP4ClientEndpoint,
     UNIXClientEndpoint,
@@ -214,7 +214,7 @@ class Wires(Corridor):
         await super().close()
         self.upstream.close()
         for port in (self.unix_port, self.tcp_port, self.local_port):
-            await port.stopListening()
+            await maybeDeferred(port.stopListening)
         for agent in self.agents.accepted:
             agent.transport.abortConnection()
             if agent.reason is None:

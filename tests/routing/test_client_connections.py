@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -508,6 +509,52 @@ async def test_a_reader_that_stops_is_let_go(corridor: Any) -> None:
     corridor.clock.pump([1.0] * 11)
     await until(lambda: exchange.cancelled)
     assert corridor.orchestrator.in_flight() == 0
+    assert corridor.records()[0]["mood"] == "gone"
+
+
+async def read_slowly(
+    corridor: Any, client: RawClient, exchange: FakeExchange, size: int, rounds: int
+) -> int:
+    """Take so much every 10 seconds, while the agent sends what it may; give what was taken."""
+    (connection,) = corridor.factory.connections
+    taken = 0
+    for _ in range(rounds):
+        while not exchange.paused and not exchange.cancelled:
+            exchange.answer.data(b"x" * 65536)
+        goal = taken + size
+        client.transport.resumeProducing()
+        await client.until(lambda _: taken + len(client.received) >= goal or connection._ending)  # noqa: B023
+        client.transport.pauseProducing()
+        taken += len(client.received)
+        client.received = b""
+        corridor.clock.pump([1.0] * 10)
+    return taken
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_slow_reader_that_goes_on_is_waited_for(corridor: Any) -> None:
+    """Whatever the kernel holds for it: what counts is what it has taken."""
+    client = await corridor.connect()
+    exchange = await begin_stream(corridor, client)
+    await read_slowly(corridor, client, exchange, 400_000, 12)
+    assert not exchange.cancelled
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_reader_that_trickles_is_let_go(corridor: Any) -> None:
+    """1 KiB a second is the least, averaged over ten seconds here."""
+    client = await corridor.connect()
+    client.transport.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    exchange = await begin_stream(corridor, client)
+    while not exchange.paused:
+        exchange.answer.data(b"x" * 65536)
+    for _ in range(8):
+        client.transport.socket.setblocking(True)
+        client.transport.socket.recv(500)
+        client.transport.socket.setblocking(False)
+        corridor.clock.pump([1.0] * 5)
+        await turns(reactor, 2)
+    assert exchange.cancelled
     assert corridor.records()[0]["mood"] == "gone"
 
 
