@@ -60,6 +60,8 @@ _ABSOLUTE = re.compile(rb"https?://([^/?#]*)(.*)\Z", re.IGNORECASE | re.DOTALL)
 _DOT_SEGMENT = re.compile(
     rb"(?:/|\\|%2f|%5c)(?:\.|%2e){1,2}(?:\Z|/|\\|;|%2f|%5c|%3b)", re.IGNORECASE
 )
+_STATUS_LINE = re.compile(rb"HTTP/1\.[01] [0-9]{3}(?: [\t\x20-\x7e\x80-\xff]*)?\r\n")
+_ODD_LINE_END = re.compile(rb"(?<!\r)\n|\r[^\n]")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}\Z")
 _NO_OPTIONS: frozenset[bytes] = frozenset()
 _NO_FIELDS: tuple[Field, ...] = ()
@@ -195,6 +197,19 @@ def end_of_head(data: bytes | bytearray, seen: int = 0) -> int:
     return found + 4 if found >= 0 else -1
 
 
+def refuse_odd_line_ends(data: bytes, seen: int) -> None:
+    """Look at the beginning of an agent's answer, whose end may never come.
+
+    Args:
+        seen: How much of it was looked at before.
+
+    Raises:
+        AgentBroken: A line ends in CR or LF alone.
+    """
+    if _ODD_LINE_END.search(data, max(seen - 1, 0)) is not None:
+        raise AgentBroken("the agent's answer has lines that do not end in CRLF")
+
+
 def read_request(raw_head: bytes, limits: Limits) -> RequestHead:
     """Read one whole request head.
 
@@ -205,8 +220,10 @@ def read_request(raw_head: bytes, limits: Limits) -> RequestHead:
     """
     line = raw_head[: raw_head.index(b"\r\n")]
     parts = line.split(b" ")
-    if len(parts) != 3 or parts[2] not in _VERSIONS:
+    if len(parts) != 3 or parts[2] not in _VERSIONS or parts[0][:1] in b"\r\n":
         raise BadRequest("the request line is not METHOD TARGET HTTP/1.1, one space between each")
+    if parts[0] == b"CONNECT":
+        raise BadRequest("this server is no proxy to elsewhere: there is no CONNECT")
     if len(parts[1]) > limits.target_bytes:
         raise TargetTooLong(f"the request target is over {limits.target_bytes} bytes")
     events = _Events()
@@ -339,6 +356,8 @@ def answer_parts(raw_head: bytes, limits: Limits) -> tuple[int, bool, list[Field
     Raises:
         AgentBroken: It is not HTTP.
     """
+    if _STATUS_LINE.match(raw_head) is None:
+        raise AgentBroken("the agent's answer does not begin with HTTP/1.1 and a status")
     events = _Events()
     parser = HttpResponseParser(events)
     try:
@@ -347,15 +366,14 @@ def answer_parts(raw_head: bytes, limits: Limits) -> tuple[int, bool, list[Field
         pass  # refused below, by its status
     except HttpParserError as error:
         raise AgentBroken(f"the agent's answer is not valid HTTP/1.1: {error}") from error
-    version = raw_head[:9]
     status = parser.get_status_code()
-    if not events.whole or version not in (b"HTTP/1.1 ", b"HTTP/1.0 "):
-        raise AgentBroken("the agent's answer is not HTTP/1.1")
+    if not events.whole:
+        raise AgentBroken("the head of the agent's answer ends too early")
     if not 100 <= status <= 599:
         raise AgentBroken(f"the agent answered with status {status}")
     if len(events.fields) > limits.fields:
         raise AgentBroken(f"the agent's answer has over {limits.fields} fields")
-    return status, version == b"HTTP/1.1 ", events.fields
+    return status, raw_head[7:8] == b"1", events.fields
 
 
 def answer_of(status: int, http_11: bool, fields: list[Field]) -> AnswerHead:

@@ -40,6 +40,7 @@ from ploinky.routing.http import (
     body_of,
     end_of_head,
     options_of,
+    refuse_odd_line_ends,
 )
 from ploinky.routing.patience import why_not_connected
 from ploinky.routing.streams import FULL_BYTES, Outlet
@@ -217,6 +218,7 @@ class UpgradeExchange(Protocol):
             if (end if end >= 0 else len(data)) > self._limits.head_bytes:
                 raise AgentBroken("the head of the agent's answer is too large")
             if end < 0:
+                refuse_odd_line_ends(data, 0)
                 self._held = data
                 return
             status, http_11, fields = answer_parts(data[:end], self._limits)

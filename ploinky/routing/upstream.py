@@ -32,6 +32,7 @@ from ploinky.routing.http import (
     body_of,
     end_of_head,
     read_answer,
+    refuse_odd_line_ends,
 )
 from ploinky.routing.patience import PatientUnixEndpoint, why_not_connected
 from ploinky.routing.streams import FULL_BYTES, Outlet
@@ -478,6 +479,7 @@ class _AgentConnection(Protocol):
             if (end if end >= 0 else len(data)) > self._upstream.limits.head_bytes:
                 raise AgentBroken("the head of the agent's answer is too large")
             if end < 0:
+                refuse_odd_line_ends(data, self._seen)
                 self._held = data
                 self._seen = len(data)
                 return None
