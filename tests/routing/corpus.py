@@ -182,12 +182,15 @@ def _chunks() -> dict[str, tuple[bytes, Expected]]:
         "a folded trailer": b"4\r\nbody\r\n0\r\nA: b\r\n c\r\n\r\n",
         "a trailer with NUL": b"4\r\nbody\r\n0\r\nA: \0\r\n\r\n",
         "a trailer with a bare LF": b"4\r\nbody\r\n0\r\nA: b\nC: d\r\n\r\n",
+        "a trailer that is a length": b"4\r\nbody\r\n0\r\nContent-Length: 50\r\n\r\n",
+        "a trailer that is a coding": b"4\r\nbody\r\n0\r\ntransfer-encoding: chunked\r\n\r\n",
+        "an extension without a name": b"4;\r\nbody\r\n0\r\n\r\n",
+        "an extension whose quote stays open": b'4;a="b\r\nbody\r\n0\r\n\r\n',
         "trailers of 9 KiB": b"4\r\nbody\r\n0\r\n" + b"A: %b\r\n" % (b"b" * 900) * 10 + b"\r\n",
     }
     fine = {
-        "trailers that frame": b"4\r\nbody\r\n0\r\nContent-Length: 50\r\nTransfer-Encoding: x\r\n\r\n",
         "a trailer that routes": b"4\r\nbody\r\n0\r\nHost: other\r\nX-Forwarded-For: 1.1.1.1\r\n\r\n",
-        "an extension": b'4;a=b;c="d"\r\nbody\r\n0;e\r\n\r\n',
+        "extensions": b'4;a=b;c="d\\";\t"\r\nbody\r\n0;e\r\n\r\n',
         "leading zeros": b"0004\r\nbody\r\n000\r\n\r\n",
         "a size in upper case": b"00000000000000A\r\n0123456789\r\n0\r\n\r\n",
     }
