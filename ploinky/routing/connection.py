@@ -137,7 +137,9 @@ class Connection(Protocol):
         """
         call = self._call
         self._client_ended = True
-        if self._ending or hung_up(self.transport):
+        if self._tunnel is not None and self._tunnel.agent_has_ended and not self._ending:
+            self._tunnel.client_ended()  # the second half: a hang-up is the orderly end
+        elif self._ending or hung_up(self.transport):
             self._leave()
         elif self._tunnel is not None:
             self._tunnel.client_ended()

@@ -24,6 +24,9 @@ class Tunnel:
         call: Counts the bytes.
         transport: The client's.
         outlet: Sends to it.
+
+    Attributes:
+        agent_has_ended: It sends nothing more.
     """
 
     def __init__(self, call: Call, transport: Any, outlet: Outlet, limits: Limits) -> None:
@@ -33,7 +36,7 @@ class Tunnel:
         self._limits = limits
         self._half = False
         self._told = False
-        self._to_tell = False
+        self.agent_has_ended = False
         self._seen = -1
         if ITCPTransport.providedBy(transport):
             transport.setTcpKeepAlive(True)
@@ -54,12 +57,12 @@ class Tunnel:
 
     def agent_ended(self) -> None:
         """The agent sends nothing more: the client is told once it has all of it."""
-        self._half = self._to_tell = True
+        self._half = self.agent_has_ended = True
         self.drained()
 
     def drained(self) -> None:
         """The client has taken what there was."""
-        if self._to_tell and not self._told and not self._outlet.queued:
+        if self.agent_has_ended and not self._told and not self._outlet.queued:
             self._told = True
             self._transport.loseWriteConnection()
 
