@@ -9,7 +9,6 @@ neither routes nor agents.
 from __future__ import annotations
 
 import enum
-import re
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet import tcp
@@ -18,13 +17,15 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ploinky.errors import BadRequest, CallFailed, HeadTooLarge, RequestTimeout, TargetTooLong
+from ploinky.errors import BadRequest, CallFailed, HeadTooLarge, RequestTimeout
+from ploinky.routing.beginnings import refuse_no_request
 from ploinky.routing.bodies import BadFraming, Body, ChunkedBody, LengthBody, UntilCloseBody
 from ploinky.routing.call import Call, Plan
 from ploinky.routing.halfclose import Departure, hung_up
 from ploinky.routing.headers import Peer
 from ploinky.routing.http import RequestHead, end_of_head, read_request, unreadable_head
-from ploinky.routing.streams import Outlet, untaken_bytes
+from ploinky.routing.pace import Pace
+from ploinky.routing.streams import Outlet
 from ploinky.routing.tunnel import Tunnel
 from ploinky.routing.wheel import NEVER
 
@@ -40,9 +41,6 @@ _REMEMBERED_BYTES = 2048
 RETIRE_SECONDS = 1.0
 """Between two requests while the server drains: a client that is busy gets its next answer,
 with ``Connection: close``, rather than a connection closed under its request."""
-
-_NOT_A_HEAD = re.compile(rb"(?<!\r)\n|\r[^\n]|\A[^A-Z\r]")
-_REQUEST_LINE_REST = 64
 
 
 class Stage(enum.Enum):
@@ -75,7 +73,7 @@ class Connection(Protocol):
     _departure: Departure | None = None
     _read_no_further = False
     _tunnel: Tunnel | None = None
-    _untaken = 0
+    _pace: Pace | None = None
     _lingers = False
 
     def __init__(self, factory: GatewayFactory) -> None:
@@ -185,8 +183,8 @@ class Connection(Protocol):
                 call.idled()
             else:
                 self._await_any(self._tunnel)
-        elif self._stage is Stage.SENDING and self._client_takes():
-            self._await_client()
+        elif self._stage is Stage.SENDING:
+            self._client_stalled()
         else:
             self.transport.abortConnection()
 
@@ -358,20 +356,17 @@ class Connection(Protocol):
     def _wait_for_head(self) -> None:
         """Wait for the rest, unless what is there cannot become a head."""
         buffer = self._buffer
-        limits = self._limits
-        longest_line = limits.target_bytes + _REQUEST_LINE_REST
-        if len(buffer) > longest_line and buffer.find(b"\r\n", 0, longest_line) < 0:
-            self._refuse(TargetTooLong(f"the request target is over {limits.target_bytes} bytes"))
-        elif len(buffer) > limits.head_bytes:
-            self._refuse(HeadTooLarge(f"the request head is over {limits.head_bytes} bytes"))
-        elif _NOT_A_HEAD.search(buffer, max(self._seen - 1, 0)) is not None:
-            self._refuse(BadRequest("this is not an HTTP/1.1 request with lines ending in CRLF"))
-        elif self._client_ended:
+        try:
+            refuse_no_request(buffer, self._seen, self._limits)
+        except CallFailed as error:
+            self._refuse(error)
+            return
+        if self._client_ended:
             self._leave()
         elif buffer:
             self._seen = len(buffer)
             if self._stage is Stage.IDLE:
-                self._allow(Stage.HEAD, limits.head_seconds)
+                self._allow(Stage.HEAD, self._limits.head_seconds)
 
     def _begin(self, raw: bytes, head: RequestHead) -> None:
         """Answer a request whose head is valid and whose body may have come with it."""
@@ -467,15 +462,18 @@ class Connection(Protocol):
         self._wheel.set(self, due)
 
     def _await_client(self) -> None:
-        """Wait for the client to take what is queued; see `_client_takes`."""
-        self._untaken = untaken_bytes(self.transport) - self._outlet.handed_over
+        """Wait for the client to take what is queued, at the least rate or better."""
+        self._pace = Pace(self.transport, self._outlet)
         self._allow(Stage.SENDING, self._limits.sending_seconds)
 
-    def _client_takes(self) -> bool:
-        """Tell whether the client has taken as much as it must since `_await_client`."""
-        untaken = untaken_bytes(self.transport) - self._outlet.handed_over
-        least = self._limits.bytes_per_second * self._limits.sending_seconds
-        return self._untaken - untaken >= least
+    def _client_stalled(self) -> None:
+        """It had so long: go on if it took enough, else let it go."""
+        limits = self._limits
+        least = limits.bytes_per_second * limits.sending_seconds
+        if self._pace is not None and self._pace.taken_bytes() >= least:
+            self._allow(Stage.SENDING, limits.sending_seconds)
+        else:
+            self.transport.abortConnection()
 
     def _await_any(self, tunnel: Tunnel) -> None:
         """Wait for anything to move in a tunnel."""

@@ -61,7 +61,6 @@ _DOT_SEGMENT = re.compile(
     rb"(?:/|\\|%2f|%5c)(?:\.|%2e){1,2}(?:\Z|/|\\|;|%2f|%5c|%3b)", re.IGNORECASE
 )
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] [0-9]{3}(?: [\t\x20-\x7e\x80-\xff]*)?\r\n")
-_ODD_LINE_END = re.compile(rb"(?<!\r)\n|\r[^\n]")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}\Z")
 _NO_OPTIONS: frozenset[bytes] = frozenset()
 _NO_FIELDS: tuple[Field, ...] = ()
@@ -195,19 +194,6 @@ def end_of_head(data: bytes | bytearray, seen: int = 0) -> int:
     """Give where the head in ``data`` ends, or -1; its first ``seen`` bytes held no end."""
     found = data.find(b"\r\n\r\n", max(seen - 3, 0))
     return found + 4 if found >= 0 else -1
-
-
-def refuse_odd_line_ends(data: bytes, seen: int) -> None:
-    """Look at the beginning of an agent's answer, whose end may never come.
-
-    Args:
-        seen: How much of it was looked at before.
-
-    Raises:
-        AgentBroken: A line ends in CR or LF alone.
-    """
-    if _ODD_LINE_END.search(data, max(seen - 1, 0)) is not None:
-        raise AgentBroken("the agent's answer has lines that do not end in CRLF")
 
 
 def read_request(raw_head: bytes, limits: Limits) -> RequestHead:
@@ -356,6 +342,8 @@ def answer_parts(raw_head: bytes, limits: Limits) -> tuple[int, bool, list[Field
     Raises:
         AgentBroken: It is not HTTP.
     """
+    if len(raw_head) > limits.head_bytes:
+        raise AgentBroken("the head of the agent's answer is too large")
     if _STATUS_LINE.match(raw_head) is None:
         raise AgentBroken("the agent's answer does not begin with HTTP/1.1 and a status")
     events = _Events()

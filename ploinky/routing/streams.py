@@ -7,9 +7,6 @@ to the transport for what is left.  It knows nothing of HTTP.
 
 from __future__ import annotations
 
-import fcntl
-import termios
-from array import array
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -22,15 +19,6 @@ FULL_BYTES = 256 * 1024
 """Queued bytes from which on whoever fills an outlet should pause until it is empty."""
 
 _PIECE_BYTES = 128 * 1024
-
-
-def untaken_bytes(transport: Any) -> int:
-    """Tell how much the kernel holds that the other side has not taken yet (``SIOCOUTQ``)."""
-    if not isinstance(transport, tcp.Connection):
-        return 0
-    count = array("i", [0])
-    fcntl.ioctl(transport.fileno(), termios.TIOCOUTQ, count)
-    return count[0]
 
 
 @implementer(IPullProducer)

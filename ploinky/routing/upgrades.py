@@ -27,6 +27,7 @@ from zope.interface import implementer
 
 from ploinky.errors import AgentBroken, AgentUnreachable, CallFailed
 from ploinky.interfaces import IExchange
+from ploinky.routing.beginnings import refuse_no_answer
 from ploinky.routing.bodies import BadFraming, Body, UntilCloseBody
 from ploinky.routing.halfclose import hung_up
 from ploinky.routing.http import (
@@ -40,7 +41,6 @@ from ploinky.routing.http import (
     body_of,
     end_of_head,
     options_of,
-    refuse_odd_line_ends,
 )
 from ploinky.routing.patience import why_not_connected
 from ploinky.routing.streams import FULL_BYTES, Outlet
@@ -215,10 +215,8 @@ class UpgradeExchange(Protocol):
     def _read_head(self, data: bytes) -> None:
         while True:
             end = end_of_head(data)
-            if (end if end >= 0 else len(data)) > self._limits.head_bytes:
-                raise AgentBroken("the head of the agent's answer is too large")
             if end < 0:
-                refuse_odd_line_ends(data, 0)
+                refuse_no_answer(data, 0, self._limits)
                 self._held = data
                 return
             status, http_11, fields = answer_parts(data[:end], self._limits)

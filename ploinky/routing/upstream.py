@@ -23,6 +23,7 @@ from zope.interface import implementer
 
 from ploinky.errors import AgentBroken, AgentUnreachable, CallFailed
 from ploinky.interfaces import IAnswer, IExchange, IUpgradeAnswer, IUpstream
+from ploinky.routing.beginnings import refuse_no_answer
 from ploinky.routing.bodies import BadFraming, Body, LengthBody, UntilCloseBody
 from ploinky.routing.descriptors import Descriptors
 from ploinky.routing.http import (
@@ -32,7 +33,6 @@ from ploinky.routing.http import (
     body_of,
     end_of_head,
     read_answer,
-    refuse_odd_line_ends,
 )
 from ploinky.routing.patience import PatientUnixEndpoint, why_not_connected
 from ploinky.routing.streams import FULL_BYTES, Outlet
@@ -476,10 +476,8 @@ class _AgentConnection(Protocol):
                 self._interim = 0
                 return data[len(pool.last_raw_head) :]
             end = end_of_head(data, self._seen)
-            if (end if end >= 0 else len(data)) > self._upstream.limits.head_bytes:
-                raise AgentBroken("the head of the agent's answer is too large")
             if end < 0:
-                refuse_odd_line_ends(data, self._seen)
+                refuse_no_answer(data, self._seen, self._upstream.limits)
                 self._held = data
                 self._seen = len(data)
                 return None
