@@ -15,7 +15,7 @@ from twisted.logger import LogLevel, globalLogPublisher
 
 from tests.fuzz.mutations import ANSWER_SEEDS, REQUEST_SEEDS, made_from
 from tests.routing.corpus import OK
-from tests.routing.memory import Network
+from tests.routing.memory import End, Network
 
 HELD_BYTES = 1024 * 1024
 """What may be held for one connection, each way."""
@@ -112,8 +112,8 @@ def run(number: int, directory: Path) -> Outcome:
 
     def watch() -> None:
         nonlocal most
-        for connection in network.factory.connections:
-            most = max(most, _held(connection))
+        for end in network.ends:
+            most = max(most, _held(end))
         assert most <= HELD_BYTES, f"{most} bytes are held for one connection"
 
     with Errors() as errors:
@@ -133,13 +133,12 @@ def run(number: int, directory: Path) -> Outcome:
     return Outcome(steps, _statuses(network.lines), most)
 
 
-def _held(connection: Any) -> int:
-    exchange = connection._call._exchange if connection._call is not None else None
-    held = len(connection._buffer) + connection._outlet.queued
-    if exchange is not None:
-        outlet = getattr(exchange, "_outlet", None) or getattr(exchange.connection, "_outlet", None)
-        held = max(held, len(connection._buffer) + (outlet.queued if outlet is not None else 0))
-    return held
+def _held(end: End) -> int:
+    """Tell how much the gateway holds at its end of a connection."""
+    protocol = getattr(end.protocol, "_wrappedProtocol", end.protocol)
+    outlet = getattr(protocol, "_outlet", None)
+    unread = len(getattr(protocol, "_buffer", b"")) + len(getattr(protocol, "_held", b""))
+    return unread + (outlet.queued if outlet is not None else 0)
 
 
 def _statuses(lines: list[str]) -> dict[int, int]:
