@@ -14,7 +14,17 @@ from benchmarks import machine, packages, plot, report
 from benchmarks.bench import Bench
 from benchmarks.children import BenchmarkFailed
 
-ROWS = ("throughput", "latency", "heads", "growth", "workers", "tasks", "files", "deploys")
+ROWS = (
+    "throughput",
+    "latency",
+    "heads",
+    "growth",
+    "hostile",
+    "workers",
+    "tasks",
+    "files",
+    "deploys",
+)
 
 
 def main() -> int:

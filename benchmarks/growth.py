@@ -44,7 +44,10 @@ def run(bench: Bench) -> Result:
     crowded.lead_to("/app", f"http://{backend.target}")
     per_idle = _idle_costs(bench, backend)
     before = machine.resident_bytes(crowded.workers())
-    with _Idle(crowded.gateway("/app"), _MANY_IDLE) as idle, _Idle(few.at(0), _FEW_IDLE):
+    with (
+        IdleConnections(crowded.gateway("/app"), _MANY_IDLE) as idle,
+        IdleConnections(few.at(0), _FEW_IDLE),
+    ):
         held = machine.resident_bytes(crowded.workers()) - before
         per_idle[NAME] = held / len(idle)
         variants = {
@@ -177,12 +180,12 @@ def _idle_costs(bench: Bench, backend: Backend) -> dict[str, float]:
         rivals.start_nginx(bench.children, backend.target),
     ):
         before = machine.resident_bytes(gateway.processes())
-        with _Idle(gateway, _MANY_IDLE) as idle:
+        with IdleConnections(gateway, _MANY_IDLE) as idle:
             costs[gateway.name] = (machine.resident_bytes(gateway.processes()) - before) / len(idle)
     return costs
 
 
-class _Idle:
+class IdleConnections:
     """A context with connections that had one answer each and say nothing more."""
 
     def __init__(self, gateway: Gateway, count: int) -> None:
@@ -195,7 +198,7 @@ class _Idle:
     def __len__(self) -> int:
         return len(self._connections)
 
-    def __enter__(self) -> _Idle:
+    def __enter__(self) -> IdleConnections:
         where = urlsplit(self._gateway.url)
         fields = "".join(f"{name}: {value}\r\n" for name, value in self._gateway.headers.items())
         request = f"GET {where.path} HTTP/1.1\r\n{fields}\r\n".encode()

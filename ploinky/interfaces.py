@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         InstanceSpec,
         InstanceStatus,
         Principal,
+        RateLimit,
         Release,
         Repository,
         Route,
@@ -140,6 +141,26 @@ class IAnswer(Interface):
         """No (whole) answer will come."""
 
 
+class IUpgradeAnswer(IAnswer):
+    """Where the answer to a request for another protocol goes.
+
+    An agent that stays with HTTP answers as ever.  Else `switched` comes first, then any number
+    of `data` (the agent's bytes as they are), perhaps `half_closed`, and `ended` or `failed`.
+    `IExchange.write` and `IExchange.finish` are the client's side of it.
+    """
+
+    def switched(fields: Sequence[tuple[bytes, bytes]], protocol: bytes) -> None:
+        """The agent's 101, held to what was asked.
+
+        Args:
+            fields: End-to-end fields only.
+            protocol: As the agent names it.
+        """
+
+    def half_closed() -> None:
+        """The agent will send nothing more; it still takes what comes."""
+
+
 class IExchange(Interface):
     """One request on its way to an agent; the transport implements it."""
 
@@ -195,8 +216,33 @@ class IUpstream(Interface):
             exchange: A `ploinky.routing.exchange.Exchange`.
         """
 
+    def upgrade(address: Any, head: bytes, asked: bytes, key: bytes, answer: Any) -> IExchange:
+        """Send a request for another protocol, on a connection of its own.
+
+        Args:
+            asked: The protocols in ``head``'s ``Upgrade``; the agent may choose one of them.
+            key: Its ``Sec-WebSocket-Key``, or ``b""``; the agent's answer must fit it.
+            answer: Provides `IUpgradeAnswer`.
+        """
+
     def close() -> None:
         """Close idle connections; those in use end with their exchange."""
+
+
+class IRates(Interface):
+    """Who may call how often, counted over all workers of a server.  Synchronous."""
+
+    def wait_seconds(limit: RateLimit, what: str, client: str) -> float:
+        """Count one call, unless it comes too early.
+
+        Args:
+            what: Is called: limits of different things are counted apart.
+            client: Who calls.
+
+        Returns:
+            0 where the call is within the limit; else the seconds until one would be, and
+            nothing was counted.
+        """
 
 
 # --- leader and workers -----------------------------------------------------

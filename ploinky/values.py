@@ -227,6 +227,18 @@ class Target:
 
 
 @frozen
+class RateLimit:
+    """How often one client may call: so many times at once, and evenly from then on.
+
+    Attributes:
+        requests: At once, and on average in `seconds`.
+    """
+
+    requests: int
+    seconds: float
+
+
+@frozen
 class Route:
     """What one (domain, path) leads to.
 
@@ -237,6 +249,7 @@ class Route:
         targets: Healthy instances.  Empty: ``NO_HEALTHY_INSTANCE``.
         reason: Why there are no targets, in words for the caller; ``""`` otherwise.
         max_upload_bytes: Of a body that brings files to a task.
+        rate_limit: Of each client; None for none.
     """
 
     key: DeploymentKey
@@ -250,6 +263,7 @@ class Route:
     max_upload_bytes: int = 1024 * 1024 * 1024
     concurrency: int = 64
     auth: CallAuth = CallAuth.NONE
+    rate_limit: RateLimit | None = None
 
 
 @frozen

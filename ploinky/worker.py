@@ -34,9 +34,11 @@ from ploinky.errors import PloinkyError, WorkerCouldNotBoot
 from ploinky.link import ICorridor, Identity, LeaderLink
 from ploinky.processgroup import COULD_NOT_BOOT, LISTENING_DESCRIPTOR
 from ploinky.routing.access import AccessLog
+from ploinky.routing.descriptors import Descriptors
 from ploinky.routing.gateway import Gateway
 from ploinky.routing.headers import TrustedProxies
 from ploinky.routing.listening import GatewayFactory
+from ploinky.routing.rates import SharedRates
 from ploinky.routing.reactor import install
 from ploinky.routing.spool import Spool
 from ploinky.routing.table import RouteTable
@@ -184,7 +186,8 @@ def build_rooms(reactor: Any, configuration: WorkerConfiguration, paths: SocketP
     router = RouteTable(time.time)
     orchestrator = Orchestrator(reactor)
     wheel = Wheel(reactor)
-    upstream = Upstream(reactor, wheel, paths)
+    descriptors = Descriptors.of_this_process()
+    upstream = Upstream(reactor, wheel, paths, descriptors=descriptors)
     files = FileTransport(reactor, Inotify(reactor))
     files.startService()
     id_prefix = f"{configuration.slot:x}{secrets.token_hex(4)}"
@@ -192,6 +195,7 @@ def build_rooms(reactor: Any, configuration: WorkerConfiguration, paths: SocketP
     deleting.start()
     spool = Spool(deleting, configuration.run_directory, id_prefix)
     spool.open()
+    rates = SharedRates(Path(configuration.run_directory), time.monotonic_ns)
     gateway = Gateway(
         reactor,
         time.time,
@@ -202,6 +206,7 @@ def build_rooms(reactor: Any, configuration: WorkerConfiguration, paths: SocketP
         upstream,
         access_log,
         spool,
+        rates,
         id_prefix,
         TrustedProxies(configuration.trusted_proxies),
     )
@@ -214,10 +219,11 @@ def build_rooms(reactor: Any, configuration: WorkerConfiguration, paths: SocketP
         upstream.close()
         deleting.stop()
         spool.close()
+        rates.close()
         access_log.flush()
         access_file.close()
 
-    return Rooms(router, orchestrator, GatewayFactory(gateway), counts, close)
+    return Rooms(router, orchestrator, GatewayFactory(gateway, descriptors), counts, close)
 
 
 def run(build_rooms: BuildRooms) -> None:

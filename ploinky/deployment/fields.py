@@ -44,6 +44,9 @@ SERVER_VARIABLES = frozenset(
 """Set for every agent by the server; nobody else's to choose."""
 
 _DAY = 86_400.0
+_MOST_PER_SECOND = 10_000
+"""Of one client: beyond, intervals are shorter than their clock can tell."""
+
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
 _IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@-]{0,254}")
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,31})?")
@@ -135,6 +138,19 @@ def _resources(raw_value: Any) -> dict[str, Any]:
     return {names.get(name, name): value for name, value in _RESOURCES(raw_value).items()}
 
 
+_RATE_LIMIT = record(
+    {"requests": whole(1, 1_000_000), "seconds": seconds(0.001, _DAY)},
+    required=("requests", "seconds"),
+)
+
+
+def _rate_limit(raw_value: Any) -> dict[str, Any]:
+    limit = _RATE_LIMIT(raw_value)
+    if limit["requests"] > limit["seconds"] * _MOST_PER_SECOND:
+        raise Misfit(f"expected at most {_MOST_PER_SECOND:,} requests a second", ".requests")
+    return limit
+
+
 _IMAGE_NAME = text("an image's name such as node:18-alpine", pattern=_IMAGE)
 _COMMAND_NAME = text("a command's name", pattern=COMMAND_NAME, longest=128)
 
@@ -167,6 +183,7 @@ FIELDS: Mapping[str, Reader[Any]] = MappingProxyType(
         "maxUploadBytes": whole(1, 2**50),
         "transport": one_of("http", "file"),
         "auth": one_of("none", "session", "key"),
+        "rateLimit": _rate_limit,
         "replicas": whole(1, 1000),
         "idle": seconds(0, 365 * _DAY),
         "volumes": listing(

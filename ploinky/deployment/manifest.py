@@ -18,7 +18,7 @@ from attrs import field, frozen
 from ploinky.deployment.fields import FIELDS, SERVER_VARIABLES
 from ploinky.deployment.readers import document, resembling
 from ploinky.errors import EnvironmentMissing, ManifestInvalid, ValidationFailed
-from ploinky.values import CallAuth, Health, Kind, Resources, Volume, Wire
+from ploinky.values import CallAuth, Health, Kind, RateLimit, Resources, Volume, Wire
 
 DEFAULT_IMAGE = "node:18-alpine"
 
@@ -87,6 +87,7 @@ class Manifest:
         env: Name to default; None: the deployment must set it.
         timeout_seconds: Per task; None: the server's ``taskTimeout``.
         max_upload_bytes: None: the server's ``maxUploadBytes``, which is also the most that counts.
+        rate_limit: Of each client; None: none.
         idle_seconds: Without traffic, after which it is stopped; None: never.
         user, capabilities: As given; whether they count is decided in `effective`.
         warnings: One line each, for whoever deploys.
@@ -110,6 +111,7 @@ class Manifest:
     max_upload_bytes: int | None = None
     wire: Wire = Wire.HTTP
     auth: CallAuth = CallAuth.NONE
+    rate_limit: RateLimit | None = None
     replicas: int = 1
     idle_seconds: float | None = None
     volumes: tuple[Volume, ...] = ()
@@ -153,6 +155,7 @@ class Manifest:
             max_upload_bytes=values.get("maxUploadBytes"),
             wire=Wire(values.get("transport", "http")) if kind is Kind.TASK else Wire.HTTP,
             auth=CallAuth(values.get("auth", "none")),
+            rate_limit=RateLimit(**values["rateLimit"]) if "rateLimit" in values else None,
             replicas=values.get("replicas", 1),
             idle_seconds=values.get("idle") or None,
             volumes=tuple(Volume(**volume) for volume in values.get("volumes", ())),

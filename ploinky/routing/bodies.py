@@ -11,8 +11,13 @@ from __future__ import annotations
 import re
 from typing import Protocol
 
-_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;[\t\x20-\x7e]*)?\Z")
-_TRAILER = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*\Z")
+_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_QUOTED = rb'"(?:[\t\x20\x21\x23-\x5b\x5d-\x7e]|\\[\t\x20-\x7e])*"'
+_CHUNK_LINE = re.compile(
+    rb"([0-9A-Fa-f]{1,16})(?:;%b(?:=(?:%b|%b))?)*\Z" % (_TOKEN, _TOKEN, _QUOTED)
+)
+_TRAILER = re.compile(rb"(%b):[\t\x20-\x7e\x80-\xff]*\Z" % _TOKEN)
+_FRAMING = (b"content-length", b"transfer-encoding")
 _LINE_BYTES = 1024
 _TRAILER_BYTES = 8192
 
@@ -67,7 +72,8 @@ class ChunkedBody:
     """A body in chunks; extensions and trailers are checked and dropped.
 
     Stricter than the grammar where recipients are known to differ: line ends are CRLF,
-    no space stands around a size, lines and trailers are short.
+    no space stands around a size or in an extension, lines and trailers are short, and no
+    trailer is one that frames.
     """
 
     __slots__ = ("_held", "_left", "_trailer_bytes")
@@ -139,6 +145,7 @@ class ChunkedBody:
         self._trailer_bytes += len(line) + 2
         if self._trailer_bytes > _TRAILER_BYTES:
             raise BadFraming("the trailers are too long")
-        if _TRAILER.match(line) is None:
-            raise BadFraming("a trailer is not a field")
+        found = _TRAILER.match(line)
+        if found is None or found.group(1).lower() in _FRAMING:
+            raise BadFraming("a trailer is not a field, or would frame the body anew")
         return False

@@ -22,7 +22,7 @@ from ploinky.errors import (
     RequestTimeout,
     TaskTimeout,
 )
-from ploinky.interfaces import IAnswer, IExchange, ILease
+from ploinky.interfaces import IExchange, ILease, IUpgradeAnswer
 from ploinky.routing import access
 from ploinky.routing.access import Subject, subject
 from ploinky.routing.headers import REQUEST_ID, AnswerFrame, Peer, answer_head, refusal
@@ -37,11 +37,11 @@ if TYPE_CHECKING:
     from ploinky.routing.gateway import Gateway
 
 
-@implementer(IAnswer, IPushProducer)
+@implementer(IUpgradeAnswer, IPushProducer)
 class Call:
     """A request in hand.
 
-    As an `IAnswer` it takes what the agent says, as an ``IPushProducer`` it stands for the
+    As an `IUpgradeAnswer` it takes what the agent says, as an ``IPushProducer`` it stands for the
     request's body on its way to the agent.
 
     Attributes:
@@ -80,6 +80,7 @@ class Call:
     _chunked = False
     _bodyless = False
     _paused = False
+    _switched = False
 
     def __init__(
         self,
@@ -101,6 +102,10 @@ class Call:
         return self._connection.peer
 
     # --- the way to the agent: the gateway and the connection call these
+
+    def ends_http(self) -> None:
+        """Make its answer the connection's last: what the client sends next may be no HTTP."""
+        self._connection.read_no_further()
 
     def collect(self) -> None:
         """Read the whole body first; `Gateway.collected` is called when it is in."""
@@ -238,6 +243,25 @@ class Call:
             frame = connection.last_frame = AnswerFrame(status, fields, date, head + REQUEST_ID)
         return b"%b%b\r\nContent-Length: %d\r\n\r\n%b" % (frame.head, self.id, len(body), body)
 
+    def switched(self, fields: Sequence[tuple[bytes, bytes]], protocol: bytes) -> None:
+        """See `IUpgradeAnswer.switched`."""
+        if self.done:
+            return
+        assert self.route is not None
+        self.status = 101
+        self.closes = self._opened = self._switched = True
+        head = answer_head(self.route.kind, 101, fields, self._gateway.dates.now())
+        said = b"\r\nConnection: Upgrade\r\nUpgrade: " + protocol
+        head = b"%b%b%b%b\r\n\r\n" % (head, REQUEST_ID, self.id, said)
+        self.bytes_out += len(head)
+        self._connection.send(head)
+        self._connection.open_tunnel(self)
+
+    def half_closed(self) -> None:
+        """See `IUpgradeAnswer.half_closed`."""
+        if not self.done:
+            self._connection.end_sending()
+
     def failed(self, error: CallFailed) -> None:
         """See `IAnswer.failed`; also for every refusal of the gateway's own."""
         if self.done:
@@ -267,7 +291,8 @@ class Call:
         if self.done:
             return
         self._let_go()
-        self.status = 499
+        if not self._switched:
+            self.status = 499
         self._record(access.GONE, False)
 
     def timed_out(self) -> None:
@@ -279,6 +304,25 @@ class Call:
         self.failed(
             TaskTimeout(f"the {what} took longer than {route.timeout_seconds:g} s and was aborted")
         )
+
+    def probe(self) -> None:
+        """Send what a client that waits passes over, and one that has gone refuses to take.
+
+        That is an interim answer, or a leading zero of the next chunk's size.
+        """
+        said = b""
+        if not self._opened and self.head.http_11:
+            said = b"HTTP/1.1 100 Continue\r\n\r\n"
+        elif self._chunked:
+            said = b"0"
+        if said:
+            self.bytes_out += len(said)
+            self._connection.send(said)
+
+    def idled(self) -> None:
+        """Nothing has moved on an upgraded connection for long."""
+        self._let_go()
+        self._cut_off(access.TIMED_OUT, False)
 
     def body_stalled(self) -> None:
         """The client stopped sending its body."""

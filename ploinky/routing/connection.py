@@ -9,21 +9,25 @@ neither routes nor agents.
 from __future__ import annotations
 
 import enum
-import re
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet import tcp
-from twisted.internet.interfaces import ITCPTransport
+from twisted.internet.interfaces import IHalfCloseableProtocol, ITCPTransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
-from ploinky.errors import BadRequest, CallFailed, HeadTooLarge, RequestTimeout, TargetTooLong
-from ploinky.routing.bodies import BadFraming, Body, ChunkedBody, LengthBody
+from ploinky.errors import BadRequest, CallFailed, HeadTooLarge, RequestTimeout
+from ploinky.routing.beginnings import refuse_no_request
+from ploinky.routing.bodies import BadFraming, Body, ChunkedBody, LengthBody, UntilCloseBody
 from ploinky.routing.call import Call
+from ploinky.routing.halfclose import Departure, hung_up
 from ploinky.routing.headers import NO_FRAME, Peer
 from ploinky.routing.http import RequestHead, end_of_head, read_request, unreadable_head
 from ploinky.routing.memo import Memo, may_be_remembered
+from ploinky.routing.pace import Pace
 from ploinky.routing.streams import Outlet, read_no_more, read_straight
+from ploinky.routing.tunnel import Tunnel
 from ploinky.routing.wheel import NEVER
 
 if TYPE_CHECKING:
@@ -36,9 +40,6 @@ RETIRE_SECONDS = 1.0
 """Between two requests while the server drains: a client that is busy gets its next answer,
 with ``Connection: close``, rather than a connection closed under its request."""
 
-_NOT_A_HEAD = re.compile(rb"(?<!\r)\n|\r[^\n]|\A[^A-Z\r]")
-_REQUEST_LINE_REST = 64
-
 
 class Stage(enum.Enum):
     """What a connection's time limit is about."""
@@ -50,12 +51,14 @@ class Stage(enum.Enum):
     STREAMING = "passes on what the agent sends, for as long as that takes"
     SENDING = "waits for the client to take its answer"
     LINGERING = "lets the client read a refusal"
+    TUNNEL = "passes bytes of another protocol both ways"
 
 
 _IDLE = Stage.IDLE
 _ANSWER = Stage.ANSWER  # of a module, as members of an enumeration are slow to look up
 
 
+@implementer(IHalfCloseableProtocol)
 class Connection(Protocol):
     """See the module.  Built by `GatewayFactory`, which knows all that live.
 
@@ -66,6 +69,13 @@ class Connection(Protocol):
 
     transport: Any
     _outlet: Outlet
+    # What most connections never come to needs no place in each:
+    _client_ended = False  # its writing half is closed
+    _departure: Departure | None = None
+    _read_no_further = False
+    _tunnel: Tunnel | None = None
+    _pace: Pace | None = None
+    _lingers = False
 
     def __init__(self, factory: GatewayFactory) -> None:
         self.due = NEVER
@@ -92,13 +102,13 @@ class Connection(Protocol):
     # --- what Twisted and the wheel call
 
     def connectionMade(self) -> None:
-        self._factory.connections.add(self)
+        self._factory.connections[self] = None
         self.peer = self._gateway.trusted.peer(getattr(self.transport.getPeer(), "host", None))
         self._outlet = Outlet(self.transport, self._moved)
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
         read_straight(self.transport, self.dataReceived)
-        self._allow(_IDLE, self._limits.idle_seconds)
+        self._allow(_IDLE, self._limits.first_byte_seconds)
 
     def dataReceived(self, data: bytes) -> None:
         memo = self._memo
@@ -118,9 +128,38 @@ class Connection(Protocol):
             self._buffer += data
             self._feed()
 
+    def readConnectionLost(self) -> None:
+        """The client sends nothing more: it waits for its answers, or it has gone.
+
+        See `Departure` for how the two are told apart.
+        """
+        call = self._call
+        self._client_ended = True
+        if self._tunnel is not None and self._tunnel.agent_has_ended and not self._ending:
+            self._tunnel.client_ended()  # the second half: a hang-up is the orderly end
+        elif self._ending or hung_up(self.transport):
+            self._leave()
+        elif self._tunnel is not None:
+            self._tunnel.client_ended()
+            if not self._ending:
+                self._await_any(self._tunnel)
+        elif self._body is not None or (call is None and not self._outlet.queued):
+            self._leave()  # there is no whole request that could be answered
+        elif call is None:
+            if not self._buffer:
+                self._end()
+        else:
+            call.closes = call.closes or not self._buffer
+            clock = self._gateway.clock
+            self._departure = Departure(clock, self.transport, self._probe, self.abort)
+
+    def writeConnectionLost(self) -> None: ...
+
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         read_no_more(self.transport)
         self._ending = True
+        if self._departure is not None:
+            self._departure.stop()
         self._wheel.forget(self)
         call = self._call
         if call is not None:
@@ -141,6 +180,13 @@ class Connection(Protocol):
             self._ending = True
             self._memo = None
             self.transport.loseConnection()
+        elif self._stage is Stage.TUNNEL and self._tunnel is not None and call is not None:
+            if self._tunnel.is_idle():
+                call.idled()
+            else:
+                self._await_any(self._tunnel)
+        elif self._stage is Stage.SENDING:
+            self._client_stalled()
         else:
             self.transport.abortConnection()
 
@@ -149,7 +195,12 @@ class Connection(Protocol):
     @property
     def must_end(self) -> bool:
         """Whether an answer that begins now is the last: no one will read on after it."""
-        return self._body is not None or self._factory.draining
+        return (
+            self._body is not None
+            or self._factory.draining
+            or self._read_no_further
+            or (self._client_ended and not self._buffer)
+        )
 
     def send(self, data: bytes) -> int:
         """Send a piece of the answer; give how much is queued."""
@@ -157,8 +208,8 @@ class Connection(Protocol):
         self._outlet.send(data)
         if self._outlet.queued:
             queued = self._outlet.queued
-            if self._stage is Stage.STREAMING:
-                self._allow(Stage.SENDING, self._limits.sending_seconds)
+            if self._stage is Stage.STREAMING or self._stage is Stage.TUNNEL:
+                self._await_client()
         return queued
 
     def want_body(self) -> None:
@@ -171,13 +222,15 @@ class Connection(Protocol):
             self._outlet.send(b"HTTP/1.1 100 Continue\r\n\r\n")
         self._allow(Stage.BODY, self._limits.body_seconds)
         self._feed()
+        if self._client_ended and self._body is not None and self._call is call:
+            self._leave()  # it ended amid its body
 
     def hold_body(self, held: bool) -> None:
         """Stop reading, or go on: the agent is slower than the client."""
         self._body_held = held
         if self._stage is Stage.BODY and held and self._call is not None:
             self._call.await_agent()  # it is not the client that is slow
-        elif self._body is not None and not held:
+        elif self._body is not None and not held and self._tunnel is None:
             self._allow(Stage.BODY, self._limits.body_seconds)
         self._regulate()
 
@@ -208,7 +261,7 @@ class Connection(Protocol):
         if call.closes:
             self._end()
         elif self._outlet.queued:
-            self._allow(Stage.SENDING, self._limits.sending_seconds)
+            self._await_client()
         else:
             self._rest(now)
             if self._buffer:
@@ -220,7 +273,37 @@ class Connection(Protocol):
         self._ending = True
         self.transport.abortConnection()
 
-    # --- draining: what the factory calls
+    def read_no_further(self) -> None:
+        """Make the answer to come the last, whatever the client has sent behind its request."""
+        self._read_no_further = True
+
+    def open_tunnel(self, call: Call) -> None:
+        """From now on the client's bytes are the agent's, as they are: see `Call.switched`."""
+        self._tunnel = tunnel = Tunnel(call, self.transport, self._outlet, self._limits)
+        self._body = UntilCloseBody()
+        self._body_wanted = True
+        if not self._outlet.queued:
+            self._await_any(tunnel)
+        self._feed()
+        if self._client_ended and not call.done:
+            tunnel.client_ended()
+
+    def end_sending(self) -> None:
+        """The agent's side of a tunnel has ended; the client may go on."""
+        if self._tunnel is not None:
+            self._tunnel.agent_ended()
+            if not self._outlet.queued:
+                self._await_any(self._tunnel)
+
+    # --- draining, and too few descriptors: what the factory calls
+
+    def give_way(self) -> bool:
+        """Close, if no request is in hand; tell whether it does."""
+        if self._call is not None or self._outlet.queued or self._ending:
+            return False
+        self._ending = True
+        self.transport.loseConnection()
+        return True
 
     def retire(self) -> None:
         """End after the request in hand, or the next one if it comes soon."""
@@ -277,18 +360,17 @@ class Connection(Protocol):
     def _wait_for_head(self) -> None:
         """Wait for the rest, unless what is there cannot become a head."""
         buffer = self._buffer
-        limits = self._limits
-        longest_line = limits.target_bytes + _REQUEST_LINE_REST
-        if len(buffer) > longest_line and buffer.find(b"\r\n", 0, longest_line) < 0:
-            self._refuse(TargetTooLong(f"the request target is over {limits.target_bytes} bytes"))
-        elif len(buffer) > limits.head_bytes:
-            self._refuse(HeadTooLarge(f"the request head is over {limits.head_bytes} bytes"))
-        elif _NOT_A_HEAD.search(buffer, max(self._seen - 1, 0)) is not None:
-            self._refuse(BadRequest("this is not an HTTP/1.1 request with lines ending in CRLF"))
+        try:
+            refuse_no_request(buffer, self._seen, self._limits)
+        except CallFailed as error:
+            self._refuse(error)
+            return
+        if self._client_ended:
+            self._leave()
         elif buffer:
             self._seen = len(buffer)
             if self._stage is _IDLE:
-                self._allow(Stage.HEAD, limits.head_seconds)
+                self._allow(Stage.HEAD, self._limits.head_seconds)
 
     def _begin(self, raw: bytes, head: RequestHead) -> None:
         """Answer a request whose head is valid and whose body may have come with it."""
@@ -331,7 +413,8 @@ class Connection(Protocol):
             call.failed(BadRequest(f"the request's body is broken: {error}"))
             return False
         if after is None:
-            self._allow(Stage.BODY, self._limits.body_seconds)
+            if self._tunnel is None:
+                self._await_more(len(data))
             call.body_data(chunk)
             return True
         call.bytes_in -= len(after)
@@ -363,6 +446,44 @@ class Connection(Protocol):
 
     # --- time, flow, end
 
+    def _await_more(self, size: int) -> None:
+        """Give a body that goes on coming more time, by what came; see `Limits`."""
+        now = self._seconds()
+        due = now + self._limits.body_seconds
+        if self._stage is Stage.BODY:
+            due = min(due, self.due + size / self._limits.bytes_per_second)
+        self._stage = Stage.BODY
+        self._wheel.set(self, due)
+
+    def _await_client(self) -> None:
+        """Wait for the client to take what is queued, at the least rate or better."""
+        self._pace = Pace(self.transport, self._outlet)
+        self._allow(Stage.SENDING, self._limits.sending_seconds)
+
+    def _client_stalled(self) -> None:
+        """It had so long: go on if it took enough, else let it go."""
+        limits = self._limits
+        least = limits.bytes_per_second * limits.sending_seconds
+        if self._pace is not None and self._pace.taken_bytes() >= least:
+            self._allow(Stage.SENDING, limits.sending_seconds)
+        else:
+            self.transport.abortConnection()
+
+    def _await_any(self, tunnel: Tunnel) -> None:
+        """Wait for anything to move in a tunnel."""
+        self._allow(Stage.TUNNEL, tunnel.seconds())
+
+    def _probe(self) -> None:
+        if self._call is not None:
+            self._call.probe()
+
+    def _leave(self) -> None:
+        """Close, as the client has: what is queued for it goes out if it can."""
+        if self._outlet.queued and not hung_up(self.transport):
+            return  # its end is under way, or its time runs
+        self._ending = True
+        self.transport.abortConnection()
+
     def _allow(self, stage: Stage, seconds: float) -> None:
         self._stage = stage
         self._wheel.set(self, self._seconds() + seconds)
@@ -377,7 +498,7 @@ class Connection(Protocol):
     def _regulate(self) -> None:
         """Read from the client exactly while there is a use for what comes."""
         reading = not self._body_held and len(self._buffer) < _UNANSWERED_BYTES
-        if self._ending or reading == self._reading:
+        if self._ending or self._client_ended or reading == self._reading:
             return
         self._reading = reading
         if reading:
@@ -388,12 +509,14 @@ class Connection(Protocol):
     def _moved(self) -> None:
         """Some of what was queued has gone to the client."""
         if self._outlet.queued:
-            if self._stage is Stage.SENDING:
-                self._allow(Stage.SENDING, self._limits.sending_seconds)
-        elif self._stage is Stage.LINGERING:
-            self.transport.loseWriteConnection()
+            return
+        if self._lingers:
+            self._linger()
         elif self._call is not None:
-            if self._stage is Stage.SENDING:
+            if self._tunnel is not None:
+                self._tunnel.drained()
+                self._await_any(self._tunnel)
+            elif self._stage is Stage.SENDING:
                 self._stage = Stage.STREAMING
                 self.due = NEVER
             self._call.drained()
@@ -410,12 +533,23 @@ class Connection(Protocol):
         self._memo = None
         unread = self._body is not None or self._buffer
         self._buffer.clear()
-        if unread and isinstance(self.transport, tcp.Connection):
-            self._allow(Stage.LINGERING, self._limits.lingering_seconds)
-            if not self._reading:
-                self.transport.resumeProducing()
-            if not self._outlet.queued:
-                self.transport.loseWriteConnection()
-        else:
-            self._allow(Stage.SENDING, self._limits.sending_seconds)
+        if self._departure is not None:
+            self._departure.stop()
+        if not unread or self._client_ended or not isinstance(self.transport, tcp.Connection):
+            if self._outlet.queued:
+                self._await_client()
+            else:
+                self._allow(Stage.SENDING, self._limits.sending_seconds)
             self.transport.loseConnection()
+        elif self._outlet.queued:
+            self._lingers = True
+            self._await_client()
+        else:
+            self._linger()
+
+    def _linger(self) -> None:
+        """Say that there is no more, and read what the client still sends, to no end."""
+        self._allow(Stage.LINGERING, self._limits.lingering_seconds)
+        if not self._reading:
+            self.transport.resumeProducing()
+        self.transport.loseWriteConnection()

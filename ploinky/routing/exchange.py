@@ -13,8 +13,9 @@ from twisted.internet.interfaces import IPushProducer
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ploinky.errors import AgentUnreachable, CallFailed
+from ploinky.errors import CallFailed
 from ploinky.interfaces import IExchange
+from ploinky.routing.patience import why_not_connected
 from ploinky.routing.streams import FULL_BYTES
 from ploinky.values import Address
 
@@ -93,7 +94,7 @@ class Exchange:
         self.connecting = None
         if failure.check(CancelledError) is not None and self.over:
             return
-        self.fail(AgentUnreachable(f"no connection to the agent: {failure.getErrorMessage()}"))
+        self.fail(why_not_connected(failure))
 
     def fail(self, error: CallFailed) -> None:
         """End without a whole answer."""

@@ -8,6 +8,7 @@ knows nothing of bytes on a wire, of deployments, or of how tasks travel.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from math import ceil
 from typing import TYPE_CHECKING
 
 import attrs
@@ -21,9 +22,18 @@ from ploinky.errors import (
     CallFailed,
     Forbidden,
     NoSuchRoute,
+    TooManyRequests,
     Unauthenticated,
 )
-from ploinky.interfaces import IAgentTransport, IExchange, ILease, IOrchestrator, IRouter, IUpstream
+from ploinky.interfaces import (
+    IAgentTransport,
+    IExchange,
+    ILease,
+    IOrchestrator,
+    IRates,
+    IRouter,
+    IUpstream,
+)
 from ploinky.routing.access import AccessLog, subject
 from ploinky.routing.call import Call
 from ploinky.routing.forms import task_form
@@ -36,12 +46,24 @@ from ploinky.routing.headers import (
 from ploinky.routing.http import Limits, RequestHead
 from ploinky.routing.memo import Memo
 from ploinky.routing.plan import Plan
+from ploinky.routing.rates import client_of
 from ploinky.routing.relay import Relay
 from ploinky.routing.spool import Spool
 from ploinky.routing.static import FileServer, asked_of
+from ploinky.routing.upgrades import protocols_asked
 from ploinky.routing.uploads import UPLOAD, Reception, UploadForm, upload_form
 from ploinky.routing.wheel import Wheel
-from ploinky.values import NOBODY, CallAuth, Kind, Principal, Role, Route, TaskCall, Wire
+from ploinky.values import (
+    NOBODY,
+    CallAuth,
+    Kind,
+    Principal,
+    RateLimit,
+    Role,
+    Route,
+    TaskCall,
+    Wire,
+)
 
 if TYPE_CHECKING:
     from ploinky.routing.connection import Connection
@@ -58,6 +80,7 @@ class Gateway:
         wheel: Ends what takes too long.
         transports: How tasks reach an agent, by wire.
         spool: Keeps files that are uploaded.
+        rates: Counts calls of routes with a limit.
         id_prefix: Of this process's request ids; ``[a-z0-9]+``, different in each process
             and each time it starts.
     """
@@ -75,6 +98,7 @@ class Gateway:
         upstream: IUpstream,
         access_log: AccessLog,
         spool: Spool,
+        rates: IRates,
         id_prefix: str,
         trusted: TrustedProxies,
         limits: Limits | None = None,
@@ -92,6 +116,7 @@ class Gateway:
         self._upstream = upstream
         self._files = FileServer(clock)
         self._spool = spool
+        self._rates = rates
         self._id_prefix = id_prefix.encode()
         self._begun = 0
 
@@ -185,6 +210,8 @@ class Gateway:
         route = call.route = self.router.match(head.host, head.path)
         principal, spent = self._identify(head)
         call.principal = principal
+        if route.rate_limit is not None:
+            self._count(call, route, route.rate_limit)
         _admit(route, principal)
         form = upload = asked = None
         most: int | None = None
@@ -198,11 +225,13 @@ class Gateway:
             most = route.max_body_bytes
         if most is not None and (head.length or 0) > most:
             raise BodyTooLarge(f"the body is over {most} bytes")
-        forwarded = b""
+        forwarded = upgrade = b""
         if form is None and asked is None:
             forwarded = forwarded_head(head, route, principal, call.peer, spent)
+            if head.options and route.kind is not Kind.CONTROL:
+                upgrade = protocols_asked(head)
         who = subject(head.method, str(route.key), route.deployment, principal.id)
-        return Plan(route, principal, who, form, forwarded, upload, asked, most)
+        return Plan(route, principal, who, form, forwarded, upload, asked, most, upgrade)
 
     def _identify(self, head: RequestHead) -> tuple[Principal, bytes]:
         """Say who calls, and in which field a credential came that was for us alone."""
@@ -212,6 +241,20 @@ class Gateway:
                 if principal is not NOBODY:
                     return principal, field
         return NOBODY, b""
+
+    def _count(self, call: Call, route: Route, limit: RateLimit) -> None:
+        """Hold a client to its route's limit; such routes' heads are never remembered."""
+        if call.principal is NOBODY:
+            client = client_of(self.trusted.sender(call.peer, call.head))
+        else:
+            client = f"{call.principal.id}@"  # no address has an @ in it
+        wait = self._rates.wait_seconds(limit, route.deployment, client)
+        if wait:
+            raise TooManyRequests(
+                f"{route.key} takes {limit.requests} requests in {limit.seconds:g} s from each "
+                "client; more have come",
+                retry_after_seconds=ceil(wait),
+            )
 
     def _claim(self, call: Call, plan: Plan, forwarded: bytes) -> None:
         lease = self._orchestrator.claim(plan.route)
@@ -244,6 +287,8 @@ class Gateway:
             return
         if plan.asked is not None:
             exchange = self._files.send(lease, plan.asked, call)
+        elif plan.upgrade:
+            exchange = self._ask_for_upgrade(call, plan, lease)
         elif plan.form is None:
             head = b"%b%b\r\n\r\n" % (forwarded, call.id)
             exchange = self._upstream.exchange(lease.target.address, head, call.body, call)
@@ -262,6 +307,15 @@ class Gateway:
             else:
                 exchange = transport.send(lease, task, call)
         call.handed_over(exchange)
+
+    def _ask_for_upgrade(self, call: Call, plan: Plan, lease: ILease) -> IExchange:
+        """Hand over a request that asks for another protocol; whatever comes, it is the last."""
+        call.ends_http()
+        said = b"\r\nConnection: Upgrade\r\nUpgrade: " + plan.upgrade
+        head = b"%b%b%b\r\n\r\n" % (plan.forwarded, call.id, said)
+        key = next((v for name, _, v in call.head.fields if name == b"sec-websocket-key"), b"")
+        asked = plan.upgrade
+        return self._upstream.upgrade(lease.target.address, head, asked, key.strip(b" \t"), call)
 
     def next_id(self) -> bytes:
         """Give an id that no other request of any worker has had."""

@@ -22,6 +22,8 @@ from ploinky.errors import CallFailed, MethodNotAllowed, RangeNotSatisfiable, Se
 from ploinky.routing.http import HOP_BY_HOP, NOTED, RequestHead
 from ploinky.values import Kind, Principal, Route
 
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
 SESSION_COOKIE = b"authorizationToken"
 REQUEST_ID = b"\r\nX-Request-Id: "
 
@@ -67,10 +69,43 @@ class TrustedProxies:
         """Say who `host` is; None is the other end of a Unix socket."""
         if host is None:
             return Peer("unix", False)
-        address = ipaddress.ip_address(host.partition("%")[0])
-        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-            address = address.ipv4_mapped
-        return Peer(str(address), any(address in network for network in self._networks))
+        address = _plain_address(host)
+        return Peer(str(address), self._trusts(address))
+
+    def sender(self, peer: Peer, head: RequestHead) -> str:
+        """Say from which address a request came to the first proxy that is believed.
+
+        ``X-Forwarded-For`` is read from its end, and only for as long as those who wrote it
+        are trusted: what a client made up stands further to the front.
+        """
+        address, trusted = peer.address, peer.trusted
+        if not trusted:
+            return address
+        lines = [value for name, _, value in head.fields if name == b"x-forwarded-for"]
+        for said in reversed(b",".join(lines).decode("latin-1").split(",")):
+            try:
+                before = _plain_address(said.strip(" \t").strip("[]"))
+            except ValueError:
+                break
+            address = str(before)
+            if not self._trusts(before):
+                break
+        return address
+
+    def _trusts(self, address: _Address) -> bool:
+        return any(address in network for network in self._networks)
+
+
+def _plain_address(text: str) -> _Address:
+    """Read an IP address; one of version 4 in the clothes of version 6 is one of version 4.
+
+    Raises:
+        ValueError: It is none.
+    """
+    address = ipaddress.ip_address(text.partition("%")[0])
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    return address
 
 
 def forwarded_head(

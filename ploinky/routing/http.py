@@ -62,10 +62,14 @@ _ABSOLUTE = re.compile(rb"https?://([^/?#]*)(.*)\Z", re.IGNORECASE | re.DOTALL)
 _DOT_SEGMENT = re.compile(
     rb"(?:/|\\|%2f|%5c)(?:\.|%2e){1,2}(?:\Z|/|\\|;|%2f|%5c|%3b)", re.IGNORECASE
 )
+_STATUS_LINE = re.compile(rb"HTTP/1\.[01] [0-9]{3}(?: [\t\x20-\x7e\x80-\xff]*)?\r\n")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}\Z")
 _NO_OPTIONS: frozenset[bytes] = frozenset()
 _NO_FIELDS: tuple[Field, ...] = ()
 _NOTHING_NOTED: Mapping[bytes, bytes] = {}
+MOST_INTERIM = 16
+"""Interim (1xx) answers before an agent's final one; all of them are dropped."""
+
 _VERSIONS = {b"HTTP/1.1": True, b"HTTP/1.0": False}
 
 
@@ -77,20 +81,28 @@ class Limits:
         head_bytes: Of a request's or an answer's head.
         fields: In one head.
         target_bytes: Of a request's target.
+        first_byte_seconds: From a connection's beginning to its first request.
         head_seconds: From a head's first byte to its last.
         idle_seconds: Between an answer and the next request.
-        body_seconds: Between two reads of a request's body.
-        sending_seconds: Between two moments at which the client takes some of its answer.
+        body_seconds: What a client may be behind with its body; it begins with so much.
+        sending_seconds: After which a client that does not take its answer is looked at again.
+        bytes_per_second: The least at which a body must come, and an answer be taken.
+        tunnel_seconds: After which an upgraded connection ends on which nothing moves.
+        half_tunnel_seconds: The same, where one side has ended already.
         lingering_seconds: For a client to read a refusal before the connection is closed.
     """
 
     head_bytes: int = 64 * 1024
     fields: int = 100
     target_bytes: int = 8 * 1024
+    first_byte_seconds: float = 30.0
     head_seconds: float = 20.0
     idle_seconds: float = 75.0
     body_seconds: float = 30.0
     sending_seconds: float = 60.0
+    bytes_per_second: float = 1024.0
+    tunnel_seconds: float = 3600.0
+    half_tunnel_seconds: float = 60.0
     lingering_seconds: float = 2.0
 
 
@@ -199,8 +211,10 @@ def read_request(raw_head: bytes, limits: Limits) -> RequestHead:
     """
     line = raw_head[: raw_head.index(b"\r\n")]
     parts = line.split(b" ")
-    if len(parts) != 3 or parts[2] not in _VERSIONS:
+    if len(parts) != 3 or parts[2] not in _VERSIONS or parts[0][:1] in b"\r\n":
         raise BadRequest("the request line is not METHOD TARGET HTTP/1.1, one space between each")
+    if parts[0] == b"CONNECT":
+        raise BadRequest("this server is no proxy to elsewhere: there is no CONNECT")
     if len(parts[1]) > limits.target_bytes:
         raise TargetTooLong(f"the request target is over {limits.target_bytes} bytes")
     events = _Events()
@@ -264,7 +278,7 @@ def _read_framing(head: RequestHead) -> None:
     else:
         head.length = None
     connection = noted.get(b"connection")
-    head.options = options = _options(connection) if connection is not None else _NO_OPTIONS
+    head.options = options = options_of(connection) if connection is not None else _NO_OPTIONS
     head.keep_alive = b"close" not in options if head.http_11 else b"keep-alive" in options
     head.is_usual = head.http_11 and head.keep_alive and head.method != b"HEAD"
     expect = noted.get(b"expect")
@@ -310,7 +324,8 @@ def _origin_form(target: bytes, host: bytes) -> bytes:
 
 
 @lru_cache(maxsize=64)
-def _options(value: bytes) -> frozenset[bytes]:
+def options_of(value: bytes) -> frozenset[bytes]:
+    """Give what a ``Connection`` field lists, in lower case."""
     return frozenset(option.strip(b" \t") for option in value.lower().split(b","))
 
 
@@ -318,8 +333,25 @@ def read_answer(raw_head: bytes, limits: Limits) -> AnswerHead:
     """Read one whole answer head, interim (1xx) ones included.
 
     Raises:
-        AgentBroken: It is not HTTP, or can be read in more than one way.
+        AgentBroken: It is not HTTP, can be read in more than one way, or switches protocols,
+            which nobody asked for.
     """
+    status, http_11, fields = answer_parts(raw_head, limits)
+    if status == 101:
+        raise AgentBroken("the agent switched protocols, and nobody had asked for that")
+    return answer_of(status, http_11, fields)
+
+
+def answer_parts(raw_head: bytes, limits: Limits) -> tuple[int, bool, list[Field]]:
+    """Read one whole answer head: its status (100 to 599), whether it is HTTP/1.1, its fields.
+
+    Raises:
+        AgentBroken: It is not HTTP.
+    """
+    if len(raw_head) > limits.head_bytes:
+        raise AgentBroken("the head of the agent's answer is too large")
+    if _STATUS_LINE.match(raw_head) is None:
+        raise AgentBroken("the agent's answer does not begin with HTTP/1.1 and a status")
     events = _Events()
     parser = HttpResponseParser(events)
     try:
@@ -328,18 +360,22 @@ def read_answer(raw_head: bytes, limits: Limits) -> AnswerHead:
         pass  # refused below, by its status
     except HttpParserError as error:
         raise AgentBroken(f"the agent's answer is not valid HTTP/1.1: {error}") from error
-    version = raw_head[:9]
     status = parser.get_status_code()
-    if not events.whole or version not in (b"HTTP/1.1 ", b"HTTP/1.0 "):
-        raise AgentBroken("the agent's answer is not HTTP/1.1")
-    if not 100 <= status <= 599 or status == 101:
+    if not events.whole:
+        raise AgentBroken("the head of the agent's answer ends too early")
+    if not 100 <= status <= 599:
         raise AgentBroken(f"the agent answered with status {status}")
     if len(events.fields) > limits.fields:
         raise AgentBroken(f"the agent's answer has over {limits.fields} fields")
-    return _answer_head(status, version == b"HTTP/1.1 ", events.fields)
+    return status, raw_head[7:8] == b"1", events.fields
 
 
-def _answer_head(status: int, http_11: bool, fields: list[Field]) -> AnswerHead:
+def answer_of(status: int, http_11: bool, fields: list[Field]) -> AnswerHead:
+    """Say what an answer's parts mean.
+
+    Raises:
+        AgentBroken: Its framing can be read in more than one way.
+    """
     length: int | None = None
     coding = b""
     options: frozenset[bytes] = frozenset()
@@ -349,7 +385,7 @@ def _answer_head(status: int, http_11: bool, fields: list[Field]) -> AnswerHead:
         elif name == b"transfer-encoding":
             coding += value.strip(b" \t").lower()
         elif name == b"connection":
-            options |= _options(value)
+            options |= options_of(value)
     if coding not in (b"", b"chunked") or (coding and not http_11):
         raise AgentBroken("the agent's answer has a transfer coding other than chunked")
     return AnswerHead(

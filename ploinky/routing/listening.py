@@ -11,11 +11,15 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
 
 from ploinky.routing.connection import Connection
+from ploinky.routing.descriptors import Descriptors
 from ploinky.routing.gateway import Gateway
 
 
 class GatewayFactory(Factory):
     """Builds connections of a gateway; listen with it, or adopt a port for it.
+
+    Args:
+        descriptors: Says how many connections there may be; by default any number.
 
     Attributes:
         connections: All that are open.
@@ -25,15 +29,16 @@ class GatewayFactory(Factory):
 
     noisy = False
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: Gateway, descriptors: Descriptors | None = None) -> None:
         self.gateway = gateway
-        self.connections: set[Connection] = set()
+        self._descriptors = descriptors or Descriptors()
+        self.connections = self._descriptors.clients
         self.busy = 0
         self.draining = False
         self._emptied: Deferred[None] | None = None
 
-    def buildProtocol(self, addr: IAddress | None) -> Connection:
-        return Connection(self)
+    def buildProtocol(self, addr: IAddress | None) -> Connection | None:
+        return Connection(self) if self._descriptors.admits(self.busy) else None
 
     def in_hand(self) -> int:
         """Tell how many requests are being answered now."""
@@ -67,7 +72,7 @@ class GatewayFactory(Factory):
 
     def lost(self, connection: Connection) -> None:
         """Forget a connection; it calls this when it has ended."""
-        self.connections.discard(connection)
+        self.connections.pop(connection, None)
         if not self.connections:
             self._give_up()
 

@@ -120,6 +120,8 @@ def may_be_remembered(raw: bytes, head: RequestHead, plan: Plan) -> bool:
         and not head.expects_continue
         and plan.principal.expires_at is None
         and plan.upload is None
+        and not plan.upgrade
+        and plan.route.rate_limit is None
     )
 
 

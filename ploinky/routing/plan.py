@@ -22,6 +22,7 @@ class Plan:
         upload: How a task brings its files; None where it brings none.
         asked: What is wanted of a static deployment; None for any other.
         most_body_bytes: None: no limit.
+        upgrade: The protocols that it asks the agent for; ``b""`` for none.
     """
 
     route: Route
@@ -32,3 +33,4 @@ class Plan:
     upload: UploadForm | None = None
     asked: Asked | None = None
     most_body_bytes: int | None = None
+    upgrade: bytes = b""

@@ -71,19 +71,30 @@ class Outlet:
     Attributes:
         queued: Bytes taken by `send` that have not gone out yet.
         broken: The kernel would not take any: the other side had closed before.
+        handed_over: Bytes that were queued and have gone out, ever.
     """
 
-    __slots__ = ("_handed_over", "_moved", "_pieces", "_send", "_transport", "broken", "queued")
+    __slots__ = (
+        "_moved",
+        "_moving",
+        "_pieces",
+        "_send",
+        "_transport",
+        "broken",
+        "handed_over",
+        "queued",
+    )
 
     def __init__(self, transport: Any, moved: Callable[[], None]) -> None:
         self._transport = transport
         self._moved = moved
         self._pieces: deque[memoryview] = deque()
-        self._handed_over = 0
+        self._moving = 0
         self._send: Callable[[bytes], int] | None = None
         if is_plain(transport):
             self._send = transport.socket.send
         self.queued = 0
+        self.handed_over = 0
         self.broken = False
 
     def send(self, data: bytes) -> None:
@@ -106,14 +117,15 @@ class Outlet:
 
     def resumeProducing(self) -> None:
         """Hand the next piece to the transport, which has none; Twisted calls this."""
-        moved, self._handed_over = self._handed_over, 0
+        moved, self._moving = self._moving, 0
         self.queued -= moved
+        self.handed_over += moved
         if self._pieces:
             piece = self._pieces.popleft()
             if len(piece) > _PIECE_BYTES:
                 self._pieces.appendleft(piece[_PIECE_BYTES:])
                 piece = piece[:_PIECE_BYTES]
-            self._handed_over = len(piece)
+            self._moving = len(piece)
             self._transport.write(bytes(piece))
         else:
             self._transport.unregisterProducer()
@@ -123,4 +135,4 @@ class Outlet:
     def stopProducing(self) -> None:
         """The connection is lost, and what was queued with it; Twisted calls this."""
         self._pieces.clear()
-        self.queued = self._handed_over = 0
+        self.queued = self._moving = 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint
+from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IStreamClientEndpoint, ITCPTransport
 from twisted.internet.protocol import Factory, Protocol, connectionDone
@@ -17,11 +17,22 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ploinky.errors import AgentBroken, AgentUnreachable
-from ploinky.interfaces import IAnswer, IExchange, IUpstream
+from ploinky.interfaces import IAnswer, IExchange, IUpgradeAnswer, IUpstream
+from ploinky.routing.beginnings import refuse_no_answer
 from ploinky.routing.bodies import BadFraming, Body, LengthBody, UntilCloseBody
+from ploinky.routing.descriptors import Descriptors
 from ploinky.routing.exchange import Exchange
-from ploinky.routing.http import AnswerHead, Limits, body_of, end_of_head, read_answer
+from ploinky.routing.http import (
+    MOST_INTERIM,
+    AnswerHead,
+    Limits,
+    body_of,
+    end_of_head,
+    read_answer,
+)
+from ploinky.routing.patience import PatientUnixEndpoint
 from ploinky.routing.streams import Outlet, read_no_more, read_straight
+from ploinky.routing.upgrades import UpgradeExchange
 from ploinky.routing.wheel import NEVER, Wheel
 from ploinky.sockets import SocketPaths
 from ploinky.values import Address
@@ -44,6 +55,7 @@ class Upstream:
         paths: Names for Unix sockets that lie too deep.
         connect_seconds: For a connection to be made.
         idle_seconds: For which an unused connection is kept.
+        descriptors: Counts these connections among the worker's.
     """
 
     def __init__(
@@ -54,6 +66,7 @@ class Upstream:
         limits: Limits | None = None,
         connect_seconds: float = 5.0,
         idle_seconds: float = 55.0,
+        descriptors: Descriptors | None = None,
     ) -> None:
         self._reactor = reactor
         self._seconds = reactor.seconds
@@ -64,6 +77,7 @@ class Upstream:
         self._closed = False
         self.wheel = wheel
         self.limits = limits or Limits()
+        self.descriptors = descriptors or Descriptors()
 
     def exchange(
         self, address: Address, head: bytes, body: bytes | None, answer: IAnswer
@@ -86,6 +100,22 @@ class Upstream:
         else:
             self.connect(exchange)
 
+    def upgrade(
+        self, address: Address, head: bytes, asked: bytes, key: bytes, answer: IUpgradeAnswer
+    ) -> IExchange:
+        """Send a request for another protocol; see `IUpstream.upgrade`."""
+        exchange = UpgradeExchange(
+            head, asked, key, self.limits, answer, self.descriptors.give_back
+        )
+        try:
+            endpoint = self._endpoint(address)
+        except ValueError as error:
+            answer.failed(AgentUnreachable(f"the agent's socket cannot be named: {error}"))
+        else:
+            self.descriptors.take()
+            exchange.connect(endpoint)
+        return exchange
+
     def close(self) -> None:
         """Close idle connections; those in use end with their exchange."""
         self._closed = True
@@ -100,9 +130,15 @@ class Upstream:
         except ValueError as error:
             exchange.fail(AgentUnreachable(f"the agent's socket cannot be named: {error}"))
             return
+        self.descriptors.take()
         connecting = endpoint.connect(_Connections(self, exchange.address))
         exchange.connecting = connecting
+        connecting.addErrback(self._give_back)
         connecting.addCallbacks(exchange.connected, exchange.not_connected)
+
+    def _give_back(self, failure: Failure) -> Failure:
+        self.descriptors.give_back()
+        return failure
 
     def join(self, connection: AgentConnection) -> _Pool:
         """Give a new connection its pool."""
@@ -130,6 +166,7 @@ class Upstream:
     def leave(self, connection: AgentConnection) -> None:
         """Forget a connection that was lost, and its pool if it was the last."""
         self.forget(connection)
+        self.descriptors.give_back()
         connection.pool.open -= 1
         if not connection.pool.open:
             del self._pools[connection.address]
@@ -137,7 +174,7 @@ class Upstream:
     def _endpoint(self, address: Address) -> IStreamClientEndpoint:
         if address.path:
             path = self._paths.usable(address.path)
-            return UNIXClientEndpoint(self._reactor, path, self._connect_seconds)
+            return PatientUnixEndpoint(self._reactor, path, self._connect_seconds)
         return HostnameEndpoint(self._reactor, address.host, address.port, self._connect_seconds)
 
 
@@ -202,6 +239,7 @@ class AgentConnection(Protocol):
         self._begun = 0
         self._is_simple = False
         """Whether an answer in one piece may go on in one step: nothing unusual has happened."""
+        self._interim = 0
         self._held = b""
         self._seen = 0
         self._answered = False
@@ -333,14 +371,16 @@ class AgentConnection(Protocol):
     def _read_head(self, data: bytes) -> bytes | None:
         """Take the final head off; give what follows it, or None where it is not whole."""
         while True:
+            if self._interim > MOST_INTERIM:
+                raise AgentBroken(f"the agent sent over {MOST_INTERIM} interim answers")
             pool = self.pool
             if pool.last_head_size and data.startswith(pool.last_raw_head):
                 self._head = pool.last_head
+                self._interim = 0
                 return data[len(pool.last_raw_head) :]
             end = end_of_head(data, self._seen)
-            if (end if end >= 0 else len(data)) > self._upstream.limits.head_bytes:
-                raise AgentBroken("the head of the agent's answer is too large")
             if end < 0:
+                refuse_no_answer(data, self._seen, self._upstream.limits)
                 self._held = data
                 self._seen = len(data)
                 return None
@@ -349,7 +389,9 @@ class AgentConnection(Protocol):
             if head.status >= 200:
                 pool.remember(data[:end], head)
                 self._head = head
+                self._interim = 0
                 return data[end:]
+            self._interim += 1
             data = data[end:]
 
     def _end(self, exchange: Exchange, after: bytes) -> None:

@@ -9,11 +9,11 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, IReactorTime
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
-from zope.interface import implementer
+from zope.interface import directlyProvides, implementer
 
 from ploinky.errors import NoHealthyInstance
 from ploinky.interfaces import (
@@ -22,6 +22,7 @@ from ploinky.interfaces import (
     IExchange,
     ILease,
     IOrchestrator,
+    IUpgradeAnswer,
     IUpstream,
 )
 from ploinky.values import Address, Route, Target, TaskCall
@@ -198,6 +199,12 @@ class FakeUpstream:
             exchange.address, exchange.request, exchange.body, exchange.answer
         )
 
+    def upgrade(
+        self, address: Address, head: bytes, asked: bytes, key: bytes, answer: IUpgradeAnswer
+    ) -> FakeExchange:
+        """Keep it like any other."""
+        return self.exchange(address, head, b"", answer)
+
     def close(self) -> None:
         """Remember it."""
         self.closed = True
@@ -329,6 +336,20 @@ class RawClient(Protocol):
             self._awaited.remove(entry)
             why = "the connection ended" if self.reason is not None else "nothing more came"
             entry[1].errback(AssertionError(f"{why}; received {self.received!r}"))
+
+
+def half_closing(end: RawClient) -> list[bool]:
+    """Let this end of a connection stay open when the other side stops sending.
+
+    Returns:
+        A list that gets an entry when that happens.
+    """
+    heard: list[bool] = []
+    end.readConnectionLost = lambda: heard.append(True)  # type: ignore[attr-defined]
+    end.writeConnectionLost = lambda: None  # type: ignore[attr-defined]
+    directlyProvides(end, IHalfCloseableProtocol)
+    end.transport.protocol = end  # the wrapper of an endpoint would not pass it on
+    return heard
 
 
 class Answered:

@@ -23,7 +23,7 @@ from ploinky.deployment.manifest import (
     effective,
 )
 from ploinky.errors import EnvironmentMissing, ManifestInvalid, ValidationFailed
-from ploinky.values import CallAuth, Health, Kind, Resources, Volume, Wire
+from ploinky.values import CallAuth, Health, Kind, RateLimit, Resources, Volume, Wire
 
 # --- as a file ------------------------------------------------------------------
 
@@ -134,6 +134,7 @@ def test_every_field_of_the_contract_is_read() -> None:
             "timeout": 1.5,
             "transport": "http",
             "auth": "session",
+            "rateLimit": {"requests": 100, "seconds": "1m"},
             "replicas": 3,
             "idle": "10m",
             "volumes": [{"name": "db", "path": "/var/lib/db/"}],
@@ -155,6 +156,7 @@ def test_every_field_of_the_contract_is_read() -> None:
     assert manifest.volumes == (Volume("db", "/var/lib/db"),)
     assert manifest.static == StaticFiles("dist", True)
     assert manifest.schedule[0].timezone == "Europe/Paris"
+    assert manifest.rate_limit == RateLimit(100, 60.0)
     assert manifest.capabilities == ("NET_BIND_SERVICE", "CHOWN")
     assert manifest.warnings == ()
 
@@ -185,6 +187,15 @@ def test_every_field_of_the_contract_is_read() -> None:
         ({"concurrency": 1.5}, "concurrency", "a whole number"),
         ({"transport": "carrier pigeon"}, "transport", "http or file"),
         ({"auth": ["key"]}, "auth", "none, session or key"),
+        ({"rateLimit": 5}, "rateLimit", "an object"),
+        ({"rateLimit": {"requests": 5}}, "rateLimit.seconds", "a value, got nothing"),
+        ({"rateLimit": {"requests": 0, "seconds": 1}}, "rateLimit.requests", "a whole number"),
+        ({"rateLimit": {"requests": 5, "seconds": 0}}, "rateLimit.seconds", "86400 seconds"),
+        (
+            {"rateLimit": {"requests": 20_000, "seconds": 1}},
+            "rateLimit.requests",
+            "at most 10,000 requests a second",
+        ),
         ({"replicas": 0}, "replicas", "a whole number from 1"),
         ({"volumes": [{"name": "a"}]}, "volumes[0].path", "a value, got nothing"),
         ({"volumes": [{"name": "../a", "path": "/x"}]}, "volumes[0].name", "a name of letters"),

@@ -10,18 +10,26 @@ import msgspec
 import pytest
 import pytest_twisted
 from twisted.internet import reactor
-from twisted.internet.defer import ensureDeferred
-from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
+from twisted.internet.defer import ensureDeferred, maybeDeferred
+from twisted.internet.endpoints import (
+    TCP4ClientEndpoint,
+    UNIXClientEndpoint,
+    connectProtocol,
+)
 from twisted.internet.task import Clock
 
 from ploinky.routing.access import AccessLog
+from ploinky.routing.descriptors import Descriptors
 from ploinky.routing.gateway import Gateway
 from ploinky.routing.headers import TrustedProxies
 from ploinky.routing.http import Limits
 from ploinky.routing.listening import GatewayFactory
+from ploinky.routing.rates import SharedRates
 from ploinky.routing.spool import Spool
 from ploinky.routing.table import RouteTable
+from ploinky.routing.upstream import Upstream
 from ploinky.routing.wheel import Wheel
+from ploinky.sockets import SocketPaths
 from ploinky.testing.deployment import DirectBlocking
 from ploinky.testing.routing import (
     Answered,
@@ -29,6 +37,8 @@ from ploinky.testing.routing import (
     FakeTransport,
     FakeUpstream,
     RawClient,
+    RawServer,
+    settled,
 )
 from ploinky.values import (
     Address,
@@ -67,17 +77,25 @@ ROUTES = (
 class Corridor:
     """A gateway and its neighbours; time stands still unless `clock` is advanced."""
 
-    def __init__(self, limits: Limits, trusted: tuple[str, ...], run_directory: Path) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        limits: Limits,
+        trusted: tuple[str, ...],
+        upstream: Any = None,
+        descriptors: Descriptors | None = None,
+    ) -> None:
         self.clock = Clock()
         self.clock.advance(1000)
         self.wall = NOON
         self.router = RouteTable(lambda: self.wall)
         self.orchestrator = FakeOrchestrator()
         self.tasks = FakeTransport()
-        self.upstream = FakeUpstream()
-        self.run_directory = run_directory
-        self.spool = Spool(DirectBlocking(), str(run_directory), "w1")  # type: ignore[arg-type]
+        self.upstream = upstream or FakeUpstream()
+        self.run_directory = directory
+        self.spool = Spool(DirectBlocking(), str(directory), "w1")  # type: ignore[arg-type]
         self.spool.open()
+        self.rates = SharedRates(directory, lambda: round(self.clock.seconds() * 1e9))
         self.lines: list[str] = []
         self.access_log = AccessLog(self.clock, lambda: self.wall, self.lines.append)
         gateway = Gateway(
@@ -90,11 +108,12 @@ class Corridor:
             self.upstream,
             self.access_log,
             self.spool,
+            self.rates,
             "w1",
             TrustedProxies(trusted),
             limits,
         )
-        self.factory = GatewayFactory(gateway)
+        self.factory = GatewayFactory(gateway, descriptors)
         self.port = reactor.listenTCP(0, self.factory, interface="127.0.0.1")
         self.clients: list[RawClient] = []
         self.publish(*ROUTES)
@@ -125,6 +144,7 @@ class Corridor:
         """Leave nothing open."""
         await self.port.stopListening()
         self.spool.close()
+        self.rates.close()
         for connection in list(self.factory.connections):
             connection.abort()
         for client in self.clients:
@@ -146,11 +166,81 @@ def trusted() -> tuple[str, ...]:
 
 
 @pytest.fixture
-def corridor(limits: Limits, trusted: tuple[str, ...], tmp_path: Path) -> Iterator[Corridor]:
+def corridor(
+    tmp_path_factory: pytest.TempPathFactory, limits: Limits, trusted: tuple[str, ...]
+) -> Iterator[Corridor]:
     """A gateway that listens on a free port."""
-    corridor = Corridor(limits, trusted, tmp_path / "run")
+    corridor = Corridor(tmp_path_factory.mktemp("run"), limits, trusted)
     yield corridor
     pytest_twisted.blockon(ensureDeferred(corridor.close()))
+
+
+class Wires(Corridor):
+    """A gateway with real connections to agents that a test plays in raw bytes.
+
+    `localhost/shop` leads to one on a Unix socket, `localhost/tcp` to one over TCP.
+
+    Attributes:
+        agents: What they accept.
+        paths: Where the gateway's own Unix socket lies: `connect_unix` leads there.
+    """
+
+    def __init__(self, directory: Path, limits: Limits, descriptors: Descriptors) -> None:
+        self._paths = SocketPaths(str(directory))
+        self._directory = directory
+        upstream = Upstream(
+            reactor, Wheel(reactor), self._paths, limits, 0.5, descriptors=descriptors
+        )
+        super().__init__(directory, limits, (), upstream, descriptors)
+        self.agents = RawServer(reactor)
+        self.unix_port = reactor.listenUNIX(str(directory / "agent.sock"), self.agents)
+        self.tcp_port = reactor.listenTCP(0, self.agents, interface="127.0.0.1")
+        self.local_port = reactor.listenUNIX(str(directory / "gateway.sock"), self.factory)
+        unix = Address(path=str(directory / "agent.sock"))
+        tcp = Address(host="127.0.0.1", port=self.tcp_port.getHost().port)
+        self.publish(
+            route("localhost/shop", Kind.SERVICE, targets=(Target("one", unix),)),
+            route("localhost/tcp", Kind.SERVICE, targets=(Target("two", tcp),)),
+            route("localhost/demo"),
+            route("*/management", Kind.CONTROL, targets=(Target("", unix),)),
+        )
+
+    async def connect_unix(self) -> RawClient:
+        """Open a connection to the gateway over its Unix socket."""
+        endpoint = UNIXClientEndpoint(reactor, str(self._directory / "gateway.sock"))
+        client: RawClient = await connectProtocol(endpoint, RawClient(reactor))
+        self.clients.append(client)
+        return client
+
+    async def agent(self, number: int = 1) -> RawClient:
+        """Give the agent's end of a connection, once it is there."""
+        await settled(reactor, lambda: len(self.agents.accepted) >= number)
+        return self.agents.accepted[number - 1]
+
+    async def close(self) -> None:
+        await super().close()
+        self.upstream.close()
+        for port in (self.unix_port, self.tcp_port, self.local_port):
+            await maybeDeferred(port.stopListening)
+        for agent in self.agents.accepted:
+            agent.transport.abortConnection()
+            if agent.reason is None:
+                await agent.lost
+        self._paths.close()
+
+
+@pytest.fixture
+def descriptors() -> Descriptors:
+    """Any number of them; a test's module may say others."""
+    return Descriptors()
+
+
+@pytest.fixture
+def wires(short_directory: Path, limits: Limits, descriptors: Descriptors) -> Iterator[Wires]:
+    """A gateway and agents, all on real sockets."""
+    wires = Wires(short_directory, limits, descriptors)
+    yield wires
+    pytest_twisted.blockon(ensureDeferred(wires.close()))
 
 
 @pytest.fixture

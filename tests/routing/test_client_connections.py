@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -146,7 +147,7 @@ def answers_to(corridor: Any, pieces: list[bytes]) -> bytes:
     connection.makeConnection(transport)
     for piece in pieces:
         connection.dataReceived(piece)
-    corridor.factory.connections.discard(connection)
+    corridor.factory.connections.pop(connection)
     lines = transport.written.split(b"\r\n")
     return b"\r\n".join(line for line in lines if not line.startswith(b"X-Request-Id: "))
 
@@ -343,13 +344,24 @@ async def test_an_idle_connection_is_closed_without_a_word(corridor: Any) -> Non
     corridor.tasks.respond = repeats
     client = await corridor.connect()
     await until(lambda: corridor.factory.connections)
-    corridor.clock.pump([1.0] * 70)
     client.send(post("/demo/x", b"[1]"))
     await client.answer()
     corridor.clock.pump([1.0] * 70)
     client.send(post("/demo/x", b"[1]"))
     await client.answer()
     corridor.clock.pump([1.0] * 76)
+    await client.lost
+    assert client.received == b""
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_connection_must_be_used_at_all(corridor: Any) -> None:
+    """Within 30 seconds."""
+    client = await corridor.connect()
+    await until(lambda: corridor.factory.connections)
+    corridor.clock.pump([1.0] * 29)
+    assert client.reason is None
+    corridor.clock.pump([1.0] * 2)
     await client.lost
     assert client.received == b""
 
@@ -372,24 +384,44 @@ async def test_a_head_must_come_whole_in_time(corridor: Any) -> None:
     await client.lost
 
 
+async def drip(corridor: Any, client: RawClient, size: int, every: float, seconds: float) -> None:
+    """Send `size` bytes of a body again and again, and let time pass."""
+    (connection,) = corridor.factory.connections
+    for _ in range(int(seconds / every)):
+        corridor.clock.pump([every / 2] * 2)
+        if connection._ending:
+            return
+        before = connection._call.bytes_in
+        client.send(b"x" * size)
+        await until(lambda: connection._call.bytes_in == before + size)  # noqa: B023
+
+
 @pytest.mark.parametrize("path", ["/demo/x", "/shop/x"])
 @pytest_twisted.ensureDeferred
 async def test_a_body_must_go_on_coming(corridor: Any, path: str) -> None:
-    """Each read gives it another 30 seconds."""
+    """1 KiB buys a second: a client that drips is 30 seconds late before long, however often."""
     client = await corridor.connect()
-    client.send(get(path, "Content-Length: 10", method="POST"))
+    client.send(get(path, "Content-Length: 100000", method="POST"))
     await until(corridor.factory.in_hand)
-    (connection,) = corridor.factory.connections
-    for _ in range(3):
-        due = connection.due
-        corridor.clock.pump([1.0] * 29)
-        client.send(b"x")
-        await until(lambda: connection.due > due)  # noqa: B023
-    corridor.clock.pump([1.0] * 31)
+    await drip(corridor, client, 512, 1.0, 59)
+    assert client.received == b""
+    await drip(corridor, client, 512, 1.0, 5)
     answer = await client.answer()
     assert (answer.status, answer.field(b"connection")) == (408, b"close")
     assert all(exchange.cancelled for _, _, exchange in corridor.upstream.sent)
     await client.lost
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_slow_body_that_goes_on_coming_is_waited_for(corridor: Any) -> None:
+    """At 1 KiB a second for as long as it takes; but what came early is not saved up."""
+    client = await corridor.connect()
+    client.send(get("/shop/x", "Content-Length: 9000000", method="POST") + b"x" * 500_000)
+    await until(lambda: corridor.upstream.sent and len(corridor.upstream.sent[0][2].written) > 4e5)
+    await drip(corridor, client, 2048, 2.0, 200)
+    assert client.received == b""
+    corridor.clock.pump([1.0] * 31)
+    assert (await client.answer()).status == 408
 
 
 @pytest_twisted.ensureDeferred
@@ -477,6 +509,52 @@ async def test_a_reader_that_stops_is_let_go(corridor: Any) -> None:
     corridor.clock.pump([1.0] * 11)
     await until(lambda: exchange.cancelled)
     assert corridor.orchestrator.in_flight() == 0
+    assert corridor.records()[0]["mood"] == "gone"
+
+
+async def read_slowly(
+    corridor: Any, client: RawClient, exchange: FakeExchange, size: int, rounds: int
+) -> int:
+    """Take so much every 10 seconds, while the agent sends what it may; give what was taken."""
+    (connection,) = corridor.factory.connections
+    taken = 0
+    for _ in range(rounds):
+        while not exchange.paused and not exchange.cancelled:
+            exchange.answer.data(b"x" * 65536)
+        goal = taken + size
+        client.transport.resumeProducing()
+        await client.until(lambda _: taken + len(client.received) >= goal or connection._ending)  # noqa: B023
+        client.transport.pauseProducing()
+        taken += len(client.received)
+        client.received = b""
+        corridor.clock.pump([1.0] * 10)
+    return taken
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_slow_reader_that_goes_on_is_waited_for(corridor: Any) -> None:
+    """Whatever the kernel holds for it: what counts is what it has taken."""
+    client = await corridor.connect()
+    exchange = await begin_stream(corridor, client)
+    await read_slowly(corridor, client, exchange, 400_000, 12)
+    assert not exchange.cancelled
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_reader_that_trickles_is_let_go(corridor: Any) -> None:
+    """1 KiB a second is the least, averaged over ten seconds here."""
+    client = await corridor.connect()
+    client.transport.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    exchange = await begin_stream(corridor, client)
+    while not exchange.paused:
+        exchange.answer.data(b"x" * 65536)
+    for _ in range(8):
+        client.transport.socket.setblocking(True)
+        client.transport.socket.recv(500)
+        client.transport.socket.setblocking(False)
+        corridor.clock.pump([1.0] * 5)
+        await turns(reactor, 2)
+    assert exchange.cancelled
     assert corridor.records()[0]["mood"] == "gone"
 
 

@@ -257,6 +257,24 @@ async def test_half_an_answer_is_none(agents: Agents, raw: bytes) -> None:
     assert len(agents.accepted) == 1
 
 
+@pytest_twisted.ensureDeferred
+async def test_interim_answers_are_counted_for_each_answer(agents: Agents) -> None:
+    """A connection that is kept may carry any number of them, but not before one answer."""
+    hints = b"HTTP/1.1 103 Early Hints\r\n\r\n"
+    for _ in range(5):
+        _, answer = agents.ask()
+        agent = await agents.connected()
+        await agent.take(b"\r\n\r\n")
+        agent.send(hints * 10 + OK)
+        assert (await answer.whole).body == b"ok"
+    assert len(agents.accepted) == 1
+    _, answer = agents.ask()
+    await agent.take(b"\r\n\r\n")
+    agent.send(hints * 17)
+    await answer.whole
+    assert isinstance(answer.error, AgentBroken)
+
+
 # --- no connection
 
 

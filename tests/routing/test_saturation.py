@@ -1,0 +1,104 @@
+"""An instance that has too much to do is not a dead one."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_twisted
+from twisted.internet import reactor
+
+from ploinky.testing.routing import settled, turns
+from ploinky.values import Address, Kind, Target
+
+ASK = b"GET /busy/x HTTP/1.1\r\nHost: localhost\r\n\r\n"
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+def until(is_so: Callable[[], Any]) -> Awaitable[None]:
+    return settled(reactor, is_so)
+
+
+@pytest.fixture
+def full(short_directory: Path) -> Iterator[socket.socket]:
+    """A Unix socket that listens, and whose queue of connections is full."""
+    path = str(short_directory / "full.sock")
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(path)
+    listening.listen(0)
+    waiting = socket.socket(socket.AF_UNIX)
+    waiting.connect(path)
+    yield listening
+    waiting.close()
+    listening.close()
+
+
+@pytest.fixture
+def busy(wires: Any, full: socket.socket, make_route: Any) -> Any:
+    """A gateway with a route to it."""
+    target = Target("three", Address(path=full.getsockname()))
+    wires.publish(make_route("localhost/busy", Kind.SERVICE, targets=(target,)))
+    return wires
+
+
+UPGRADE = ASK.replace(b"\r\n\r\n", b"\r\nConnection: upgrade\r\nUpgrade: a\r\n\r\n")
+
+
+@pytest.mark.parametrize("request_bytes", [ASK, UPGRADE], ids=["plain", "upgrade"])
+@pytest_twisted.ensureDeferred
+async def test_a_full_queue_is_waited_for(
+    busy: Any, full: socket.socket, request_bytes: bytes
+) -> None:
+    """The request gets in as soon as there is room."""
+    client = await busy.connect()
+    client.send(request_bytes)
+    await turns(reactor, 30)
+    assert client.received == b""
+    full.accept()[0].close()
+    await until(lambda: _accepts(full))
+    agent = _accepted.pop()
+    await turns(reactor)
+    assert agent.recv(9999).startswith(b"GET /x HTTP/1.1\r\n")
+    agent.sendall(OK)
+    assert (await client.answer()).body == b"ok"
+    agent.close()
+
+
+@pytest.mark.parametrize("request_bytes", [ASK, UPGRADE], ids=["plain", "upgrade"])
+@pytest_twisted.ensureDeferred
+async def test_one_that_stays_full_is_overloaded(busy: Any, request_bytes: bytes) -> None:
+    """503 with `Retry-After`, and the instance is not avoided for it."""
+    client = await busy.connect()
+    client.send(request_bytes)
+    answer = await client.answer()
+    assert (answer.status, answer.field(b"retry-after")) == (503, b"1")
+    assert b"OVERLOADED" in answer.body
+    assert busy.orchestrator.leases[0].released == 1
+    assert not busy.orchestrator.leases[0].failed
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_client_that_leaves_meanwhile_ends_the_wait(busy: Any) -> None:
+    """Nothing goes on in its name."""
+    client = await busy.connect()
+    client.send(ASK)
+    await until(busy.factory.in_hand)
+    client.transport.abortConnection()
+    await until(lambda: not busy.factory.connections)
+    assert busy.orchestrator.in_flight() == 0
+    assert busy.upstream.descriptors.agents == 0
+
+
+_accepted: list[socket.socket] = []
+
+
+def _accepts(listening: socket.socket) -> bool:
+    listening.setblocking(False)
+    try:
+        _accepted.append(listening.accept()[0])
+    except BlockingIOError:
+        return False
+    return True
