@@ -38,11 +38,13 @@ from ploinky.routing.gateway import Gateway
 from ploinky.routing.headers import TrustedProxies
 from ploinky.routing.listening import GatewayFactory
 from ploinky.routing.reactor import install
+from ploinky.routing.streams import Outlet
 from ploinky.routing.table import RouteTable
 from ploinky.routing.upstream import Upstream
 from ploinky.routing.wheel import Wheel
 from ploinky.sockets import SocketPaths
 from ploinky.tasks.file_transport import FileTransport
+from ploinky.tasks.frame_transport import FrameTransport
 from ploinky.tasks.http_transport import HttpTransport
 from ploinky.tasks.inotify import Inotify
 from ploinky.tasks.orchestrator import Orchestrator
@@ -185,13 +187,15 @@ def build_rooms(reactor: Any, configuration: WorkerConfiguration, paths: SocketP
     upstream = Upstream(reactor, wheel, paths)
     files = FileTransport(reactor, Inotify(reactor))
     files.startService()
+    http = HttpTransport(upstream)
+    frames = FrameTransport(reactor, paths, Outlet, http)
     gateway = Gateway(
         reactor,
         time.time,
         wheel,
         router,
         orchestrator,
-        {Wire.HTTP: HttpTransport(upstream), Wire.FILE: files},
+        {Wire.HTTP: http, Wire.FILE: files, Wire.FRAMES: frames},
         upstream,
         access_log,
         f"{configuration.slot:x}{secrets.token_hex(4)}",
@@ -203,6 +207,7 @@ def build_rooms(reactor: Any, configuration: WorkerConfiguration, paths: SocketP
 
     def close() -> None:
         files.stopService()
+        frames.close()
         upstream.close()
         access_log.flush()
         access_file.close()

@@ -15,13 +15,15 @@ from twisted.internet import tcp
 from twisted.internet.interfaces import IPullProducer
 from zope.interface import implementer
 
+from ploinky.interfaces import IOutlet
+
 FULL_BYTES = 256 * 1024
 """Queued bytes from which on whoever fills an outlet should pause until it is empty."""
 
 _PIECE_BYTES = 128 * 1024
 
 
-@implementer(IPullProducer)
+@implementer(IOutlet, IPullProducer)
 class Outlet:
     """The sending half of one connection.
 

@@ -10,9 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IPushProducer, IStreamClientEndpoint, ITCPTransport
+from twisted.internet.interfaces import IPushProducer, ITCPTransport
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -91,7 +90,7 @@ class Upstream:
     def connect(self, exchange: _Exchange) -> None:
         """Make a connection for an exchange and begin it there."""
         try:
-            endpoint = self._endpoint(exchange.address)
+            endpoint = self._paths.endpoint(self._reactor, exchange.address, self._connect_seconds)
         except ValueError as error:
             exchange.fail(AgentUnreachable(f"the agent's socket cannot be named: {error}"))
             return
@@ -128,12 +127,6 @@ class Upstream:
         connection.pool.open -= 1
         if not connection.pool.open:
             del self._pools[connection.address]
-
-    def _endpoint(self, address: Address) -> IStreamClientEndpoint:
-        if address.path:
-            path = self._paths.usable(address.path)
-            return UNIXClientEndpoint(self._reactor, path, self._connect_seconds)
-        return HostnameEndpoint(self._reactor, address.host, address.port, self._connect_seconds)
 
 
 class _Pool:

@@ -8,13 +8,12 @@ knows the form of a task and what AgentCore promises about its answer.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from urllib.parse import quote
 
 from zope.interface import implementer
 
 from ploinky.errors import AgentBroken, CallFailed
 from ploinky.interfaces import IAgentTransport, IAnswer, IExchange, ILease, IUpstream
-from ploinky.tasks.messages import http_body
+from ploinky.tasks.messages import field_text, http_body
 from ploinky.values import TaskCall
 
 _INTERNAL = b"x-ploinky-"
@@ -55,17 +54,6 @@ def task_head(call: TaskCall, length: int) -> bytes:
         f"X-Ploinky-Deadline: {call.deadline_ms:d}\r\n"
         f"X-Request-Id: {field_text(call.request_id)}\r\n\r\n"
     ).encode("ascii")
-
-
-def field_text(text: str) -> str:
-    """Give `text` as it may stand in a field, whatever it holds.
-
-    Printable ASCII stands for itself; anything else, and ``%``, is percent-encoded as UTF-8,
-    which AgentCore undoes.  So a line end in a key's name cannot begin a new field.
-    """
-    if text.isascii() and text.isprintable() and "%" not in text:
-        return text
-    return quote(text, safe=" !\"#$&'()*+,/:;<=>?@[\\]^`{|}~", errors="replace")
 
 
 @implementer(IAnswer)

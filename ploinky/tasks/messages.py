@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TypeVar
+from urllib.parse import quote
 
 import msgspec
 from attrs import frozen
@@ -72,6 +73,17 @@ class _ErrorBody(Struct):
 _T = TypeVar("_T", bound=_Outcome)
 _result = msgspec.json.Decoder(_Result)
 _error = msgspec.json.Decoder(_Error)
+
+
+def field_text(text: str) -> str:
+    """Give `text` as it may stand in a field or line, whatever it holds.
+
+    Printable ASCII stands for itself; anything else, and ``%``, is percent-encoded as UTF-8,
+    which AgentCore undoes.  So a line end in a key's name cannot begin a new field.
+    """
+    if text.isascii() and text.isprintable() and "%" not in text:
+        return text
+    return quote(text, safe=" !\"#$&'()*+,/:;<=>?@[\\]^`{|}~", errors="replace")
 
 
 def http_body(call: TaskCall) -> bytes:

@@ -16,10 +16,12 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
+from ploinky.routing.streams import Outlet
 from ploinky.routing.upstream import Upstream
 from ploinky.routing.wheel import Wheel
 from ploinky.sockets import SocketPaths
 from ploinky.tasks.file_transport import FileTransport
+from ploinky.tasks.frame_transport import FrameTransport
 from ploinky.tasks.http_transport import HttpTransport
 from ploinky.tasks.inotify import IN_MOVED_TO, Inotify
 from ploinky.testing.contracts.tasks import AgentTransportContract, ConnectedAgent
@@ -215,6 +217,21 @@ class TestHttpTransport(AgentTransportContract):
         yield ConnectedAgent(
             HttpTransport(upstream), core.target(), absent(short_directory, Wire.HTTP)
         )
+        upstream.close()
+        paths.close()
+        await core.stop()
+
+
+class TestFrameTransport(AgentTransportContract):
+    @pytest_twisted.async_yield_fixture
+    async def agent(self, engine: str, short_directory: Path) -> AsyncIterator[ConnectedAgent]:
+        core = AgentCore(short_directory, engine, Wire.FRAMES)
+        await core.start()
+        paths = SocketPaths(str(short_directory))
+        upstream = Upstream(reactor, Wheel(reactor), paths)
+        frames = FrameTransport(reactor, paths, Outlet, HttpTransport(upstream))
+        yield ConnectedAgent(frames, core.target(), absent(short_directory, Wire.FRAMES))
+        frames.close()
         upstream.close()
         paths.close()
         await core.stop()
