@@ -144,7 +144,7 @@ class Call:
         """Limit the wait for the agent to what its route allows."""
         route = self.route
         assert route is not None
-        may_stream = self._opened and route.kind is not Kind.TASK
+        may_stream = self._opened and self._may_stream
         self._connection.await_agent(None if may_stream else route.timeout_seconds)
 
     def body_data(self, chunk: bytes) -> None:
@@ -189,18 +189,15 @@ class Call:
             return
         assert self.route is not None
         self.status = status
-        kind = self.route.kind
         date = self._gateway.dates.now()
-        if kind is Kind.TASK:
-            self._open(answer_head(kind, status, fields, date), length)
-            return
         connection = self._connection
         last_fields, last_status, last_date, head = connection.last_answer
         if fields is not last_fields or status != last_status or date is not last_date:
-            head = answer_head(kind, status, fields, date)
+            head = answer_head(self.route.kind, status, fields, date)
             connection.last_answer = (fields, status, date, head)
         self._open(head, length)
-        connection.streams()
+        if self._may_stream:
+            connection.streams()
 
     def data(self, chunk: bytes) -> None:
         """See `IAnswer.data`."""
@@ -278,6 +275,12 @@ class Call:
         self.failed(RequestTimeout("the request's body did not come"))
 
     # --- within
+
+    @property
+    def _may_stream(self) -> bool:
+        """Whether an answer that has begun may last for as long as it likes."""
+        form = self.plan.form if self.plan is not None else None
+        return form is None or form.to_events
 
     def _open(self, head: bytes, length: int | None) -> None:
         """Begin the answer: say how its body is framed and whether the connection goes on."""

@@ -163,6 +163,7 @@ class Gateway:
                 user=plan.principal.id,
                 deadline_ms=int((self._wall_clock() + plan.route.timeout_seconds) * 1000),
                 request_id=call.id.decode(),
+                to_events=plan.form.to_events,
             )
             exchange = self._transports[lease.target.wire].send(lease, task, call)
         call.handed_over(exchange)

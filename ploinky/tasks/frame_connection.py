@@ -34,6 +34,7 @@ from ploinky.tasks.frames import (
     WINDOW,
     FrameReader,
 )
+from ploinky.tasks.messages import EVENTS_FIELD, JSON_FIELD
 from ploinky.values import TaskCall
 
 MakeOutlet = Callable[[Any, Callable[[], None]], IOutlet]
@@ -395,17 +396,11 @@ def _nothing() -> None:
 
 @lru_cache(maxsize=4096)
 def _json_fields(command: str) -> tuple[tuple[bytes, bytes], ...]:
-    return (
-        (b"Content-Type", b"application/json"),
-        (b"X-Ploinky-Command", command.encode()),
-    )
+    return (JSON_FIELD, (b"X-Ploinky-Command", command.encode()))
 
 
 def _event_fields(command: str) -> tuple[tuple[bytes, bytes], ...]:
-    return (
-        (b"Content-Type", b"text/event-stream"),
-        (b"X-Ploinky-Command", command.encode()),
-    )
+    return (EVENTS_FIELD, (b"X-Ploinky-Command", command.encode()))
 
 
 def _error_fields(command: str, status: int) -> tuple[tuple[bytes, bytes], ...]:
