@@ -17,10 +17,10 @@ import threading
 from typing import Any, Callable, Dict, List, Optional
 
 from .catalogue import Target
+from .channel import Decoder, encode
 from .executor import now_ms
-from .frames import Decoder, encode
 from .script import signal_name
-from .tasks import Abort, Done, Failure, Task
+from .tasks import Abort, Done, Failure, Item, Task
 
 # How long past its deadline a handler may stay before its process is retired.
 STUCK_AFTER_SECONDS = 1.0
@@ -31,11 +31,12 @@ DOOR = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 class Entry:
     """A task that a worker has and did not answer yet."""
 
-    __slots__ = ("done", "stuck", "task", "timer")
+    __slots__ = ("done", "item", "stuck", "task", "timer")
 
-    def __init__(self, task: Task, done: Done) -> None:
+    def __init__(self, task: Task, done: Done, item: Item) -> None:
         self.task = task
         self.done = done
+        self.item = item
         self.stuck = False
         self.timer: Optional[asyncio.TimerHandle] = None
 
@@ -105,19 +106,28 @@ class WorkerProcess:
             # Handlers may have closed its end; without that it is of no use.
             self._loop.remove_reader(self._channel)
             self._process.kill()
+        self._decode(chunk)
+
+    def _decode(self, chunk: bytes) -> None:
         for message, body in self._decoder.feed(chunk):
             if message[0] == "done":
                 self._take(message[1], message[2], body)
+            elif message[0] == "item":
+                entry = self.entries.get(message[1])
+                if entry:
+                    entry.item(body)
+            elif message[0] == "end":
+                self._take(message[1], None, None)
             else:
                 self._on_message(self, message)
 
-    def _take(self, sequence: int, failed: Optional[Dict[str, Any]], body: bytes) -> None:
+    def _take(self, sequence: int, failed: Optional[Dict[str, Any]], body: Optional[bytes]) -> None:
         entry = self.entries.pop(sequence, None)
         if entry is None:
             return
         if entry.timer:
             entry.timer.cancel()
-        entry.done(body, Failure(**failed) if failed else None)
+        entry.done(None if failed else body, Failure(**failed) if failed else None)
         self.close_if_over()
 
     def close_if_over(self) -> None:
@@ -153,11 +163,7 @@ class WorkerProcess:
                 return
             if not chunk:
                 return
-            for message, body in self._decoder.feed(chunk):
-                if message[0] == "done":
-                    self._take(message[1], message[2], body)
-                else:
-                    self._on_message(self, message)
+            self._decode(chunk)
 
 
 class HandlerProcess:
@@ -180,10 +186,11 @@ class HandlerProcess:
         self._spawn()
         return await self._started
 
-    def run(self, task: Task, target: Target, done: Done) -> Abort:
+    def run(self, task: Task, target: Target, done: Done, item: Item) -> Abort:
         """Run a task; see Executor."""
         worker = self._worker or self._spawn()
-        worker.entries[task.sequence] = Entry(task, done)
+        worker.entries[task.sequence] = Entry(task, done, item)
+        task.taken = lambda size: worker.send(["taken", task.sequence, size])
         worker.send(
             [
                 "run", task.sequence, target.file, task.command,
