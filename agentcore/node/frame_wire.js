@@ -16,7 +16,7 @@ const { Items, errorBody } = require('./items');
 const { Task } = require('./executor');
 const { badCommand, failure, isCommandName } = require('./tasks');
 
-// A peer that takes no answers is given no more tasks until it does.
+// A peer that takes no answers is heard no more until it does.
 const UNREAD_BYTES = 1 << 20;
 
 /** What of one streamed answer may go out now, and what waits for credit. */
@@ -26,38 +26,53 @@ class Stream {
     this._id = id;
     this._credit = WINDOW_BYTES;
     this._pieces = [];
-    this._last = undefined;
+    this._isWhole = false;
   }
 
   /** Sends a piece once there is credit for it, and calls `taken` then. */
   write(piece, taken) {
     this._pieces.push({ bytes: typeof piece === 'string' ? Buffer.from(piece) : piece, taken });
-    this._pump();
+    this._connection.move(this);
   }
 
-  /** Sends the last frame behind all pieces. */
-  end(type) {
-    this._last = type;
-    this._pump();
+  /** Ends it behind all pieces. */
+  end() {
+    this._isWhole = true;
+    this._connection.move(this);
   }
 
   grant(bytes) {
     this._credit += bytes;
-    this._pump();
+    this._connection.move(this);
   }
 
-  _pump() {
+  /** Puts into frames what may go; small pieces of one turn share one. */
+  pump() {
     while (this._pieces.length && this._credit > 0) {
-      const piece = this._pieces[0];
-      const size = Math.min(piece.bytes.length, this._credit, MAX_PAYLOAD_BYTES);
-      this._connection.put(DATA, this._id, piece.bytes.slice(0, size));
-      this._credit -= size;
-      piece.bytes = piece.bytes.slice(size);
-      if (piece.bytes.length) continue;
-      this._pieces.shift();
+      const payload = this._next(Math.min(this._credit, MAX_PAYLOAD_BYTES));
+      this._credit -= payload.length;
+      this._connection.put(DATA, this._id, payload);
+    }
+    if (this._isWhole && !this._pieces.length) this._connection.finish(END, this._id);
+  }
+
+  _next(room) {
+    const taken = [];
+    let size = 0;
+    while (taken.length < this._pieces.length && size < room) {
+      const piece = this._pieces[taken.length];
+      const part = piece.bytes.slice(0, room - size);
+      size += part.length;
+      taken.push(part);
+      if (part.length < piece.bytes.length) {
+        piece.bytes = piece.bytes.slice(part.length);
+        this._pieces.splice(0, taken.length - 1);
+        return Buffer.concat(taken, size);
+      }
       piece.taken();
     }
-    if (!this._pieces.length && this._last !== undefined) this._connection.finish(this._last, this._id);
+    this._pieces.splice(0, taken.length);
+    return taken.length === 1 ? taken[0] : Buffer.concat(taken, size);
   }
 }
 
@@ -87,7 +102,7 @@ class Outlet {
   }
 
   end() {
-    this._stream.end(END);
+    this._stream.end();
   }
 
   fail() {
@@ -102,6 +117,8 @@ class FrameConnection {
     this._reader = new FrameReader();
     this._writer = new FrameWriter();
     this._open = new Map(); // id -> {task, items, stream}
+    this._moving = new Set();
+    this._isFlushing = false;
     this._take = this._take.bind(this);
     this._flush = this._flush.bind(this);
     socket.on('data', (chunk) => this._receive(chunk));
@@ -123,12 +140,20 @@ class FrameConnection {
 
   /** Sends a frame with whatever else is sent in this turn. */
   put(type, id, payload, status) {
-    if (this._writer.isEmpty) process.nextTick(this._flush);
     this._writer.add(type, id, payload, status);
+    this._schedule();
+  }
+
+  /** Lets a stream send on, at the end of this turn. */
+  move(stream) {
+    this._moving.add(stream);
+    this._schedule();
   }
 
   /** Sends the last frame of a task. */
   finish(type, id, payload, status) {
+    const { stream } = this._open.get(id);
+    if (stream) this._moving.delete(stream);
     this._open.delete(id);
     this.put(type, id, payload, status);
   }
@@ -146,7 +171,7 @@ class FrameConnection {
     }
     const stream = this.begin(id, false, bytes.length);
     stream.write(bytes, () => {});
-    stream.end(END);
+    stream.end();
   }
 
   refuse(id, failed, requestId) {
@@ -165,8 +190,19 @@ class FrameConnection {
     return entry.stream;
   }
 
+  _schedule() {
+    if (this._isFlushing) return;
+    this._isFlushing = true;
+    process.nextTick(this._flush);
+  }
+
   _flush() {
-    if (this._socket.destroyed) return;
+    for (const stream of this._moving) {
+      this._moving.delete(stream);
+      stream.pump();
+    }
+    this._isFlushing = false;
+    if (this._socket.destroyed || this._writer.isEmpty) return;
     this._socket.write(this._writer.take());
     if (this._socket.writableLength > UNREAD_BYTES) this._socket.pause();
   }
@@ -229,6 +265,7 @@ class FrameConnection {
       this._executor.cancel(task);
     }
     this._open.clear();
+    this._moving.clear();
   }
 }
 

@@ -1,11 +1,12 @@
 'use strict';
 /**
- * Where connections come in: tells frames from HTTP by their first byte.
+ * Where connections come in: tells frames from HTTP by their first bytes.
  *
- * No HTTP method of ours begins with a small letter; the preface of frames does.
+ * No HTTP method begins like the preface of frames, not even in its first byte.
  */
 
 const net = require('net');
+const { PREFACE } = require('./frames');
 
 class Listener {
   /** @param {{http, frames}} wires Each takes a socket by `accept`. */
@@ -43,7 +44,9 @@ class Listener {
       socket.removeListener('end', close);
       socket.pause();
       socket.unshift(chunk);
-      (chunk[0] >= 0x61 && chunk[0] <= 0x7a ? this._frames : this._http).accept(socket);
+      const seen = Math.min(chunk.length, PREFACE.length);
+      const isFrames = PREFACE.compare(chunk, 0, seen, 0, seen) === 0;
+      (isFrames ? this._frames : this._http).accept(socket);
       process.nextTick(() => socket.resume());
     });
   }

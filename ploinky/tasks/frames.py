@@ -14,7 +14,7 @@ from ploinky.tasks.messages import field_text
 from ploinky.values import TaskCall
 
 PREFACE = b"ploinky-frames/1\n"
-"""What either side says first.  No HTTP method of ours begins with a small letter."""
+"""What either side says first.  No HTTP method begins like it, not even in its first byte."""
 
 LARGEST_PAYLOAD = 65536
 """Bytes, of any frame."""

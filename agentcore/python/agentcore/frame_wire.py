@@ -18,6 +18,9 @@ from .frames import CANCEL, CREDIT, DATA, END, FAIL, GOAWAY, MAX_PAYLOAD_BYTES, 
 from .items import Items, Outlet, error_body
 from .tasks import Failure, Task, bad_command, is_command_name
 
+# A peer that takes no answers is heard no more until it does.
+UNREAD_BYTES = 1 << 20
+
 
 class FrameOutlet(Outlet):
     """One answer on a connection: what may go out now, and what waits for credit."""
@@ -50,11 +53,11 @@ class FrameOutlet(Outlet):
 
     def write(self, piece: bytes, taken: Callable[[], None]) -> None:
         self._pieces.append((memoryview(piece), taken))
-        self._pump()
+        self._connection.move(self)
 
     def end(self) -> None:
         self._is_whole = True
-        self._pump()
+        self._connection.move(self)
 
     def fail(self) -> None:
         self._connection.finish(self._number, frames.frame(FAIL, self._number))
@@ -62,22 +65,28 @@ class FrameOutlet(Outlet):
     def grant(self, size: int) -> None:
         """Send on: the other side has taken so many bytes."""
         self._credit += size
-        self._pump()
+        self._connection.move(self)
 
-    def _pump(self) -> None:
-        pieces = self._pieces
-        while pieces and self._credit > 0:
-            piece, taken = pieces[0]
-            size = min(len(piece), self._credit, MAX_PAYLOAD_BYTES)
-            self._connection.put(frames.frame(DATA, self._number, bytes(piece[:size])))
-            self._credit -= size
-            if size < len(piece):
-                pieces[0] = (piece[size:], taken)
-            else:
-                pieces.popleft()
-                taken()
-        if self._is_whole and not pieces:
+    def pump(self) -> None:
+        """Put into frames what may go; small pieces of one turn share one."""
+        while self._pieces and self._credit > 0:
+            payload = self._next(min(self._credit, MAX_PAYLOAD_BYTES))
+            self._credit -= len(payload)
+            self._connection.put(frames.frame(DATA, self._number, payload))
+        if self._is_whole and not self._pieces:
             self._connection.finish(self._number, frames.frame(END, self._number))
+
+    def _next(self, room: int) -> bytes:
+        parts = []
+        while self._pieces and room > 0:
+            piece, taken = self._pieces.popleft()
+            parts.append(piece[:room])
+            if len(piece) > room:
+                self._pieces.appendleft((piece[room:], taken))
+            else:
+                taken()
+            room -= len(parts[-1])
+        return b"".join(parts)
 
 
 class Answering:
@@ -107,21 +116,23 @@ class FrameConnection(asyncio.Protocol):
         self._reader = frames.FrameReader()
         self._open: Dict[int, Answering] = {}
         self._outgoing: List[bytes] = []
+        self._moving: Set[FrameOutlet] = set()
+        self._flushing = False
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
         self._connections.add(self)
+        transport.set_write_buffer_limits(high=UNREAD_BYTES)
         transport.write(frames.hello())
 
     def connection_lost(self, error: Optional[Exception]) -> None:
         self._connections.discard(self)
+        self._moving.clear()
         lost, self._open = self._open, {}
         for answering in lost.values():
             if answering.items:
                 answering.items.close()
             self._executor.cancel(answering.task)
-
-    # A peer that takes no answers is given no more tasks until it does.
 
     def pause_writing(self) -> None:
         self._transport.pause_reading()
@@ -140,20 +151,34 @@ class FrameConnection(asyncio.Protocol):
 
     def put(self, frame: bytes) -> None:
         """Send a frame with whatever else is sent in this turn."""
-        if not self._outgoing:
-            self._loop.call_soon(self._flush)
         self._outgoing.append(frame)
+        self._schedule()
+
+    def move(self, outlet: FrameOutlet) -> None:
+        """Let an answer send on, at the end of this turn."""
+        self._moving.add(outlet)
+        self._schedule()
 
     def finish(self, number: int, frame: bytes) -> None:
         """Send the last frame of a task."""
-        self._open.pop(number, None)
+        answering = self._open.pop(number, None)
+        if answering:
+            self._moving.discard(answering.outlet)
         self.put(frame)
 
     def go_away(self) -> None:
         """Tell the peer to send no more tasks here."""
         self.put(frames.frame(GOAWAY, 0))
 
+    def _schedule(self) -> None:
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+
     def _flush(self) -> None:
+        while self._moving:
+            self._moving.pop().pump()
+        self._flushing = False
         outgoing, self._outgoing = self._outgoing, []
         if not self._transport.is_closing():
             self._transport.write(b"".join(outgoing))

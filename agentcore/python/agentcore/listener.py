@@ -1,6 +1,6 @@
-"""Where connections come in: tells frames from HTTP by their first byte.
+"""Where connections come in: tells frames from HTTP by their first bytes.
 
-No HTTP method of ours begins with a small letter; the preface of frames does.
+No HTTP method begins like the preface of frames, not even in its first byte.
 """
 
 from __future__ import annotations
@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import socket
 from typing import Any, Callable, List, Optional
+
+from .frames import PREFACE
 
 Build = Callable[[], Any]
 
@@ -24,7 +26,8 @@ class Entrance(asyncio.Protocol):
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        protocol = (self._frames if b"a" <= data[:1] <= b"z" else self._http)()
+        is_frames = PREFACE.startswith(data[: len(PREFACE)])
+        protocol = (self._frames if is_frames else self._http)()
         self._transport.set_protocol(protocol)
         protocol.connection_made(self._transport)
         protocol.data_received(data)
