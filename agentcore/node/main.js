@@ -35,6 +35,7 @@ function readSettings(env) {
     agentDir: env.AGENT_DIR,
     queue: env.PLOINKY_QUEUE,
     watchFiles: env.PLOINKY_TRANSPORT === 'file',
+    offersFrames: env.PLOINKY_FRAMES !== 'off',
     port: whole('PORT', undefined),
     concurrency: whole('PLOINKY_CONCURRENCY', undefined),
     maxResultBytes: whole('PLOINKY_MAX_RESULT_BYTES', DEFAULT_MAX_RESULT_BYTES),
@@ -63,7 +64,9 @@ async function serve(settings) {
     files.start();
     wires.push(files);
   }
-  const transports = ['http', 'frames', ...(settings.watchFiles ? ['file'] : [])];
+  const transports = ['http'];
+  if (settings.offersFrames) transports.push('frames');
+  if (settings.watchFiles) transports.push('file');
   const ready = { engine: 'node', version: process.versions.node, transports, pid: process.pid };
   publish(queue, 'ready', JSON.stringify(ready));
   const stop = () => stopOnce({ queue, executor, wires, thread, scripts });

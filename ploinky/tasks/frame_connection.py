@@ -241,6 +241,8 @@ class FrameConnection(Protocol):
                     self._take(kind, number, payload)
         except CallFailed as error:
             self.give_up(error)
+        if not self.takes_tasks and not self._tasks:
+            self.retire()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._finish(
@@ -255,9 +257,10 @@ class FrameConnection(Protocol):
     # --- frames to answers
 
     def _result(self, number: int, payload: bytes) -> None:
-        exchange = self._tasks.pop(number, None)
+        exchange = self._tasks.get(number)
         if exchange is None or exchange.begun or not payload:
             raise AgentBroken(f"the agent sent a result that fits no task: {number}")
+        self._end(exchange)
         self._whole(exchange, 200, _json_fields(exchange.call.command), payload)
 
     def _take(self, kind: int, number: int, payload: bytes) -> None:
@@ -273,14 +276,12 @@ class FrameConnection(Protocol):
             self._begin(exchange, payload)
         elif kind == ERROR and not exchange.begun:
             status, body = frames.read_error(payload)
-            self._tasks.pop(number)
+            self._end(exchange)
             self._whole(exchange, status, _error_fields(exchange.call.command, status), body)
         elif kind in (END, FAIL) and (exchange.begun or exchange.answer is None) and not payload:
             self._ended(exchange, kind == END)
         else:
             raise AgentBroken(f"the agent sent a frame of type {kind} where none can be")
-        if not self._tasks and not self.takes_tasks:
-            self.retire()
 
     def _take_news(self, kind: int, number: int, payload: bytes) -> None:
         if number != 0 or self._greeted is (kind == HELLO):

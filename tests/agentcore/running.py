@@ -226,7 +226,7 @@ class FrameCall:
         headers = {"content-type": "application/json"}
         while True:
             kind, number, payload = self.receive()
-            assert number == 7
+            assert number == (0 if kind == 23 else 7)
             if kind == 17:
                 return Answer(200, json.loads(payload))
             if kind == 18:
@@ -282,7 +282,7 @@ class Client:
         return self.agent.engine
 
     def send(self, body: bytes, name: str, headers: Mapping[str, str]) -> HttpCall | FileCall:
-        """Send raw bytes as a task; by HTTP where they are too long for a frame."""
+        """Send raw bytes as a task; by HTTP where no frame can hold them."""
         if self.wire != "file":
             return HttpCall(self.agent.queue / "agent.sock", body, headers)
         return FileCall(self.agent.queue, name, body)
@@ -311,10 +311,14 @@ class Client:
             headers["X-Request-Id"] = fields["requestId"] = about["request_id"]
         if self.wire == "file":
             fields["id"] = name
-        elif self.wire == "frames" and len(raw := json.dumps(params)) < 60000:
+        elif (
+            self.wire == "frames"
+            and isinstance(command, str)
+            and len(raw := json.dumps(params)) < 60000
+        ):
             call = {
                 "id": name,
-                "command": command if isinstance(command, str) else json.dumps(command),
+                "command": command,
                 "user": about.get("user", ""),
                 "requestId": about.get("request_id", ""),
                 "deadline": fields.get("deadline", 0),

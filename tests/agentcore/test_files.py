@@ -58,6 +58,13 @@ def test_files_are_watched_only_where_asked_for(make: Callable[..., Agent], engi
     assert agent.ready["transports"] == expected
 
 
+@pytest.mark.parametrize("engine", ["node", "python"])
+def test_frames_can_be_switched_off(make: Callable[..., Agent], engine: str) -> None:
+    """To see with other tools what server and agent say."""
+    agent = make(engine, "everything", PLOINKY_FRAMES="off").start()
+    assert agent.ready["transports"] == ["http", "file"]
+
+
 def test_tasks_queued_before_it_starts_are_run(agent: Agent) -> None:
     """And nothing but the results is left."""
     calls = [queue_task(agent, f"early{number}", seconds_left=60) for number in range(3)]

@@ -37,6 +37,9 @@ const fs = require('fs');
 const mark = (task) => `${process.env.AGENT_DIR}/aborted-${task}`;
 exports.echo = (params) => params;
 exports.text = ([length]) => 'x'.repeat(length);
+exports.count = function* ([number]) {
+  for (let i = 0; i < number; i++) yield i;
+};
 exports.whoami = (params, { user, taskId, requestId, command }) => ({ user, taskId, requestId, command });
 exports.fail = () => {
   throw Object.assign(new Error('short and stout'), { status: 418, code: 'TEAPOT', details: { spout: 1 } });
@@ -72,6 +75,10 @@ def echo(params, context):
 
 def text(params, context):
     return "x" * params[0]
+
+
+def count(params, context):
+    yield from range(params[0])
 
 
 def whoami(params, context):
@@ -268,6 +275,7 @@ class TestScriptedTransport(AgentTransportContract):
             {
                 "echo": lambda call, *params: params,
                 "text": lambda call, length: "x" * length,
+                "count": lambda call, number: iter(range(number)),
                 "whoami": whoami,
                 "fail": fail,
                 "hang": hang,

@@ -38,6 +38,7 @@ class Settings:
         self.agent_dir = os.environ["AGENT_DIR"]
         self.queue = os.environ["PLOINKY_QUEUE"]
         self.watch_files = os.environ.get("PLOINKY_TRANSPORT") == "file"
+        self.offers_frames = os.environ.get("PLOINKY_FRAMES") != "off"
         self.port = _whole("PORT")
         self.concurrency = _whole("PLOINKY_CONCURRENCY")
         self.max_result_bytes = _whole("PLOINKY_MAX_RESULT_BYTES") or DEFAULT_MAX_RESULT_BYTES
@@ -119,7 +120,9 @@ class Engine:
         self._wires.append(listener)
 
     def _announce(self) -> None:
-        transports = ["http", "frames"]
+        transports = ["http"]
+        if self._settings.offers_frames:
+            transports.append("frames")
         if self._settings.watch_files:
             transports.append("file")
         ready = {
