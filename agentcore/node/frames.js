@@ -1,6 +1,6 @@
 'use strict';
 /**
- * The codec of the frame wire (docs/protocols.md, section 5): bytes to frames and back.
+ * The codec of the frame wire (docs/protocols.md, section 7): bytes to frames and back.
  *
  * Does no I/O and knows nothing of tasks.
  */

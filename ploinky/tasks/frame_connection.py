@@ -28,7 +28,7 @@ from ploinky.tasks.frames import (
     FAIL,
     GOAWAY,
     HELLO,
-    LARGEST_PAYLOAD,
+    LEAST_PAYLOAD,
     PREFACE,
     RESULT,
     WINDOW,
@@ -127,7 +127,7 @@ class FrameConnection(Protocol):
     Attributes:
         takes_tasks: Whether `open` may be called; also before it is connected.
         used: Set by each task; whoever looks for idle connections resets it.
-        largest_payload: What the agent takes.
+        largest_payload: What the agent takes, as far as it is known.
         unsent: Tasks of which no byte has left.
     """
 
@@ -157,7 +157,7 @@ class FrameConnection(Protocol):
         self.unsent: list[FrameExchange] = []
         self.takes_tasks = True
         self.used = True
-        self.largest_payload = LARGEST_PAYLOAD
+        self.largest_payload = LEAST_PAYLOAD
 
     @property
     def idle(self) -> bool:

@@ -17,7 +17,7 @@ from ploinky.errors import AgentUnreachable
 from ploinky.interfaces import IAgentTransport, IAnswer, IExchange, ILease
 from ploinky.sockets import SocketPaths
 from ploinky.tasks.frame_connection import FrameConnection, FrameExchange, MakeOutlet
-from ploinky.tasks.frames import LARGEST_PAYLOAD, fits
+from ploinky.tasks.frames import LEAST_PAYLOAD, fits
 from ploinky.values import Address, TaskCall
 
 CONNECT_SECONDS = 5.0
@@ -26,7 +26,7 @@ CONNECT_SECONDS = 5.0
 IDLE_SECONDS = 60.0
 """After which a connection without tasks is closed; up to twice as long."""
 
-_SURELY_FITS = 32768
+_SURELY_FITS = LEAST_PAYLOAD // 4
 
 
 @implementer(IAgentTransport)
@@ -52,10 +52,14 @@ class FrameTransport:
 
     def send(self, lease: ILease, request: TaskCall, answer: IAnswer) -> IExchange:
         """Begin an exchange; see `IAgentTransport`."""
-        if len(request.params) > _SURELY_FITS and not fits(request, LARGEST_PAYLOAD):
-            return self._large.send(lease, request, answer)
+        address = lease.target.address
+        connection = self._connections.get(address)
+        if len(request.params) > _SURELY_FITS:
+            largest = connection.largest_payload if connection is not None else LEAST_PAYLOAD
+            if not fits(request, largest):
+                return self._large.send(lease, request, answer)
         exchange = FrameExchange(request, answer)
-        self._open(lease.target.address, exchange)
+        self._open(connection, address, exchange)
         return exchange
 
     def close(self) -> None:
@@ -66,8 +70,9 @@ class FrameTransport:
         for connection in list(self._connections.values()):
             connection.retire()
 
-    def _open(self, address: Address, exchange: FrameExchange) -> None:
-        connection = self._connections.get(address)
+    def _open(
+        self, connection: FrameConnection | None, address: Address, exchange: FrameExchange
+    ) -> None:
         if connection is not None and connection.takes_tasks:
             connection.open(exchange)
         else:
@@ -102,7 +107,7 @@ class FrameTransport:
                 exchange.fail(AgentUnreachable("the agent closed the connection"))
             elif exchange.answer is not None:
                 exchange.repeated = True
-                self._open(address, exchange)
+                self._open(self._connections.get(address), address, exchange)
 
     def _close_idle(self) -> None:
         self._sweep = None

@@ -1,4 +1,4 @@
-"""The codec of the frame wire, the server's side (docs/protocols.md, section 5).
+"""The codec of the frame wire, the server's side (docs/protocols.md, section 7).
 
 A `TaskCall` enters and the bytes of a frame leave; what an agent sent enters and
 frames leave.  What cannot be a frame is refused before any of it is kept.  No I/O
@@ -18,6 +18,9 @@ PREFACE = b"ploinky-frames/1\n"
 
 LARGEST_PAYLOAD = 65536
 """Bytes, of any frame."""
+
+LEAST_PAYLOAD = 16384
+"""Bytes of payload that every agent takes."""
 
 WINDOW = 262144
 """Bytes of one answer that an agent may send before it is given credit."""
@@ -71,14 +74,15 @@ def credit_frame(number: int, size: int) -> bytes:
 
 
 def read_hello(payload: bytes) -> int:
-    """Give the largest payload that the agent takes.
+    """Give the largest payload that the agent takes; what a later version adds to that is let be.
 
     Raises:
-        AgentBroken: It is none; what a later version adds behind it is let be.
+        AgentBroken: It is no HELLO, or takes less than every agent must.
     """
-    if len(payload) < 4:
-        raise AgentBroken("the agent's HELLO is too short")
-    return min(int.from_bytes(payload[:4], "big"), LARGEST_PAYLOAD)
+    largest = int.from_bytes(payload[:4], "big")
+    if len(payload) < 4 or largest < LEAST_PAYLOAD:
+        raise AgentBroken("the agent's HELLO is too short, or promises too little")
+    return min(largest, LARGEST_PAYLOAD)
 
 
 def read_begin(payload: bytes) -> tuple[bool, int | None]:

@@ -459,3 +459,14 @@ def test_what_is_too_large_goes_by_http(wires: Wires) -> None:
     wires.transport.send(LEASE, a_call("hello", "x" * 100_000), answer)
     assert answer.json() == 100_000
     assert wires.attempts == 0
+
+
+def test_an_agent_says_what_is_too_large(wires: Wires) -> None:
+    """Until it has, it is taken to take little."""
+    wires.transport.send(LEASE, a_call("hello", "x" * 20_000), RecordedAnswer())
+    assert len(wires.large.sent) == 1
+    connection, _ = in_hand(wires)
+    wires.transport.send(LEASE, a_call("hello", "x" * 60_000), RecordedAnswer())
+    wires.turn()
+    assert len(connection.heard()[0][2]) > 60_000
+    assert len(wires.large.sent) == 1

@@ -100,9 +100,15 @@ def test_what_is_no_frame_is_refused_at_once(stream: bytes) -> None:
 
 def test_what_a_later_version_adds_to_hello_is_let_be() -> None:
     """So that an engine may say more than this server knows."""
-    assert frames.read_hello(pack(">II", 1024, 7)) == 1024
+    assert frames.read_hello(pack(">II", 20_000, 7)) == 20_000
+    assert frames.read_hello(pack(">I", 2**31)) == 65536
+
+
+@pytest.mark.parametrize("payload", [b"", b"\0\1\0", pack(">I", 16383)])
+def test_an_agent_must_take_what_every_agent_takes(payload: bytes) -> None:
+    """Or it is none."""
     with pytest.raises(AgentBroken):
-        frames.read_hello(b"\0\0\1")
+        frames.read_hello(payload)
 
 
 def test_a_task_that_may_not_fit_does_not_fit() -> None:
