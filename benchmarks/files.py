@@ -1,7 +1,7 @@
 """The file queue: a worker's transport and a Node agent, with inotify on both sides.
 
-Without a gateway before it: one process on each core.  The same tasks over HTTP, from the same
-worker to the same agent, stand beside it.
+Without a gateway before it: one process on each core.  The same tasks over HTTP and as frames, from
+the same worker to the same agent, stand beside it.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ TITLE = "File queue, round trip between a worker and a Node agent"
 
 _CONNECTIONS = (1, 32)
 _DISK, _TMPFS, _HTTP = "files on disk", "files on tmpfs", "HTTP on agent.sock"
+_FRAMES = "frames on agent.sock"
 
 
 def run(bench: Bench) -> Result:
@@ -38,6 +39,7 @@ def run(bench: Bench) -> Result:
         _DISK: partial(call, "file", disk, on_disk),
         _TMPFS: partial(call, "file", memory, in_memory),
         _HTTP: partial(call, "http", disk, on_disk),
+        _FRAMES: partial(call, "frames", disk, on_disk),
     }
     found = at_each(_CONNECTIONS, variants, bench.rounds)
     one, many = (found[c] for c in _CONNECTIONS)
@@ -45,9 +47,7 @@ def run(bench: Bench) -> Result:
         name="files",
         title=TITLE,
         columns=["wire", "c", "tasks/s", "of HTTP", "p50 ms", "p99 ms", "worker us", "agent us"],
-        lines=[
-            _line(name, c, series) for c, series in found.items() for name in (_DISK, _TMPFS, _HTTP)
-        ],
+        lines=[_line(name, c, series) for c, series in found.items() for name in variants],
         goals=[
             at_most(f"p50 of {_DISK} at c=1", 0.5, one.median(_DISK, "p50_ms"), " ms"),
             at_least(f"{_DISK} at c=32", 8000, many.median(_DISK, "per_second"), " tasks/s"),
