@@ -43,6 +43,7 @@ class Plan:
     Attributes:
         form: How a task is called; None for what is passed through.
         shown: The route, for records.
+        may_stream: Whether an answer that has begun may last for as long as it likes.
         forwarded: The head that an agent gets, up to its request id; ``b""`` for tasks.
     """
 
@@ -51,6 +52,9 @@ class Plan:
     form: TaskForm | None = None
     forwarded: bytes = b""
     shown: str = field(init=False, default=Factory(lambda self: str(self.route.key), True))
+    may_stream: bool = field(
+        init=False, default=Factory(lambda self: self.form is None or self.form.to_events, True)
+    )
 
 
 @implementer(IAnswer, IPushProducer)
@@ -144,7 +148,7 @@ class Call:
         """Limit the wait for the agent to what its route allows."""
         route = self.route
         assert route is not None
-        may_stream = self._opened and self._may_stream
+        may_stream = self._opened and (self.plan is None or self.plan.may_stream)
         self._connection.await_agent(None if may_stream else route.timeout_seconds)
 
     def body_data(self, chunk: bytes) -> None:
@@ -187,16 +191,17 @@ class Call:
         """See `IAnswer.started`."""
         if self.done:
             return
-        assert self.route is not None
+        plan = self.plan
+        assert plan is not None
         self.status = status
         date = self._gateway.dates.now()
         connection = self._connection
         last_fields, last_status, last_date, head = connection.last_answer
         if fields is not last_fields or status != last_status or date is not last_date:
-            head = answer_head(self.route.kind, status, fields, date)
+            head = answer_head(plan.route.kind, status, fields, date)
             connection.last_answer = (fields, status, date, head)
         self._open(head, length)
-        if self._may_stream:
+        if plan.may_stream:
             connection.streams()
 
     def data(self, chunk: bytes) -> None:
@@ -275,12 +280,6 @@ class Call:
         self.failed(RequestTimeout("the request's body did not come"))
 
     # --- within
-
-    @property
-    def _may_stream(self) -> bool:
-        """Whether an answer that has begun may last for as long as it likes."""
-        form = self.plan.form if self.plan is not None else None
-        return form is None or form.to_events
 
     def _open(self, head: bytes, length: int | None) -> None:
         """Begin the answer: say how its body is framed and whether the connection goes on."""
