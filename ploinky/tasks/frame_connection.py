@@ -7,19 +7,18 @@ neither instances nor how a connection is made.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import lru_cache
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime, ITCPTransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from ploinky.errors import AgentBroken, AgentUnreachable, CallFailed
-from ploinky.interfaces import IAnswer, IExchange, IOutlet
+from ploinky.interfaces import IOutlet
 from ploinky.tasks import frames
+from ploinky.tasks.frame_exchange import FrameExchange
 from ploinky.tasks.frames import (
     BEGIN,
     DATA,
@@ -31,16 +30,10 @@ from ploinky.tasks.frames import (
     LEAST_PAYLOAD,
     PREFACE,
     RESULT,
-    WINDOW,
     FrameReader,
 )
-from ploinky.tasks.messages import EVENTS_FIELD, JSON_FIELD
-from ploinky.values import TaskCall
 
 MakeOutlet = Callable[[Any, Callable[[], None]], IOutlet]
-
-_CREDIT_STEP = WINDOW // 4
-"""Bytes taken of an answer after which as many more are allowed."""
 
 _MOST_UNCONFIRMED = 1024
 """Cancelled tasks that an agent may leave open: one that never ends them is stuck."""
@@ -49,70 +42,6 @@ _MOST_QUEUED = 8 * 1024 * 1024
 """Bytes that an agent may leave unread."""
 
 _LAST_NUMBER = 2**32 - 1
-
-
-@implementer(IExchange)
-class FrameExchange:
-    """One task on its way.
-
-    Attributes:
-        answer: None once it is over, or was cancelled.
-        repeated: It has been taken back from a connection once.
-        allowed: Bytes that the agent may still send, once it has begun.
-        left: Bytes that are to come, where that is known.
-        taken: Bytes that came and have not been allowed again.
-    """
-
-    __slots__ = (
-        "allowed",
-        "answer",
-        "begun",
-        "call",
-        "connection",
-        "left",
-        "number",
-        "paused",
-        "repeated",
-        "taken",
-    )
-    allowed: int
-    left: int | None
-    taken: int
-
-    def __init__(self, call: TaskCall, answer: IAnswer) -> None:
-        self.call = call
-        self.answer: IAnswer | None = answer
-        self.connection: FrameConnection | None = None
-        self.number = 0
-        self.begun = False
-        self.paused = False
-        self.repeated = False
-
-    def write(self, chunk: bytes) -> None:
-        """A task travels whole."""
-
-    def finish(self) -> None:
-        """A task travels whole."""
-
-    def cancel(self) -> None:
-        if self.answer is not None:
-            self.answer = None
-            if self.connection is not None:
-                self.connection.cancel(self)
-
-    def pause(self) -> None:
-        self.paused = True
-
-    def resume(self) -> None:
-        self.paused = False
-        if self.begun and self.answer is not None and self.connection is not None:
-            self.connection.allow(self)
-
-    def fail(self, error: CallFailed) -> None:
-        """End without a whole answer."""
-        answer, self.answer = self.answer, None
-        if answer is not None:
-            answer.failed(error)
 
 
 class FrameConnection(Protocol):
@@ -171,7 +100,7 @@ class FrameConnection(Protocol):
         self.used = True
         self._last = number = self._last + 1
         exchange.number = number
-        exchange.connection = self
+        exchange.carrier = self
         tasks = self._tasks
         tasks[number] = exchange
         self.unsent.append(exchange)
@@ -185,22 +114,19 @@ class FrameConnection(Protocol):
                 self._clock.callLater(0, self._flush)
 
     def cancel(self, exchange: FrameExchange) -> None:
-        """Abort a task inside the agent."""
+        """Abort a task inside the agent; one that was not sent yet never is."""
         if exchange in self.unsent:
             self.unsent.remove(exchange)
-            self._end(exchange)
+            del self._tasks[exchange.number]
             return
         self._unconfirmed += 1
         self._outlet.send(frames.cancel_frame(exchange.number))
         if self._unconfirmed > _MOST_UNCONFIRMED or self._outlet.queued > _MOST_QUEUED:
             self.give_up(AgentBroken("the agent has not taken anything for a long time"))
 
-    def allow(self, exchange: FrameExchange) -> None:
-        """Let the agent send as much as was taken of an answer."""
-        if exchange.taken >= _CREDIT_STEP:
-            exchange.allowed += exchange.taken
-            self._outlet.send(frames.credit_frame(exchange.number, exchange.taken))
-            exchange.taken = 0
+    def allow(self, exchange: FrameExchange, size: int) -> None:
+        """Let the agent send so many bytes more of an answer."""
+        self._outlet.send(frames.credit_frame(exchange.number, size))
 
     def retire(self) -> None:
         """Take no more tasks, and close once nothing is in hand."""
@@ -235,10 +161,7 @@ class FrameConnection(Protocol):
             return
         try:
             for kind, number, payload in self._reader.feed(data):
-                if kind == RESULT:
-                    self._result(number, payload)
-                else:
-                    self._take(kind, number, payload)
+                self._take(kind, number, payload)
         except CallFailed as error:
             self.give_up(error)
         if not self.takes_tasks and not self._tasks:
@@ -254,116 +177,66 @@ class FrameConnection(Protocol):
         """Fail what waits for a connection that cannot be made."""
         self.give_up(AgentUnreachable(f"no connection to the agent: {why}"))
 
-    # --- frames to answers
-
-    def _result(self, number: int, payload: bytes) -> None:
-        exchange = self._tasks.get(number)
-        if exchange is None or exchange.begun or not payload:
-            raise AgentBroken(f"the agent sent a result that fits no task: {number}")
-        self._end(exchange)
-        self._whole(exchange, 200, _json_fields(exchange.call.command), payload)
+    # --- frames to exchanges
 
     def _take(self, kind: int, number: int, payload: bytes) -> None:
-        if kind in (HELLO, GOAWAY):
-            self._take_news(kind, number, payload)
-            return
         exchange = self._tasks.get(number)
         if exchange is None:
-            raise AgentBroken(f"the agent answered a task that it was not given: {number}")
-        if kind == DATA and exchange.begun:
-            self._data(exchange, payload)
-        elif kind == BEGIN and not exchange.begun:
-            self._begin(exchange, payload)
-        elif kind == ERROR and not exchange.begun:
-            status, body = frames.read_error(payload)
-            self._end(exchange)
-            self._whole(exchange, status, _error_fields(exchange.call.command, status), body)
-        elif kind in (END, FAIL) and (exchange.begun or exchange.answer is None) and not payload:
-            self._ended(exchange, kind == END)
-        else:
-            raise AgentBroken(f"the agent sent a frame of type {kind} where none can be")
+            self._take_news(kind, number, payload)
+            return
+        was_wanted = exchange.answer is not None
+        try:
+            if kind == RESULT:
+                exchange.result(payload)
+            elif kind == DATA:
+                exchange.data(payload)
+                return
+            elif kind == BEGIN:
+                exchange.begin(payload)
+                return
+            elif kind == ERROR:
+                exchange.error(payload)
+            elif kind in (END, FAIL) and not payload:
+                exchange.ended(kind == END)
+            else:
+                raise AgentBroken(f"the agent sent a frame of type {kind} where none can be")
+        except CallFailed:
+            raise
+        except Exception:
+            # One caller's bug must not cost all others the connection.
+            self._log.failure("A caller could not take the outcome of its task")
+            if kind in (BEGIN, DATA):
+                exchange.cancel()
+                return
+        self._tasks.pop(number, None)
+        self._unconfirmed -= not was_wanted
 
     def _take_news(self, kind: int, number: int, payload: bytes) -> None:
-        if number != 0 or self._greeted is (kind == HELLO):
-            raise AgentBroken(f"the agent sent a frame of type {kind} where none can be")
-        if kind == GOAWAY:
+        """Take what is about no task."""
+        if number == 0 and kind == HELLO and not self._greeted:
+            self.largest_payload = frames.read_hello(payload)
+            self._greeted = True
+            assert self._hello is not None
+            self._hello.cancel()
+            self._flush()
+        elif number == 0 and kind == GOAWAY and self._greeted:
             self.retire()
-            return
-        self.largest_payload = frames.read_hello(payload)
-        self._greeted = True
-        assert self._hello is not None
-        self._hello.cancel()
-        self._flush()
-
-    def _whole(
-        self,
-        exchange: FrameExchange,
-        status: int,
-        fields: Sequence[tuple[bytes, bytes]],
-        body: bytes,
-    ) -> None:
-        answer, exchange.answer = exchange.answer, None
-        if answer is None:
-            self._unconfirmed -= 1
-            return
-        try:
-            answer.started(status, fields, len(body))
-            answer.data(body)
-            answer.ended()
-        except Exception:
-            self._log.failure("A caller could not take the outcome of its task")
-
-    def _begin(self, exchange: FrameExchange, payload: bytes) -> None:
-        to_events, length = frames.read_begin(payload)
-        if to_events is not exchange.call.to_events:
-            raise AgentBroken("the agent began an answer of the other kind")
-        exchange.begun = True
-        exchange.left = length
-        exchange.allowed = WINDOW
-        exchange.taken = 0
-        fields = _event_fields if to_events else _json_fields
-        if exchange.answer is not None:
-            exchange.answer.started(200, fields(exchange.call.command), length)
-
-    def _data(self, exchange: FrameExchange, payload: bytes) -> None:
-        size = len(payload)
-        exchange.allowed -= size
-        if exchange.allowed < 0:
-            raise AgentBroken("the agent sent more than it was allowed to")
-        if exchange.left is not None:
-            exchange.left -= size
-            if exchange.left < 0:
-                raise AgentBroken("the agent's answer is longer than it said")
-        if exchange.answer is not None:
-            exchange.answer.data(payload)
-            exchange.taken += size
-            if exchange.answer is not None and not exchange.paused:
-                self.allow(exchange)
-
-    def _ended(self, exchange: FrameExchange, whole: bool) -> None:
-        self._end(exchange)
-        answer = exchange.answer
-        if answer is None:
-            self._unconfirmed -= 1
-        elif whole and not exchange.left:
-            exchange.answer = None
-            answer.ended()
         else:
-            exchange.fail(AgentBroken("the handler failed amid its answer"))
+            raise AgentBroken(f"the agent sent a frame of type {kind} for a task it does not have")
 
     # --- within
 
     def _flush(self) -> None:
         self._flushing = False
-        opened, self.unsent = self.unsent, []
+        opened = self.unsent
         if self._over or not opened:
-            self.unsent = opened
             return
+        self.unsent = []
         outlet = self._outlet
-        behind_others = outlet.queued
+        was_queued = outlet.queued
         outlet.send(b"".join([frames.open_frame(each.number, each.call) for each in opened]))
         if outlet.queued:
-            if outlet.broken and not behind_others:
+            if outlet.broken and not was_queued:
                 self.takes_tasks = False
                 self.unsent = opened
             elif outlet.queued > _MOST_QUEUED:
@@ -371,9 +244,6 @@ class FrameConnection(Protocol):
 
     def _not_greeted(self) -> None:
         self.give_up(AgentUnreachable("the agent did not answer on its socket"))
-
-    def _end(self, exchange: FrameExchange) -> None:
-        del self._tasks[exchange.number]
 
     def _finish(self, unanswered: CallFailed, answered: CallFailed) -> None:
         if self._over:
@@ -387,23 +257,9 @@ class FrameConnection(Protocol):
             del tasks[exchange.number]
         self._told_lost(self)
         for exchange in tasks.values():
-            exchange.connection = None
+            exchange.carrier = None
             exchange.fail(answered if exchange.begun else unanswered)
 
 
 def _nothing() -> None:
     """What has gone out is of no interest."""
-
-
-@lru_cache(maxsize=4096)
-def _json_fields(command: str) -> tuple[tuple[bytes, bytes], ...]:
-    return (JSON_FIELD, (b"X-Ploinky-Command", command.encode()))
-
-
-def _event_fields(command: str) -> tuple[tuple[bytes, bytes], ...]:
-    return (EVENTS_FIELD, (b"X-Ploinky-Command", command.encode()))
-
-
-def _error_fields(command: str, status: int) -> tuple[tuple[bytes, bytes], ...]:
-    fields = _json_fields(command)
-    return (*fields, (b"Retry-After", b"1")) if status == 503 else fields

@@ -16,7 +16,8 @@ from zope.interface import implementer
 from ploinky.errors import AgentUnreachable
 from ploinky.interfaces import IAgentTransport, IAnswer, IExchange, ILease
 from ploinky.sockets import SocketPaths
-from ploinky.tasks.frame_connection import FrameConnection, FrameExchange, MakeOutlet
+from ploinky.tasks.frame_connection import FrameConnection, MakeOutlet
+from ploinky.tasks.frame_exchange import FrameExchange
 from ploinky.tasks.frames import LEAST_PAYLOAD, fits
 from ploinky.values import Address, TaskCall
 
@@ -102,7 +103,7 @@ class FrameTransport:
             del self._connections[address]
         unsent, connection.unsent = connection.unsent, []
         for exchange in unsent:
-            exchange.connection = None
+            exchange.carrier = None
             if exchange.repeated:
                 exchange.fail(AgentUnreachable("the agent closed the connection"))
             elif exchange.answer is not None:

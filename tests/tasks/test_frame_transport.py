@@ -415,6 +415,26 @@ def test_a_slow_caller_slows_its_agent(wires: Wires) -> None:
     assert connection.heard() == [(CANCEL, 1, b"")]
 
 
+class Faulty(RecordedAnswer):
+    """Raises on what it gets."""
+
+    def data(self, chunk: bytes) -> None:
+        raise ValueError("a bug")
+
+
+@pytest.mark.parametrize(
+    "said", [frame(RESULT, 1, b"1"), frame(BEGIN, 1, JSON_BEGINS) + frame(DATA, 1, b"[")]
+)
+def test_one_callers_bug_costs_nobody_else(wires: Wires, said: bytes) -> None:
+    """It is logged; the connection and what else is on it go on."""
+    wires.transport.send(LEASE, a_call("hello"), Faulty())
+    _, other = wires.send()
+    connection = wires.accept()
+    connection.say(said, frame(RESULT, 2, b"2"))
+    assert other.json() == 2
+    assert not connection.disconnected
+
+
 def test_an_agent_that_goes_away_gets_nothing_new(wires: Wires) -> None:
     """What it has is waited for; then the connection is closed."""
     connection, [(_, answer)] = in_hand(wires)

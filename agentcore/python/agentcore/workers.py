@@ -60,6 +60,7 @@ class WorkerProcess:
         self._on_end = on_end
         self._decoder = Decoder()
         self._outgoing = bytearray()
+        self._blocked = False
         self._channel, theirs = socket.socketpair()
         self._channel.setblocking(False)
         self._process = subprocess.Popen(
@@ -72,11 +73,10 @@ class WorkerProcess:
         threading.Thread(target=self._wait, daemon=True).start()
 
     def send(self, message: List[Any], body: bytes = b"") -> None:
-        """Send a frame, or keep it until there is room."""
-        waiting = bool(self._outgoing)
+        """Send a frame, with whatever else is sent in this turn."""
+        if not self._outgoing:
+            self._loop.call_soon(self._flush)
         self._outgoing += encode(message, body)
-        if not waiting:
-            self._flush()
 
     def kill(self) -> None:
         """End the process at once."""
@@ -92,8 +92,10 @@ class WorkerProcess:
         del self._outgoing[:sent]
         if self._outgoing:
             self._loop.add_writer(self._channel, self._flush)
-        else:
+            self._blocked = True
+        elif self._blocked:
             self._loop.remove_writer(self._channel)
+            self._blocked = False
 
     def _receive(self) -> None:
         try:
