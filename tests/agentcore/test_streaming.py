@@ -149,6 +149,22 @@ def test_collected_items_have_a_limit(
     wait_for(mark.with_suffix(".made"))
 
 
+def test_silence_is_filled_with_comments(running: Callable[[str, str], Agent]) -> None:
+    """So that nobody on the way takes a subscription for dead: one every 15 seconds."""
+    calls = []
+    for engine in ("node", "python"):
+        call = (
+            running(engine, "everything").client("frames").begin("halfway", 60_000, to_events=True)
+        )
+        assert isinstance(call, FrameCall)
+        call.until_begun()
+        assert call.receive()[2] == b"data: 1\n\n"
+        calls.append(call)
+    for call in calls:
+        assert call.receive()[2] == b":\n\n"
+        call.cancel()
+
+
 # --- frames alone ----------------------------------------------------------------
 
 
