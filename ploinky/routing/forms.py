@@ -96,6 +96,8 @@ def task_form(head: RequestHead, route: Route) -> TaskForm:
 def _subscription(fields: list[tuple[str, str]]) -> TaskForm:
     """Read ``?command=c&params=[json]``, or ``?command=c`` and values that are the params."""
     command = next((value for name, value in fields if name == "command"), "")
+    if not command:
+        raise BadCommand("a subscription names its command: subscribe?command=<name>")
     given = next((value for name, value in fields if name == "params"), None)
     if given is not None:
         params = bytes(_decoded(_read_any, given.encode()))
