@@ -386,6 +386,7 @@ def test_cancelling_what_is_over_says_nothing(wires: Wires) -> None:
 def test_an_agent_that_confirms_nothing_is_stuck(wires: Wires) -> None:
     """What it leaves open does not pile up."""
     connection, _ = in_hand(wires)
+    connection.say(frame(RESULT, 1, b"1"))
     for _ in range(1024):
         exchange, _ = wires.send()
         wires.turn()
