@@ -1,7 +1,7 @@
 """The file queue: a worker's transport and an agent, with inotify on both sides.
 
-Without a gateway before it: one process on each core.  The same tasks over HTTP, from the same
-worker to the same agent, stand beside it.
+Without a gateway before it: one process on each core.  The same tasks over HTTP and as frames, from
+the same worker to the same agent, stand beside it.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ TITLE = "File queue, round trip between a worker and an agent (Node unless it sa
 _CONNECTIONS = (1, 32)
 _DISK, _TMPFS, _HTTP = "files on disk", "files on tmpfs", "HTTP on agent.sock"
 _PYTHON_DISK, _PYTHON_TMPFS = "files on disk, Python", "files on tmpfs, Python"
+_FRAMES = "frames on agent.sock"
 
 
 def run(bench: Bench) -> Result:
@@ -44,6 +45,7 @@ def run(bench: Bench) -> Result:
         _PYTHON_DISK: calls("file", disk, "python"),
         _PYTHON_TMPFS: calls("file", memory, "python"),
         _HTTP: calls("http", disk, "node"),
+        _FRAMES: calls("frames", disk, "node"),
     }
     found = at_each(_CONNECTIONS, variants, bench.rounds)
     one, many = (found[c] for c in _CONNECTIONS)

@@ -23,6 +23,7 @@ _CONNECTIONS = (1, 32)
 _DIRECT = "agent.sock, directly"
 _OWN = f"through {product.NAME}"
 _OWN_WRK = f"through {product.NAME}, wrk"
+_OWN_HTTP = f"through {product.NAME}, wrk, HTTP inside"
 
 
 def run(bench: Bench) -> Result:
@@ -30,10 +31,13 @@ def run(bench: Bench) -> Result:
     engine = agents.engine()
     server = bench.product(runtime="docker").start()
     bench.children.finally_do(partial(server.remove, "/demo"))
-    server.deploy("/demo", agents.repository(bench.directory / "agents"))
+    repository = agents.repository(bench.directory / "agents")
+    server.deploy("/demo", repository)
+    (socket,) = (server.data / "run" / "i").glob("*/agent.sock")
+    bench.children.finally_do(partial(server.remove, "/http"))
+    server.deploy("/http", repository, environment={"PLOINKY_FRAMES": "off"})
     agent = agents.container_processes(engine, server)
     machine.pin(agent, LOAD_CORE)
-    (socket,) = (server.data / "run" / "i").glob("*/agent.sock")
     gateway = server.processes()
     public = server.url.removeprefix("http://")
 
@@ -43,9 +47,9 @@ def run(bench: Bench) -> Result:
         watched = load.watching(pids, (), agent)
         return load.script("client", arguments, watched, GATEWAY_CORE)
 
-    def wrk(connections: int) -> Run:
+    def wrk(path: str, connections: int) -> Run:
         return load.wrk(
-            f"{server.url}/demo",
+            f"{server.url}{path}",
             {"Host": "localhost"},
             load.watching(gateway, (), agent),
             connections,
@@ -57,7 +61,8 @@ def run(bench: Bench) -> Result:
     variants: dict[str, Callable[[int], Run]] = {
         _DIRECT: partial(call, str(socket), "/task", []),
         _OWN: partial(call, public, "/demo", gateway),
-        _OWN_WRK: wrk,
+        _OWN_WRK: partial(wrk, "/demo"),
+        _OWN_HTTP: partial(wrk, "/http"),
     }
     found = at_each(_CONNECTIONS, variants, bench.rounds)
     most = found[_CONNECTIONS[-1]].ratio(_OWN_WRK, _DIRECT, "per_second")
@@ -75,15 +80,12 @@ def run(bench: Bench) -> Result:
             "agent us",
             "client us",
         ],
-        lines=[
-            _line(name, c, series)
-            for c, series in found.items()
-            for name in (_DIRECT, _OWN, _OWN_WRK)
-        ],
+        lines=[_line(name, c, series) for c, series in found.items() for name in variants],
         goals=[at_least(f"tasks/s at c={_CONNECTIONS[-1]}", 1.0, most, "x direct")],
         others=max(series.others() for series in found.values()),
         notes=[
-            "The agent has one core, gateway and client the other.  The goal is held against wrk's"
+            "The agent has one core, gateway and client the other; tasks travel to it as frames,"
+            " but where it says HTTP.  The goal is held against wrk's"
             " figure: through the gateway, a client in Python takes the core that the gateway needs."
         ],
         voids=[void for series in found.values() for void in series.voids],

@@ -1,6 +1,6 @@
 """A worker's own transports without the gateway before them, run as a program.
 
-    python -m benchmarks.wires file|http QUEUE CONNECTIONS SECONDS
+    python -m benchmarks.wires file|http|frames QUEUE CONNECTIONS SECONDS
 
 So many tasks are in flight at a time; each answer sends the next.  What it says is what
 `load.lua` says.
@@ -20,10 +20,12 @@ from benchmarks.client import summary
 from ploinky.errors import CallFailed
 from ploinky.interfaces import IAgentTransport, IAnswer, ILease
 from ploinky.routing.reactor import install
+from ploinky.routing.streams import Outlet
 from ploinky.routing.upstream import Upstream
 from ploinky.routing.wheel import Wheel
 from ploinky.sockets import SocketPaths
 from ploinky.tasks.file_transport import FileTransport
+from ploinky.tasks.frame_transport import FrameTransport
 from ploinky.tasks.http_transport import HttpTransport
 from ploinky.tasks.inotify import Inotify
 from ploinky.values import Address, DeploymentKey, Kind, Route, Target, TaskCall, Wire
@@ -111,7 +113,9 @@ def run(wire: str, queue: str, connections: int, seconds: float) -> dict[str, fl
     paths = SocketPaths(queue)
     files = FileTransport(reactor, Inotify(reactor))
     upstream = Upstream(reactor, Wheel(reactor), paths)
-    transport = files if wire == "file" else HttpTransport(upstream)
+    http = HttpTransport(upstream)
+    frames = FrameTransport(reactor, paths, Outlet, http)
+    transport = {"file": files, "http": http, "frames": frames}[wire]
     load = Load(reactor, transport, Lease(queue))
     said: dict[str, float] = {}
     began: list[float] = []
@@ -130,6 +134,7 @@ def run(wire: str, queue: str, connections: int, seconds: float) -> dict[str, fl
 
     def leave() -> None:
         files.stopService()
+        frames.close()
         upstream.close()
         paths.close()
         reactor.stop()

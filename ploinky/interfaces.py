@@ -192,6 +192,16 @@ class IAgentTransport(Interface):
         """
 
 
+class IOutlet(Interface):
+    """The sending half of a connection: at once where the kernel takes it, else in order behind it."""
+
+    queued: int = Attribute("Bytes taken by `send` that have not gone out yet.")
+    broken: bool = Attribute("The kernel would not take any: the other side had closed before.")
+
+    def send(data: bytes) -> None:
+        """Send ``data`` after all that was sent before.  Takes any amount."""
+
+
 class IUpstream(Interface):
     """Keep-alive connections to agents, pooled by address."""
 

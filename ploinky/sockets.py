@@ -8,6 +8,12 @@ gives every socket below it a short name, ``/proc/self/fd/N/...``.
 from __future__ import annotations
 
 import os
+from typing import Any
+
+from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint
+from twisted.internet.interfaces import IStreamClientEndpoint
+
+from ploinky.values import Address
 
 LONGEST_SOCKET_PATH = 107
 """Bytes; ``sockaddr_un.sun_path`` less its final NUL (unix(7))."""
@@ -40,6 +46,16 @@ class SocketPaths:
         if beneath.startswith("..") or len(os.fsencode(short)) > LONGEST_SOCKET_PATH:
             raise ValueError(f"socket path over {LONGEST_SOCKET_PATH} bytes: {path}")
         return short
+
+    def endpoint(self, reactor: Any, address: Address, seconds: float) -> IStreamClientEndpoint:
+        """Give what connects to an address, within `seconds`.  One to a path is valid until `close`.
+
+        Raises:
+            ValueError: As `usable` does.
+        """
+        if address.path:
+            return UNIXClientEndpoint(reactor, self.usable(address.path), seconds)
+        return HostnameEndpoint(reactor, address.host, address.port, seconds)
 
     def close(self) -> None:
         """Give the descriptor back; a second call does nothing."""

@@ -40,6 +40,8 @@ class Wire(str, enum.Enum):
 
     HTTP = "http"
     FILE = "file"
+    FRAMES = "frames"
+    """Many tasks at once on the connection that HTTP comes by; agents offer it, nobody asks for it."""
 
 
 class CallAuth(str, enum.Enum):
@@ -300,6 +302,8 @@ class TaskCall:
         params: The params as JSON text of an array, exactly as the caller sent them.
         user: The principal's id.
         deadline_ms: Unix milliseconds at which it is aborted.
+        to_events: Answer with Server-Sent Events, one an item, in place of JSON.  The deadline
+            is then that of the first item.
     """
 
     task: str
@@ -308,6 +312,7 @@ class TaskCall:
     user: str
     deadline_ms: int
     request_id: str
+    to_events: bool = False
 
 
 @frozen

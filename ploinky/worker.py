@@ -41,11 +41,13 @@ from ploinky.routing.listening import GatewayFactory
 from ploinky.routing.rates import SharedRates
 from ploinky.routing.reactor import install
 from ploinky.routing.spool import Spool
+from ploinky.routing.streams import Outlet
 from ploinky.routing.table import RouteTable
 from ploinky.routing.upstream import Upstream
 from ploinky.routing.wheel import Wheel
 from ploinky.sockets import SocketPaths
 from ploinky.tasks.file_transport import FileTransport
+from ploinky.tasks.frame_transport import FrameTransport
 from ploinky.tasks.http_transport import HttpTransport
 from ploinky.tasks.inotify import Inotify
 from ploinky.tasks.orchestrator import Orchestrator
@@ -190,6 +192,8 @@ def build_rooms(reactor: Any, configuration: WorkerConfiguration, paths: SocketP
     upstream = Upstream(reactor, wheel, paths, descriptors=descriptors)
     files = FileTransport(reactor, Inotify(reactor))
     files.startService()
+    http = HttpTransport(upstream)
+    frames = FrameTransport(reactor, paths, Outlet, http)
     id_prefix = f"{configuration.slot:x}{secrets.token_hex(4)}"
     deleting = Blocking(reactor, 1, "deleting uploads")
     deleting.start()
@@ -202,7 +206,7 @@ def build_rooms(reactor: Any, configuration: WorkerConfiguration, paths: SocketP
         wheel,
         router,
         orchestrator,
-        {Wire.HTTP: HttpTransport(upstream), Wire.FILE: files},
+        {Wire.HTTP: http, Wire.FILE: files, Wire.FRAMES: frames},
         upstream,
         access_log,
         spool,
@@ -216,6 +220,7 @@ def build_rooms(reactor: Any, configuration: WorkerConfiguration, paths: SocketP
 
     def close() -> None:
         files.stopService()
+        frames.close()
         upstream.close()
         deleting.stop()
         spool.close()

@@ -4,10 +4,10 @@
  *
  * Tasks enter from the wires; exactly one outcome leaves for each, or none where
  * the caller went away first.  Knows nothing of HTTP or files, and only the
- * interface `run(task, target, done) -> abort(reason)` of what runs handlers.
+ * interface `run(task, target, done, item) -> abort(reason)` of what runs handlers.
  */
 
-const { failure } = require('./tasks');
+const { failure, paramsOf } = require('./tasks');
 
 // Beyond `concurrency`, tasks wait in line until their deadline: two gateway
 // workers may each believe that the last place is free.
@@ -17,7 +17,8 @@ let lastSequence = 0;
 
 class Task {
   /**
-   * @param {{text: string, command: string, params: Array}} call
+   * @param {{text: string, command: string, params: ?Array}} call `text` is the task's JSON, or that
+   *   of its params alone; those may be left to be read by who needs them.
    * @param {{id: ?string, user: ?string, requestId: ?string, deadline: ?number}} about
    */
   constructor(call, about) {
@@ -26,14 +27,27 @@ class Task {
     this.id = about.id || `${process.pid}-${this.sequence}`;
     this.text = call.text;
     this.command = call.command;
-    this.params = call.params;
+    this._params = call.params;
     this.user = about.user || 'InternetUser';
     this.requestId = about.requestId || this.id;
     this.deadline = about.deadline;
     this.target = undefined;
     this.abort = undefined;
     this.done = undefined;
+    /** Whether the caller reads items as they come, for however long. */
+    this.toEvents = false;
+    /** Takes an item of a streaming handler; undefined where the caller wants them all at once. */
+    this.item = undefined;
+    /** Told how much of its items has left, in units of text; the runner sets it. */
+    this.taken = () => {};
     this.finished = false;
+    this.isOpenEnded = false;
+  }
+
+  /** @throws a failure with BAD_JSON. */
+  get params() {
+    if (this._params === undefined) this._params = paramsOf(this.text);
+    return this._params;
   }
 }
 
@@ -41,13 +55,14 @@ class Executor {
   /**
    * @param catalogue
    * @param runners `{thread, scripts}`: in-process handlers and shell ones.
-   * @param {{concurrency: number, timeoutMs: number}} limits
+   * @param {{concurrency: number, timeoutMs: number, maxResultBytes: number}} limits
    */
-  constructor(catalogue, { thread, scripts }, { concurrency, timeoutMs }) {
+  constructor(catalogue, { thread, scripts }, { concurrency, timeoutMs, maxResultBytes }) {
     this._catalogue = catalogue;
     this._runners = { handler: thread, function: thread, command: scripts, script: scripts, runTask: scripts };
     this._concurrency = concurrency;
     this._timeoutMs = timeoutMs;
+    this._maxResultBytes = maxResultBytes;
     this._tasks = new Set();
     this._waiting = [];
     this._running = 0;
@@ -70,7 +85,7 @@ class Executor {
    *
    * @param {Task} task
    * @param {(text: ?string, failed: ?object) => void} done Called once, with the result's
-   *   JSON text or with a failure; never after `cancel`.
+   *   JSON text, with a failure, or with neither after the last item; never after `cancel`.
    */
   submit(task, done) {
     const now = Date.now();
@@ -122,8 +137,35 @@ class Executor {
   _start(task) {
     this._running += 1;
     task.abort = () => {};
-    const abort = this._runners[task.target.kind].run(task, task.target, (text, failed) => this._finish(task, text, failed));
+    if (task.item === undefined) this._collect(task);
+    const done = (text, failed) => this._finish(task, text, failed);
+    const abort = this._runners[task.target.kind].run(task, task.target, done, (text) => this._item(task, text));
     if (abort) task.abort = abort;
+  }
+
+  /** Passes on an item of a streaming handler; who reads them as they come waits only for the first. */
+  _item(task, text) {
+    if (task.finished) return;
+    task.isOpenEnded = task.toEvents;
+    task.item(text);
+  }
+
+  /** Makes one result of a task's items. */
+  _collect(task) {
+    const items = [];
+    const { done } = task;
+    let size = 1;
+    task.item = (text) => {
+      items.push(text);
+      size += Buffer.byteLength(text) + 1;
+      if (size <= this._maxResultBytes) {
+        task.taken(text.length);
+        return;
+      }
+      this._finish(task, undefined, tooMuch(task, this._maxResultBytes));
+      task.abort('cancelled');
+    };
+    task.done = (text, failed) => done(text === undefined && !failed ? `[${items.join(',')}]` : text, failed);
   }
 
   _finish(task, text, failed) {
@@ -160,6 +202,7 @@ class Executor {
     const now = Date.now();
     let next = Infinity;
     for (const task of this._youngestFirst()) {
+      if (task.isOpenEnded) continue;
       if (task.deadline > now) next = Math.min(next, task.deadline);
       else this._timeOut(task);
     }
@@ -174,6 +217,14 @@ class Executor {
 
 function timedOut(task) {
   return failure(504, 'TASK_TIMEOUT', `${task.command} was not done by its deadline, ${new Date(task.deadline).toISOString()}.`);
+}
+
+function tooMuch(task, limit) {
+  return failure(
+    500,
+    'HANDLER_FAILED',
+    `The items of ${task.command} are more than ${limit} bytes of JSON, the most that is taken over this wire. Return less, in pages, or raise PLOINKY_MAX_RESULT_BYTES.`
+  );
 }
 
 module.exports = { Executor, Task };

@@ -8,8 +8,9 @@
  */
 
 const http = require('http');
-const { failure, isFailure, readTask } = require('./tasks');
+const { Items, errorBody } = require('./items');
 const { Task } = require('./executor');
+const { decoded, failure, isFailure, readTask } = require('./tasks');
 
 const MAX_BODY_BYTES = 16 * 1024 * 1024;
 
@@ -17,25 +18,13 @@ class HttpWire {
   constructor(executor, catalogue) {
     this._executor = executor;
     this._catalogue = catalogue;
-    this._servers = [];
+    this._server = http.createServer((request, response) => this._answer(request, response));
+    Object.assign(this._server, { keepAliveTimeout: 0, headersTimeout: 0, requestTimeout: 0, timeout: 0 });
   }
 
-  /** Listens on what `net.Server.listen` takes: `{path}` or `{host, port}`. */
-  listen(where) {
-    const server = http.createServer((request, response) => this._answer(request, response));
-    Object.assign(server, { keepAliveTimeout: 0, headersTimeout: 0, requestTimeout: 0, timeout: 0 });
-    return new Promise((resolve, reject) => {
-      server.once('error', reject);
-      server.listen(where, () => {
-        this._servers.push(server);
-        resolve();
-      });
-    });
-  }
-
-  /** Takes no more connections; those that are open are answered still. */
-  stop() {
-    this._servers.forEach((server) => server.close());
+  /** Serves a connection. */
+  accept(socket) {
+    this._server.emit('connection', socket);
   }
 
   _answer(request, response) {
@@ -96,21 +85,67 @@ class HttpWire {
       requestId,
       deadline: /^\d{1,15}$/.test(deadline) ? Number(deadline) : undefined,
     });
-    response.on('close', () => this._executor.cancel(task));
-    this._executor.submit(task, (text, failed) => {
-      if (failed) refuse(response, failed, { 'X-Ploinky-Command': task.command }, task.requestId);
-      else send(response, 200, text, { 'X-Ploinky-Command': task.command });
+    const outlet = new Outlet(response, task);
+    const items = new Items(task, /\btext\/event-stream\b/i.test(headers.accept), outlet);
+    task.toEvents = items.toEvents;
+    task.item = (text) => items.item(text);
+    response.on('close', () => {
+      items.close();
+      this._executor.cancel(task);
     });
+    this._executor.submit(task, (text, failed) => items.done(text, failed));
   }
 }
 
-/** A field's text: the server percent-encodes whatever a field cannot hold. */
-function decoded(value) {
-  if (!value || !value.includes('%')) return value;
-  try {
-    return decodeURIComponent(value);
-  } catch (_) {
-    return value; // from somebody else, who does not encode
+/** The outlet of one answer; see `Items`. */
+class Outlet {
+  constructor(response, task) {
+    this._response = response;
+    this._task = task;
+    this._headers = { 'X-Ploinky-Command': task.command };
+    this._waiting = undefined;
+  }
+
+  result(text) {
+    send(this._response, 200, text, this._headers);
+  }
+
+  refuse(failed) {
+    refuse(this._response, failed, this._headers, this._task.requestId);
+  }
+
+  begin(toEvents) {
+    this._response.sendDate = false;
+    this._response.writeHead(200, {
+      'Content-Type': toEvents ? 'text/event-stream' : 'application/json',
+      ...(toEvents ? { 'Cache-Control': 'no-store' } : undefined),
+      ...this._headers,
+    });
+  }
+
+  write(piece, taken) {
+    if (this._response.write(piece) && !this._waiting) {
+      taken();
+      return;
+    }
+    if (!this._waiting) {
+      this._waiting = [];
+      this._response.once('drain', () => {
+        const waiting = this._waiting;
+        this._waiting = undefined;
+        waiting.forEach((each) => each());
+      });
+    }
+    this._waiting.push(taken);
+  }
+
+  end() {
+    this._response.end();
+  }
+
+  /** Cuts the answer off, so that nobody takes half of it for all. */
+  fail() {
+    this._response.destroy();
   }
 }
 
@@ -128,10 +163,9 @@ function send(response, status, text, headers) {
 }
 
 /** Answers that the call itself failed; `X-Ploinky-Error` tells it from a result. */
-function refuse(response, { status, code, message, details }, headers, requestId) {
-  const body = { error: true, code, message, details, requestId };
-  const retry = status === 503 ? { 'Retry-After': '1' } : undefined;
-  send(response, status, JSON.stringify(body), { 'X-Ploinky-Error': '1', ...retry, ...headers });
+function refuse(response, failed, headers, requestId) {
+  const retry = failed.status === 503 ? { 'Retry-After': '1' } : undefined;
+  send(response, failed.status, errorBody(failed, requestId), { 'X-Ploinky-Error': '1', ...retry, ...headers });
 }
 
 module.exports = { HttpWire };

@@ -10,8 +10,10 @@ const fs = require('fs');
 const { Catalogue } = require('./catalogue');
 const { Executor } = require('./executor');
 const { FileWire, prepareQueue, publish, removeIfThere } = require('./queue');
+const { FrameWire } = require('./frame_wire');
 const { HandlerThread } = require('./thread');
 const { HttpWire } = require('./http');
+const { Listener } = require('./listener');
 const { ScriptRunner } = require('./script');
 const { failure, isFailure } = require('./tasks');
 const { readManifest } = require('./manifest');
@@ -33,6 +35,7 @@ function readSettings(env) {
     agentDir: env.AGENT_DIR,
     queue: env.PLOINKY_QUEUE,
     watchFiles: env.PLOINKY_TRANSPORT === 'file',
+    offersFrames: env.PLOINKY_FRAMES !== 'off',
     port: whole('PORT', undefined),
     concurrency: whole('PLOINKY_CONCURRENCY', undefined),
     maxResultBytes: whole('PLOINKY_MAX_RESULT_BYTES', DEFAULT_MAX_RESULT_BYTES),
@@ -46,21 +49,24 @@ async function serve(settings) {
   const limits = {
     concurrency: settings.concurrency || manifest.concurrency || DEFAULT_CONCURRENCY,
     timeoutMs: manifest.timeoutMs || DEFAULT_TIMEOUT_MS,
+    maxResultBytes: settings.maxResultBytes,
   };
   const thread = new HandlerThread(settings);
   const scripts = new ScriptRunner(settings);
   const catalogue = new Catalogue(agentDir, manifest, await thread.start());
   const executor = new Executor(catalogue, { thread, scripts }, limits);
-  const wires = [];
-  const http = new HttpWire(executor, catalogue);
-  await listen(http, settings);
-  wires.push(http);
+  const frames = new FrameWire(executor);
+  const listener = new Listener({ http: new HttpWire(executor, catalogue), frames });
+  await listen(listener, settings);
+  const wires = [listener, frames];
   if (settings.watchFiles) {
     const files = new FileWire(queue, executor, limits);
     files.start();
     wires.push(files);
   }
-  const transports = settings.watchFiles ? ['http', 'file'] : ['http'];
+  const transports = ['http'];
+  if (settings.offersFrames) transports.push('frames');
+  if (settings.watchFiles) transports.push('file');
   const ready = { engine: 'node', version: process.versions.node, transports, pid: process.pid };
   publish(queue, 'ready', JSON.stringify(ready));
   const stop = () => stopOnce({ queue, executor, wires, thread, scripts });
@@ -68,16 +74,16 @@ async function serve(settings) {
   process.on('SIGINT', stop);
 }
 
-async function listen(http, { queue, port }) {
+async function listen(listener, { queue, port }) {
   const socket = `${queue}/agent.sock`;
   try {
     removeIfThere(socket);
-    await http.listen({ path: socketPath(queue) });
+    await listener.listen({ path: socketPath(queue) });
   } catch (error) {
     if (port === undefined) throw failure(500, 'QUEUE_UNUSABLE', `${socket} cannot be listened on: ${error.message}`);
     console.error(`${socket} cannot be listened on (${error.message}); port ${port} alone is.`);
   }
-  if (port !== undefined) await http.listen({ host: '0.0.0.0', port });
+  if (port !== undefined) await listener.listen({ host: '0.0.0.0', port });
 }
 
 /** Gives a name for the socket that fits the kernel's 107 bytes: through a descriptor where the queue lies deep. */

@@ -7,7 +7,7 @@
 
 const fs = require('fs');
 const { spawn } = require('child_process');
-const { failure } = require('./tasks');
+const { failure, isFailure } = require('./tasks');
 
 const KILL_AFTER_MS = 2000;
 // What a script left in the background may hold its stdout open; this long is
@@ -25,7 +25,14 @@ class ScriptRunner {
 
   /** Runs a task; see Executor. */
   run(task, target, done) {
-    const words = argumentsOf(task, target);
+    let words;
+    try {
+      words = argumentsOf(task, target);
+    } catch (error) {
+      if (!isFailure(error)) throw error;
+      done(undefined, error);
+      return undefined;
+    }
     if (words.some((word) => word.includes('\0'))) {
       done(undefined, withNul(task));
       return undefined;

@@ -59,6 +59,23 @@ function readTask(bytes) {
   return { text, fields, command, params };
 }
 
+/**
+ * Reads the params out of a task's JSON, or of the JSON of its params alone.
+ *
+ * @throws a failure with BAD_JSON.
+ */
+function paramsOf(text) {
+  let value;
+  try {
+    value = JSON.parse(text);
+  } catch (error) {
+    throw failure(400, 'BAD_JSON', `The params are not JSON: ${error.message}.`);
+  }
+  const params = Array.isArray(value) ? value : value !== null && typeof value === 'object' ? value.params || [] : value;
+  if (!Array.isArray(params)) throw failure(400, 'BAD_JSON', '"params" is a list: {"command": "name", "params": [...]}.');
+  return params;
+}
+
 function badCommand(command) {
   if (command === undefined) return failure(400, 'BAD_COMMAND', 'The task names no "command".');
   const shown = JSON.stringify(command).slice(0, 100);
@@ -69,4 +86,14 @@ function badCommand(command) {
   );
 }
 
-module.exports = { failure, isFailure, isCommandName, readTask };
+/** A field's text: the server percent-encodes whatever a field or line cannot hold. */
+function decoded(text) {
+  if (!text || !text.includes('%')) return text;
+  try {
+    return decodeURIComponent(text);
+  } catch (_) {
+    return text; // from somebody else, who does not encode
+  }
+}
+
+module.exports = { badCommand, decoded, failure, isFailure, isCommandName, paramsOf, readTask };

@@ -12,6 +12,7 @@
 
 const path = require('path');
 const { Worker } = require('worker_threads');
+const { ITEM } = require('./streaming');
 const { failure } = require('./tasks');
 
 // How long past its deadline a handler may leave an abort signal unseen before
@@ -44,13 +45,14 @@ class HandlerThread {
   }
 
   /** Runs a task; see Executor. */
-  run(task, target, done) {
+  run(task, target, done, item) {
     if (!this._worker) this._spawn();
     const { sequence } = task;
     const message = [
       sequence, target.file, target.name, task.command, task.text, task.id, task.user, task.requestId, task.deadline,
     ];
-    this._entries.set(sequence, { task, done, message, timer: undefined });
+    this._entries.set(sequence, { task, done, item, message, timer: undefined });
+    task.taken = (units) => this._send([sequence, units]);
     this._send(message);
     return (reason) => this._abort(sequence, reason);
   }
@@ -95,13 +97,18 @@ class HandlerThread {
     });
   }
 
-  /** Takes one answer: `[sequence, text]`, `[sequence, undefined, failure]`, or `[sequence]` for an abort seen. */
-  _take([sequence, text, failed]) {
+  /** Takes what the thread says; see worker.js. */
+  _take(message) {
+    const [sequence, text, failed] = message;
     const entry = this._entries.get(sequence);
     if (!entry) return;
+    if (failed === ITEM) {
+      entry.item(text);
+      return;
+    }
     this._entries.delete(sequence);
     clearTimeout(entry.timer);
-    if (text !== undefined || failed) entry.done(text, failed);
+    if (message.length > 1) entry.done(text, failed);
   }
 
   _endBlocked(sequence) {

@@ -3,9 +3,11 @@
  * The thread in which in-process handlers run.
  *
  * Batches of `[sequence, file, name, command, text, id, user, requestId, deadline]`
- * (run) and `[sequence, reason]` (abort) enter; batches of `[sequence, text]`,
- * `[sequence, undefined, failure]` and `[sequence]` (abort seen) leave.  `text` is
- * JSON both ways: strings cross between threads faster than objects.
+ * (run), `[sequence, reason]` (abort) and `[sequence, units]` (so much of its items was
+ * taken) enter; batches of `[sequence, text]`, `[sequence, undefined, failure]`,
+ * `[sequence, text, ITEM]`, `[sequence, undefined]` (after the last item) and `[sequence]`
+ * (abort seen) leave.  `text` is JSON both ways: strings cross between threads faster than
+ * objects.
  */
 
 const fs = require('fs');
@@ -14,12 +16,14 @@ const { AsyncLocalStorage } = require('async_hooks');
 const { pathToFileURL } = require('url');
 const { parentPort, workerData } = require('worker_threads');
 const { Context } = require('./context');
-const { failure, isCommandName } = require('./tasks');
+const { ITEM, Streaming, isStream } = require('./streaming');
+const { failure, isCommandName, paramsOf } = require('./tasks');
 
 const { agentDir, maxResultBytes, progress } = workerData;
 const current = new AsyncLocalStorage();
 const loaded = new Map();
 const contexts = new Map();
+const streams = new Map();
 let functions = new Map();
 let outbox = [];
 
@@ -29,10 +33,14 @@ function flush() {
   if (batch.length) parentPort.postMessage(batch);
 }
 
+function tell(message) {
+  if (outbox.push(message) === 1) setImmediate(flush);
+}
+
 function answer(sequence, text, failed) {
   if (!contexts.delete(sequence)) return;
-  outbox.push(failed ? [sequence, undefined, failed] : [sequence, text]);
-  if (outbox.length === 1) setImmediate(flush);
+  streams.delete(sequence);
+  tell(failed ? [sequence, undefined, failed] : [sequence, text]);
 }
 
 // --- loading ------------------------------------------------------------------
@@ -104,7 +112,7 @@ function call(sequence, context, file, name, text) {
   Atomics.store(progress, 0, sequence);
   Atomics.store(progress, 1, sequence);
   try {
-    const { params = [] } = JSON.parse(text);
+    const params = paramsOf(text);
     const handler = resolve(file, name);
     const result = isThenable(handler) ? handler.then((ready) => ready(params, context)) : handler(params, context);
     if (isThenable(result)) result.then((value) => succeed(sequence, value), (error) => fail(sequence, error));
@@ -119,27 +127,43 @@ function call(sequence, context, file, name, text) {
 function succeed(sequence, result) {
   const context = contexts.get(sequence);
   if (!context) return;
-  const { command } = context;
-  let text;
   try {
-    text = result === undefined ? 'null' : isStream(result) ? undefined : JSON.stringify(result);
+    if (isStream(result)) stream(sequence, context, result);
+    else answer(sequence, jsonOf(result, context.command));
   } catch (error) {
-    const reason = error.message.split('\n')[0];
-    answer(sequence, undefined, unserialisable(command, result, `: ${reason}`));
-    return;
+    fail(sequence, error);
   }
-  if (text === undefined) {
-    answer(sequence, undefined, unserialisable(command, result, '.'));
-    return;
-  }
-  // A string has at most three bytes of UTF-8 per unit: most need no counting.
-  const size = text.length * 3 > maxResultBytes ? Buffer.byteLength(text) : 0;
-  if (size > maxResultBytes) answer(sequence, undefined, tooLarge(command, size));
-  else answer(sequence, text);
 }
 
-function isStream(value) {
-  return value !== null && typeof value === 'object' && (Symbol.asyncIterator in value || typeof value.next === 'function');
+/**
+ * Gives the JSON of a result or an item.
+ *
+ * @throws a failure where it has none, or is too large.
+ */
+function jsonOf(result, command) {
+  let text;
+  try {
+    text = result === undefined ? 'null' : JSON.stringify(result);
+  } catch (error) {
+    const reason = error.message.split('\n')[0];
+    throw unserialisable(command, result, `: ${reason}`);
+  }
+  if (text === undefined) throw unserialisable(command, result, '.');
+  // A string has at most three bytes of UTF-8 per unit: most need no counting.
+  const size = text.length * 3 > maxResultBytes ? Buffer.byteLength(text) : 0;
+  if (size > maxResultBytes) throw tooLarge(command, size);
+  return text;
+}
+
+function stream(sequence, context, result) {
+  const streaming = new Streaming(result, {
+    json: (item) => jsonOf(item, context.command),
+    item: (text) => contexts.has(sequence) && tell([sequence, text, ITEM]),
+    enter: () => Atomics.store(progress, 0, sequence),
+    leave: () => Atomics.store(progress, 0, 0),
+  });
+  streams.set(sequence, streaming);
+  streaming.run().then(() => answer(sequence), (error) => fail(sequence, error));
 }
 
 function unserialisable(command, result, reason) {
@@ -159,6 +183,8 @@ function tooLarge(command, size) {
 function fail(sequence, thrown) {
   const context = contexts.get(sequence);
   if (!context) return;
+  const streaming = streams.get(sequence);
+  if (streaming) streaming.stop();
   const error = thrown !== null && typeof thrown === 'object' ? thrown : { message: String(thrown) };
   const status = Number.isInteger(error.status) && error.status >= 400 && error.status <= 599 ? error.status : 500;
   const code = typeof error.code === 'string' && error.code ? error.code : 'HANDLER_FAILED';
@@ -179,9 +205,16 @@ function abort(sequence, reason) {
   const context = contexts.get(sequence);
   if (!context) return;
   contexts.delete(sequence);
-  outbox.push([sequence]);
-  if (outbox.length === 1) setImmediate(flush);
+  tell([sequence]);
   context.abort(reason);
+  const streaming = streams.get(sequence);
+  streams.delete(sequence);
+  if (streaming) streaming.stop();
+}
+
+function taken(sequence, units) {
+  const streaming = streams.get(sequence);
+  if (streaming) streaming.taken(units);
 }
 
 // --- what ends, or would end, the thread ---------------------------------------
@@ -212,8 +245,10 @@ loadIndex().then(
     parentPort.postMessage({ loaded: list });
     parentPort.on('message', (batch) => {
       for (const message of batch) {
-        if (message.length === 2) abort(message[0], message[1]);
-        else run(message);
+        const [sequence, what] = message;
+        if (message.length > 2) run(message);
+        else if (typeof what === 'number') taken(sequence, what);
+        else abort(sequence, what);
       }
     });
   },

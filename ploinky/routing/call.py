@@ -135,7 +135,7 @@ class Call:
         """Limit the wait for the agent to what its route allows."""
         route = self.route
         assert route is not None
-        may_stream = self._opened and route.kind is not Kind.TASK
+        may_stream = self._opened and (self.plan is None or self.plan.may_stream)
         self._connection.await_agent(None if may_stream else route.timeout_seconds)
 
     def body_data(self, chunk: bytes) -> None:
@@ -178,11 +178,12 @@ class Call:
         """See `IAnswer.started`."""
         if self.done:
             return
-        assert self.route is not None
+        plan = self.plan
+        assert plan is not None
         self.status = status
-        kind = self.route.kind
-        self._open(answer_head(kind, status, fields, self._gateway.dates.now()), length)
-        if kind is not Kind.TASK:
+        date = self._gateway.dates.now()
+        self._open(answer_head(plan.route.kind, status, fields, date), length)
+        if plan.may_stream:
             self._connection.streams()
 
     def data(self, chunk: bytes) -> None:

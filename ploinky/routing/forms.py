@@ -19,6 +19,8 @@ from ploinky.values import COMMAND_NAME, Route
 
 T = TypeVar("T")
 
+_SUBSCRIBE = "subscribe"
+
 _LONGEST_COMMAND = 128
 """Characters; commands end up in fields, logs and counters."""
 
@@ -41,10 +43,12 @@ class TaskForm:
     Attributes:
         command: ``""`` where the body names it.
         params: JSON text of an array; None where the body brings them.
+        to_events: Whether the caller reads Server-Sent Events.
     """
 
     command: str
     params: bytes | None
+    to_events: bool = False
 
     def read(self, body: bytes) -> tuple[str, bytes]:
         """Give command and params of a call with this body.
@@ -83,8 +87,25 @@ def task_form(head: RequestHead, route: Route) -> TaskForm:
     if head.method != b"GET":
         raise MethodNotAllowed("a command is called with GET or POST", allow=["GET", "POST"])
     query = (head.query or b"").decode("utf-8", "replace")
-    values = [value for _, value in parse_qsl(query, keep_blank_values=True, errors="replace")]
-    return TaskForm(_checked(name), msgspec.json.encode(values))
+    fields = parse_qsl(query, keep_blank_values=True, errors="replace")
+    if name == _SUBSCRIBE:
+        return _subscription(fields)
+    return TaskForm(_checked(name), msgspec.json.encode([value for _, value in fields]))
+
+
+def _subscription(fields: list[tuple[str, str]]) -> TaskForm:
+    """Read ``?command=c&params=[json]``, or ``?command=c`` and values that are the params."""
+    command = next((value for name, value in fields if name == "command"), "")
+    if not command:
+        raise BadCommand("a subscription names its command: subscribe?command=<name>")
+    given = next((value for name, value in fields if name == "params"), None)
+    if given is not None:
+        params = bytes(_decoded(_read_any, given.encode()))
+        if params[:1] != b"[":
+            raise BadJson("params is not an array")
+    else:
+        params = msgspec.json.encode([value for name, value in fields if name != "command"])
+    return TaskForm(_checked(command), params, to_events=True)
 
 
 def _params_alone(body: bytes) -> bytes:

@@ -300,6 +300,7 @@ class Gateway:
                 user=plan.principal.id,
                 deadline_ms=int((self._wall_clock() + plan.route.timeout_seconds) * 1000),
                 request_id=call.id.decode(),
+                to_events=plan.form.to_events,
             )
             transport = self._transports[lease.target.wire]
             if call.reception is not None:

@@ -32,6 +32,9 @@ _OWN = frozenset({b"x-request-id", b"content-length", b"expect", b"forwarded", b
 _TASK_FIELDS = frozenset({b"x-ploinky-command", b"retry-after"})
 _SESSION_CARRIERS = frozenset({b"cookie"})
 _JSON = b"\r\nContent-Type: application/json"
+_EVENT_STREAM = (b"Content-Type", b"text/event-stream")
+# No cache, and no proxy before this server that buffers, has any business with events.
+_EVENTS = b"\r\nContent-Type: text/event-stream\r\nCache-Control: no-store\r\nX-Accel-Buffering: no"
 
 
 @frozen
@@ -235,7 +238,7 @@ def answer_head(
     if kind is Kind.TASK:
         lines += [b"%b: %b" % field for field in fields if field[0].lower() in _TASK_FIELDS]
         lines.append(b"Date: %b" % date)
-        return b"\r\n".join(lines) + _JSON
+        return b"\r\n".join(lines) + (_EVENTS if _EVENT_STREAM in fields else _JSON)
     dated = False
     for field in fields:
         name = field[0].lower()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from attrs import frozen
+from attrs import Factory, field, frozen
 
 from ploinky.routing.access import Subject
 from ploinky.routing.forms import TaskForm
@@ -23,6 +23,7 @@ class Plan:
         asked: What is wanted of a static deployment; None for any other.
         most_body_bytes: None: no limit.
         upgrade: The protocols that it asks the agent for; ``b""`` for none.
+        may_stream: Whether an answer that has begun may last for as long as it likes.
     """
 
     route: Route
@@ -34,3 +35,6 @@ class Plan:
     asked: Asked | None = None
     most_body_bytes: int | None = None
     upgrade: bytes = b""
+    may_stream: bool = field(
+        init=False, default=Factory(lambda self: self.form is None or self.form.to_events, True)
+    )

@@ -17,6 +17,8 @@ from twisted.internet.interfaces import IPullProducer
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from zope.interface import implementer
 
+from ploinky.interfaces import IOutlet
+
 FULL_BYTES = 256 * 1024
 """Queued bytes from which on whoever fills an outlet should pause until it is empty."""
 
@@ -59,7 +61,7 @@ def read_no_more(transport: Any) -> None:
     vars(transport).pop("doRead", None)
 
 
-@implementer(IPullProducer)
+@implementer(IOutlet, IPullProducer)
 class Outlet:
     """The sending half of one connection.
 

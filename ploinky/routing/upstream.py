@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IStreamClientEndpoint, ITCPTransport
 from twisted.internet.protocol import Factory, Protocol, connectionDone
@@ -175,7 +174,7 @@ class Upstream:
         if address.path:
             path = self._paths.usable(address.path)
             return PatientUnixEndpoint(self._reactor, path, self._connect_seconds)
-        return HostnameEndpoint(self._reactor, address.host, address.port, self._connect_seconds)
+        return self._paths.endpoint(self._reactor, address, self._connect_seconds)
 
 
 class _Pool:

@@ -113,9 +113,12 @@ class SocketProber:
         said = _read_document(queue / places.READY)
         if said is None:
             return "AgentCore has not said that it is ready"
-        speaks_http = "http" in said.get("transports", ())
+        spoken = said.get("transports", ())
+        speaks_http = "http" in spoken
         address = status.address or Address(path=str(queue / places.SOCKET))
         wire = spec.wire if speaks_http else Wire.FILE
+        if wire is Wire.HTTP and Wire.FRAMES.value in spoken:
+            wire = Wire.FRAMES
         readiness = Readiness(
             Target(spec.instance, address, wire, spec.queue_directory, status.inner_queue),
             speaks_http,

@@ -8,13 +8,21 @@ knows the form of a task and what AgentCore promises about its answer.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from urllib.parse import quote
 
 from zope.interface import implementer
 
 from ploinky.errors import AgentBroken, CallFailed
 from ploinky.interfaces import IAgentTransport, IAnswer, IExchange, ILease, IUpstream
-from ploinky.tasks.messages import http_body
+from ploinky.tasks.messages import (
+    EVENT_BEGIN,
+    EVENT_END,
+    EVENTS_FIELD,
+    JSON_FIELD,
+    LAST_EVENT,
+    field_text,
+    http_body,
+    on_one_line,
+)
 from ploinky.values import TaskCall
 
 _INTERNAL = b"x-ploinky-"
@@ -35,7 +43,7 @@ class HttpTransport:
     def send(self, lease: ILease, request: TaskCall, answer: IAnswer) -> IExchange:
         """Begin an exchange; see `IAgentTransport`."""
         body = http_body(request)
-        checked = _CheckedAnswer(answer)
+        checked = _CheckedAnswer(answer, request.to_events)
         exchange = self._upstream.exchange(
             lease.target.address, task_head(request, len(body)), body, checked
         )
@@ -45,10 +53,12 @@ class HttpTransport:
 
 def task_head(call: TaskCall, length: int) -> bytes:
     """Give request line and fields of ``POST /task`` for a body of ``length`` bytes."""
+    accept = "Accept: text/event-stream\r\n" if call.to_events else ""
     return (
         "POST /task HTTP/1.1\r\n"
         "Host: agent\r\n"
         "Content-Type: application/json\r\n"
+        f"{accept}"
         f"Content-Length: {length}\r\n"
         f"X-Ploinky-Task: {field_text(call.task)}\r\n"
         f"X-Ploinky-User: {field_text(call.user)}\r\n"
@@ -57,27 +67,21 @@ def task_head(call: TaskCall, length: int) -> bytes:
     ).encode("ascii")
 
 
-def field_text(text: str) -> str:
-    """Give `text` as it may stand in a field, whatever it holds.
-
-    Printable ASCII stands for itself; anything else, and ``%``, is percent-encoded as UTF-8,
-    which AgentCore undoes.  So a line end in a key's name cannot begin a new field.
-    """
-    if text.isascii() and text.isprintable() and "%" not in text:
-        return text
-    return quote(text, safe=" !\"#$&'()*+,/:;<=>?@[\\]^`{|}~", errors="replace")
-
-
 @implementer(IAnswer)
 class _CheckedAnswer:
-    """Holds the agent to the contract and keeps internal fields from the caller."""
+    """Holds the agent to the contract and keeps internal fields from the caller.
 
-    __slots__ = ("_answer", "_broken", "_exchange")
+    Where the caller reads events and the agent has but one result, it becomes one.
+    """
 
-    def __init__(self, answer: IAnswer) -> None:
+    __slots__ = ("_answer", "_broken", "_exchange", "_to_events", "_wraps")
+
+    def __init__(self, answer: IAnswer, to_events: bool) -> None:
         self._answer = answer
+        self._to_events = to_events
         self._exchange: IExchange | None = None
         self._broken = False
+        self._wraps = False
 
     def sent(self, exchange: IExchange) -> None:
         """Take the exchange, which may have failed already, so that it can be broken off."""
@@ -89,21 +93,31 @@ class _CheckedAnswer:
         self, status: int, fields: Sequence[tuple[bytes, bytes]], length: int | None
     ) -> None:
         shown = self._checked(status, fields)
-        if shown is not None:
+        if shown is None:
+            return
+        if self._wraps:
+            self._answer.started(status, shown, None)
+            self._answer.data(EVENT_BEGIN)
+        else:
             self._answer.started(status, shown, length)
 
     def data(self, chunk: bytes) -> None:
         if not self._broken:
-            self._answer.data(chunk)
+            self._answer.data(on_one_line(chunk) if self._wraps else chunk)
 
     def ended(self) -> None:
         if not self._broken:
+            if self._wraps:
+                self._answer.data(EVENT_END + LAST_EVENT)
             self._answer.ended()
 
     def complete(self, status: int, fields: Sequence[tuple[bytes, bytes]], body: bytes) -> None:
         shown = self._checked(status, fields)
-        if shown is not None:
-            self._answer.complete(status, shown, body)
+        if shown is None:
+            return
+        if self._wraps:
+            body = EVENT_BEGIN + on_one_line(body) + EVENT_END + LAST_EVENT
+        self._answer.complete(status, shown, body)
 
     def failed(self, error: CallFailed) -> None:
         if not self._broken:
@@ -114,21 +128,25 @@ class _CheckedAnswer:
     ) -> Sequence[tuple[bytes, bytes]] | None:
         """Give what a caller may see of the head; None where it breaks the contract."""
         shown = []
-        is_json = False
+        kind = b""
+        has_events = self._to_events and status == 200
         for field in fields:
             name = field[0].lower()
             if name == b"content-type":
                 kind = field[1].partition(b";")[0].strip().lower()
-                is_json = kind == b"application/json"
+                if has_events:
+                    continue
             elif name.startswith(_INTERNAL) and name != _SHOWN:
                 continue
             shown.append(field)
-        if not is_json:
+        is_json = kind == JSON_FIELD[1]
+        if not is_json and not (has_events and kind == EVENTS_FIELD[1]):
             self._break_off(f"status {status} without Content-Type: application/json")
         elif status != 200 and not 400 <= status <= 599:
             self._break_off(f"status {status}; 200 and 400 to 599 can be")
         else:
-            return shown
+            self._wraps = has_events and is_json
+            return [EVENTS_FIELD, *shown] if has_events else shown
         return None
 
     def _break_off(self, what: str) -> None:

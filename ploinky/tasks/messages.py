@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TypeVar
+from urllib.parse import quote
 
 import msgspec
 from attrs import frozen
@@ -31,6 +32,17 @@ class Outcome:
     status: int
     fields: Sequence[tuple[bytes, bytes]]
     body: bytes
+
+
+JSON_FIELD = (b"Content-Type", b"application/json")
+EVENTS_FIELD = (b"Content-Type", b"text/event-stream")
+
+EVENT_BEGIN = b"data: "
+EVENT_END = b"\n\n"
+LAST_EVENT = b"event: end\ndata: null\n\n"
+"""What an agent says after its last item, and the server for one that cannot."""
+
+_BLANKS = bytes.maketrans(b"\r\n", b"  ")
 
 
 class _Task(Struct):
@@ -74,6 +86,17 @@ _result = msgspec.json.Decoder(_Result)
 _error = msgspec.json.Decoder(_Error)
 
 
+def field_text(text: str) -> str:
+    """Give `text` as it may stand in a field or line, whatever it holds.
+
+    Printable ASCII stands for itself; anything else, and ``%``, is percent-encoded as UTF-8,
+    which AgentCore undoes.  So a line end in a key's name cannot begin a new field.
+    """
+    if text.isascii() and text.isprintable() and "%" not in text:
+        return text
+    return quote(text, safe=" !\"#$&'()*+,/:;<=>?@[\\]^`{|}~", errors="replace")
+
+
 def http_body(call: TaskCall) -> bytes:
     """Give the body of ``POST /task``."""
     return b'{"command":%b,"params":%b}' % (_encode(call.command), call.params)
@@ -94,8 +117,11 @@ def result_outcome(content: bytes, call: TaskCall) -> Outcome:
     Raises:
         AgentBroken: It is not ``{"id", "data"}`` in JSON and UTF-8, or is another task's.
     """
-    found = _read(_result, content, call, "results")
-    return Outcome(200, _fields(call), bytes(found.data))
+    data = bytes(_read(_result, content, call, "results").data)
+    if call.to_events:
+        event = EVENT_BEGIN + on_one_line(data) + EVENT_END
+        return Outcome(200, (EVENTS_FIELD, _command_field(call)), event + LAST_EVENT)
+    return Outcome(200, (JSON_FIELD, _command_field(call)), data)
 
 
 def error_outcome(content: bytes, call: TaskCall) -> Outcome:
@@ -108,11 +134,16 @@ def error_outcome(content: bytes, call: TaskCall) -> Outcome:
     if not 400 <= failure.status <= 599:
         raise AgentBroken(f"the agent gave status {failure.status} for an error; 400 to 599 can be")
     body = _ErrorBody(True, failure.code, failure.message, failure.details, call.request_id)
-    return Outcome(failure.status, _fields(call), _encode(body))
+    return Outcome(failure.status, (JSON_FIELD, _command_field(call)), _encode(body))
 
 
-def _fields(call: TaskCall) -> Sequence[tuple[bytes, bytes]]:
-    return ((b"Content-Type", b"application/json"), (b"X-Ploinky-Command", call.command.encode()))
+def on_one_line(json: bytes) -> bytes:
+    """Give JSON text, or a piece of it, without line ends, which mean nothing there."""
+    return json.translate(_BLANKS)
+
+
+def _command_field(call: TaskCall) -> tuple[bytes, bytes]:
+    return b"X-Ploinky-Command", call.command.encode()
 
 
 def _read(decoder: msgspec.json.Decoder[_T], content: bytes, call: TaskCall, place: str) -> _T:

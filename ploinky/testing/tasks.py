@@ -43,6 +43,7 @@ def a_call(
     user: str = "InternetUser",
     deadline_ms: int = 2**52,
     request_id: str = "request-1",
+    to_events: bool = False,
 ) -> TaskCall:
     """Give a task with an id of its own and, unless told otherwise, no deadline to speak of."""
     return TaskCall(
@@ -52,6 +53,7 @@ def a_call(
         user=user,
         deadline_ms=deadline_ms,
         request_id=request_id,
+        to_events=to_events,
     )
 
 
@@ -167,7 +169,7 @@ class _ScriptedExchange:
         params = msgspec.json.decode(call.params)
         self._running = maybeDeferred(command, call, *params)
         self._running.addCallbacks(
-            lambda result: self._give(200, call, result),
+            lambda result: self._give_result(call, result),
             lambda failure: self._give_failure(call, failure),
         )
 
@@ -188,12 +190,24 @@ class _ScriptedExchange:
             body["details"] = error.details
         self._give(error.status, call, body | {"requestId": call.request_id})
 
+    def _give_result(self, call: TaskCall, result: Any) -> None:
+        streams = hasattr(result, "__next__")
+        if not call.to_events:
+            self._give(200, call, list(result) if streams else result)
+            return
+        items = [*result] if streams else [result]
+        events = [b"data: %b\n\n" % msgspec.json.encode(item) for item in items]
+        body = b"".join(events) + b"event: end\ndata: null\n\n"
+        self._give_body(200, call, b"text/event-stream", body)
+
     def _give(self, status: int, call: TaskCall, document: Any) -> None:
+        self._give_body(status, call, b"application/json", msgspec.json.encode(document))
+
+    def _give_body(self, status: int, call: TaskCall, kind: bytes, body: bytes) -> None:
         if self._answer is None:
             return
         answer = self._over()
-        body = msgspec.json.encode(document)
-        fields = [(b"Content-Type", b"application/json")]
+        fields = [(b"Content-Type", kind)]
         if status == 200:
             fields.append((b"X-Ploinky-Command", call.command.encode()))
         answer.started(status, fields, len(body))
@@ -229,7 +243,7 @@ class ScriptedTransport:
     """An agent in memory.
 
     Args:
-        commands: By name.  One that raises `HandlerError` or `CallFailed` fails with it; one
+        commands: By name.  One that gives an iterator streams; one that raises `HandlerError` or `CallFailed` fails with it; one
             that gives a Deferred is cancelled with its exchange.
         absent: Instances that cannot be reached.
 

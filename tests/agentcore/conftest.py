@@ -40,7 +40,16 @@ def running() -> Iterator[Callable[[str, str], Agent]]:
         agent.close()
 
 
-WIRES = ["node-http", "node-file", "python-http", "python-file", "dash-file", "busybox-file"]
+WIRES = [
+    "node-http",
+    "node-frames",
+    "node-file",
+    "python-http",
+    "python-frames",
+    "python-file",
+    "dash-file",
+    "busybox-file",
+]
 
 
 @pytest.fixture(params=WIRES)
@@ -50,7 +59,14 @@ def client(request: pytest.FixtureRequest, running: Callable[[str, str], Agent])
     return running(engine, "everything").client(wire)
 
 
-@pytest.fixture(params=WIRES[:4])
+@pytest.fixture(params=[wire for wire in WIRES if not wire.endswith("-frames")])
+def text_client(request: pytest.FixtureRequest, running: Callable[[str, str], Agent]) -> Client:
+    """The same, on the wires where a task is one JSON text."""
+    engine, wire = request.param.split("-")
+    return running(engine, "everything").client(wire)
+
+
+@pytest.fixture(params=WIRES[:6])
 def inner(request: pytest.FixtureRequest, running: Callable[[str, str], Agent]) -> Client:
     """The same, on the engines that run handlers in-process."""
     engine, wire = request.param.split("-")

@@ -1,4 +1,4 @@
-"""Real engines as child processes, and clients for both of their wires."""
+"""Real engines as child processes, and clients for all of their wires."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ import select
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import attrs
 
@@ -116,13 +118,35 @@ class Answer:
         return str(self.body["message"])
 
 
+class CutOff(Exception):
+    """An answer ended before it was whole."""
+
+
+def read_body(body: bytes, kind: str) -> Any:
+    """Read JSON, or events as a list of (name, data)."""
+    if kind != "text/event-stream":
+        return json.loads(body)
+    events = []
+    for text in body.decode().split("\n\n")[:-1]:
+        fields = dict(line.split(": ", 1) for line in text.split("\n") if not line.startswith(":"))
+        if fields:
+            events.append((fields.get("event", "message"), json.loads(fields["data"])))
+    return events
+
+
+def connected(path: Path) -> socket.socket:
+    """Connect to an engine's socket."""
+    connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(PATIENCE_SECONDS)
+    connection.connect(str(path))
+    return connection
+
+
 class HttpCall:
     """A call under way on a connection of its own."""
 
     def __init__(self, path: Path, body: bytes, headers: Mapping[str, str]) -> None:
-        self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.settimeout(PATIENCE_SECONDS)
-        self._socket.connect(str(path))
+        self._socket = connected(path)
         head = f"POST /task HTTP/1.1\r\nHost: agent\r\nContent-Length: {len(body)}\r\n"
         head += "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         self._socket.sendall(head.encode() + b"\r\n" + body)
@@ -130,14 +154,96 @@ class HttpCall:
     def cancel(self) -> None:
         self._socket.close()
 
+    def until_begun(self) -> None:
+        """Wait until some of the answer has come."""
+        assert self._socket.recv(1) == b"H"
+
     def answer(self) -> Answer:
         response = http.client.HTTPResponse(self._socket)
-        response.begin()
-        body = json.loads(response.read())
-        self._socket.close()
-        answer = Answer(response.status, body, {k.lower(): v for k, v in response.getheaders()})
+        try:
+            response.begin()
+            raw = response.read()
+        except (http.client.HTTPException, ConnectionError) as error:
+            raise CutOff from error
+        finally:
+            self._socket.close()
+        headers = {k.lower(): v for k, v in response.getheaders()}
+        answer = Answer(response.status, read_body(raw, headers["content-type"]), headers)
         assert ("x-ploinky-error" in answer.headers) == (response.status != 200)
         return answer
+
+
+class FrameCall:
+    """A call under way on a connection that carries frames."""
+
+    PREFACE = b"ploinky-frames/1\n"
+    WINDOW = 262144
+
+    def __init__(self, path: Path, call: Mapping[str, Any], params: bytes) -> None:
+        lines = (call[name] for name in ("id", "command", "user", "requestId"))
+        about = struct.pack(">BQ", call["toEvents"], call["deadline"])
+        about += "".join(f"{quote(line)}\n" for line in lines).encode()
+        self._socket = connected(path)
+        self._received = b""
+        self.send(1, about + params, preface=self.PREFACE)
+        assert self._read(len(self.PREFACE)) == self.PREFACE
+        assert self.receive() == (16, 0, struct.pack(">I", 65536))
+
+    def send(self, kind: int, payload: bytes = b"", preface: bytes = b"") -> None:
+        """Send one frame."""
+        header = struct.pack(">IIB", len(payload), 7, kind)
+        self._socket.sendall(preface + header + payload)
+
+    def receive(self) -> tuple[int, int, bytes]:
+        """Wait for the next frame: type, id, payload."""
+        length, number, kind = struct.unpack(">IIB", self._read(9))
+        return kind, number, self._read(length)
+
+    def _read(self, size: int) -> bytes:
+        while len(self._received) < size:
+            chunk = self._socket.recv(65536)
+            if not chunk:
+                raise CutOff
+            self._received += chunk
+        read, self._received = self._received[:size], self._received[size:]
+        return read
+
+    def cancel(self) -> None:
+        self.send(2)
+        while self.receive()[0] in (19, 20):
+            pass
+        self._socket.close()
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def until_begun(self) -> None:
+        """Wait until some of the answer has come."""
+        assert self.receive()[0] == 19
+
+    def answer(self) -> Answer:
+        body = b""
+        unpaid = 0
+        headers = {"content-type": "application/json"}
+        while True:
+            kind, number, payload = self.receive()
+            assert number == (0 if kind == 23 else 7)
+            if kind == 17:
+                return Answer(200, json.loads(payload))
+            if kind == 18:
+                return Answer(int.from_bytes(payload[:2], "big"), json.loads(payload[2:]))
+            if kind == 19 and payload[0]:
+                headers["content-type"] = "text/event-stream"
+            elif kind == 20:
+                body += payload
+                unpaid += len(payload)
+                if unpaid > self.WINDOW / 2:
+                    self.send(3, struct.pack(">I", unpaid))
+                    unpaid = 0
+            elif kind == 21:
+                return Answer(200, read_body(body, headers["content-type"]), headers)
+            elif kind == 22:
+                raise CutOff
 
 
 class FileCall:
@@ -179,18 +285,25 @@ class Client:
         return self.agent.engine
 
     def send(self, body: bytes, name: str, headers: Mapping[str, str]) -> HttpCall | FileCall:
-        """Send raw bytes as a task."""
-        if self.wire == "http":
+        """Send raw bytes as a task; by HTTP where no frame can hold them."""
+        if self.wire != "file":
             return HttpCall(self.agent.queue / "agent.sock", body, headers)
         return FileCall(self.agent.queue, name, body)
 
     def begin(
-        self, command: object, *params: object, timeout: float | None = None, **about: str
-    ) -> HttpCall | FileCall:
+        self,
+        command: object,
+        *params: object,
+        timeout: float | None = None,
+        to_events: bool = False,
+        **about: str,
+    ) -> HttpCall | FileCall | FrameCall:
         """Send a task, and give the call under way."""
         name = about.get("task_id") or f"t{next(_numbers)}"
         fields: dict[str, object] = {"command": command, "params": params}
         headers = {"X-Ploinky-Task": name}
+        if to_events:
+            headers["Accept"] = "text/event-stream"
         if timeout is not None:
             deadline = int((time.time() + timeout) * 1000)
             headers["X-Ploinky-Deadline"] = str(deadline)
@@ -201,6 +314,20 @@ class Client:
             headers["X-Request-Id"] = fields["requestId"] = about["request_id"]
         if self.wire == "file":
             fields["id"] = name
+        elif (
+            self.wire == "frames"
+            and isinstance(command, str)
+            and len(raw := json.dumps(params)) < 60000
+        ):
+            call = {
+                "id": name,
+                "command": command,
+                "user": about.get("user", ""),
+                "requestId": about.get("request_id", ""),
+                "deadline": fields.get("deadline", 0),
+                "toEvents": to_events,
+            }
+            return FrameCall(self.agent.queue / "agent.sock", call, raw.encode())
         else:
             fields = {"command": command, "params": params}
         return self.send(json.dumps(fields).encode(), name, headers)
@@ -208,6 +335,12 @@ class Client:
     def call(self, command: object, *params: object, **about: Any) -> Answer:
         """Send a task and wait for what comes of it."""
         return self.begin(command, *params, **about).answer()
+
+    def raw_frame(self, command: str, params: bytes) -> FrameCall:
+        """Send raw bytes as the params of a task."""
+        about = {"id": "", "user": "", "requestId": "", "deadline": 0, "toEvents": False}
+        call = {"command": command, **about}
+        return FrameCall(self.agent.queue / "agent.sock", call, params)
 
     def call_raw(self, body: bytes) -> Answer:
         """Send raw bytes as a task and wait for what comes of it."""
@@ -287,12 +420,14 @@ class Agent:
     def client(self, wire: str) -> Client:
         return Client(self, wire)
 
+    def connect(self) -> socket.socket:
+        """Give a new connection to its socket."""
+        return connected(self.queue / "agent.sock")
+
     def get(self, path: str, method: str = "GET", body: bytes = b"", **headers: str) -> Answer:
         """Ask over HTTP for something that is no task."""
         connection = http.client.HTTPConnection("agent")
-        connection.sock = socket.socket(socket.AF_UNIX)
-        connection.sock.settimeout(PATIENCE_SECONDS)
-        connection.sock.connect(str(self.queue / "agent.sock"))
+        connection.sock = self.connect()
         connection.request(method, path, body, headers)
         response = connection.getresponse()
         answer = Answer(

@@ -46,12 +46,12 @@ def test_manifest_commands_take_params_as_arguments(client: Client) -> None:
     assert [json.loads(line) for line in lines[4:]] == params[3:]
 
 
-def test_params_may_be_left_out(client: Client) -> None:
+def test_params_may_be_left_out(text_client: Client) -> None:
     """A task without params has none."""
-    if client.wire == "http":
-        answer = client.call_raw(b'{"command": "empty"}')
+    if text_client.wire == "http":
+        answer = text_client.call_raw(b'{"command": "empty"}')
     else:
-        answer = client.call_raw(b' {"command":"empty"}\r\n\t')
+        answer = text_client.call_raw(b' {"command":"empty"}\r\n\t')
     assert (answer.status, answer.body) == (200, "")
 
 
@@ -187,9 +187,9 @@ def test_command_is_never_a_path(client: Client, name: object) -> None:
         (b'{"params": []}', "BAD_COMMAND"),
     ],
 )
-def test_malformed_task_is_refused(client: Client, body: bytes, code: str) -> None:
+def test_malformed_task_is_refused(text_client: Client, body: bytes, code: str) -> None:
     """And says what is wrong."""
-    answer = client.call_raw(body)
+    answer = text_client.call_raw(body)
     assert (answer.status, answer.code) == (400, code)
 
 

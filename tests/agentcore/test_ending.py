@@ -103,7 +103,7 @@ def test_handler_hears_that_it_must_end(inner: Client, mark: Path, reason: str) 
 def test_more_than_concurrency_wait(make: Callable[..., Agent], engine: str, mark: Path) -> None:
     """They run when one of those before them is done."""
     agent = make(engine, "everything", PLOINKY_CONCURRENCY="2").start()
-    for wire in ("http", "file"):
+    for wire in ("http", "frames", "file"):
         if wire not in agent.ready["transports"]:
             continue
         client = agent.client(wire)
@@ -114,7 +114,7 @@ def test_more_than_concurrency_wait(make: Callable[..., Agent], engine: str, mar
             calls.append(client.begin("hold", str(lock)))
             if lock in locks[:2]:
                 wait_for(lock.with_suffix(".begun"))
-        if wire == "http":
+        if wire != "file":
             health = agent.get("/health").body
             assert health["status"] == "busy"
             assert health["inflight"] >= 2
@@ -149,7 +149,7 @@ def test_told_to_stop_it_finishes_what_it_has(
 ) -> None:
     """It takes nothing more, says so, and ends with exit status 0."""
     agent = make(engine, "everything").start()
-    wires = [wire for wire in ("http", "file") if wire in agent.ready["transports"]]
+    wires = [wire for wire in ("http", "frames", "file") if wire in agent.ready["transports"]]
     calls = []
     for wire in wires:
         lock = mark.with_name(wire)

@@ -46,6 +46,16 @@ def test_every_example_greets(
         assert example(name, engine).call("hello", "World").body == {"message": "Hello World"}
 
 
+@pytest.mark.parametrize("engine", ["node", "python"])
+def test_demo_counts_down(example: Callable[[str, str], Client], engine: str) -> None:
+    """In one array over files, in events elsewhere."""
+    client = example("demo", engine)
+    items = [{"left": left} for left in (2, 1, 0)]
+    assert client.call("countdown", 2, 0.01).body == items
+    events = client.agent.client("frames").call("countdown", 2, 0.01, to_events=True).body
+    assert events == [("message", item) for item in items] + [("end", None)]
+
+
 def test_every_example_says_what_it_shows() -> None:
     """In one line of its manifest."""
     manifests = sorted(EXAMPLES.glob("*/manifest.json"))

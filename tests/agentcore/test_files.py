@@ -40,7 +40,8 @@ def test_ready_says_who_serves_how(agent: Agent) -> None:
     ready = agent.start().ready
     assert ready["engine"] == agent.engine.name
     assert ready["version"]
-    assert ready["transports"] == (["http", "file"] if agent.engine.is_in_process else ["file"])
+    both = ["http", "frames", "file"]
+    assert ready["transports"] == (both if agent.engine.is_in_process else ["file"])
     assert ready["pid"] == agent.pid
 
 
@@ -53,8 +54,15 @@ def test_missing_directories_are_made(make: Callable[..., Agent], engine: str) -
 def test_files_are_watched_only_where_asked_for(make: Callable[..., Agent], engine: str) -> None:
     """`sh` has nothing else, and serves them even where HTTP was asked for."""
     agent = make(engine, "everything", PLOINKY_TRANSPORT="http").start()
-    expected = ["http"] if agent.engine.is_in_process else ["file"]
+    expected = ["http", "frames"] if agent.engine.is_in_process else ["file"]
     assert agent.ready["transports"] == expected
+
+
+@pytest.mark.parametrize("engine", ["node", "python"])
+def test_frames_can_be_switched_off(make: Callable[..., Agent], engine: str) -> None:
+    """To see with other tools what server and agent say."""
+    agent = make(engine, "everything", PLOINKY_FRAMES="off").start()
+    assert agent.ready["transports"] == ["http", "file"]
 
 
 def test_tasks_queued_before_it_starts_are_run(agent: Agent) -> None:

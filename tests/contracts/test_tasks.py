@@ -16,10 +16,12 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
+from ploinky.routing.streams import Outlet
 from ploinky.routing.upstream import Upstream
 from ploinky.routing.wheel import Wheel
 from ploinky.sockets import SocketPaths
 from ploinky.tasks.file_transport import FileTransport
+from ploinky.tasks.frame_transport import FrameTransport
 from ploinky.tasks.http_transport import HttpTransport
 from ploinky.tasks.inotify import IN_MOVED_TO, Inotify
 from ploinky.testing.contracts.tasks import AgentTransportContract, ConnectedAgent
@@ -35,6 +37,9 @@ const fs = require('fs');
 const mark = (task) => `${process.env.AGENT_DIR}/aborted-${task}`;
 exports.echo = (params) => params;
 exports.text = ([length]) => 'x'.repeat(length);
+exports.count = function* ([number]) {
+  for (let i = 0; i < number; i++) yield i;
+};
 exports.whoami = (params, { user, taskId, requestId, command }) => ({ user, taskId, requestId, command });
 exports.fail = () => {
   throw Object.assign(new Error('short and stout'), { status: 418, code: 'TEAPOT', details: { spout: 1 } });
@@ -70,6 +75,10 @@ def echo(params, context):
 
 def text(params, context):
     return "x" * params[0]
+
+
+def count(params, context):
+    yield from range(params[0])
 
 
 def whoami(params, context):
@@ -220,6 +229,21 @@ class TestHttpTransport(AgentTransportContract):
         await core.stop()
 
 
+class TestFrameTransport(AgentTransportContract):
+    @pytest_twisted.async_yield_fixture
+    async def agent(self, engine: str, short_directory: Path) -> AsyncIterator[ConnectedAgent]:
+        core = AgentCore(short_directory, engine, Wire.FRAMES)
+        await core.start()
+        paths = SocketPaths(str(short_directory))
+        upstream = Upstream(reactor, Wheel(reactor), paths)
+        frames = FrameTransport(reactor, paths, Outlet, HttpTransport(upstream))
+        yield ConnectedAgent(frames, core.target(), absent(short_directory, Wire.FRAMES))
+        frames.close()
+        upstream.close()
+        paths.close()
+        await core.stop()
+
+
 class TestScriptedTransport(AgentTransportContract):
     @pytest.fixture
     def agent(self) -> Iterator[ConnectedAgent]:
@@ -251,6 +275,7 @@ class TestScriptedTransport(AgentTransportContract):
             {
                 "echo": lambda call, *params: params,
                 "text": lambda call, length: "x" * length,
+                "count": lambda call, number: iter(range(number)),
                 "whoami": whoami,
                 "fail": fail,
                 "hang": hang,

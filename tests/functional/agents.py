@@ -15,6 +15,27 @@ module.exports = (params, context) => ({ message: `Hello ${params[0]}` });
     "handlers/junk.js": "module.exports = () => { console.log('<<< junk'); return { ok: true }; };",
     "handlers/never.js": "module.exports = () => { while (true) {} };",
     "handlers/exits.js": "module.exports = () => { process.exit(3); };",
+    "handlers/count.js": "module.exports = function* ([n]) { for (let i = 0; i < n; i++) yield i; };",
+    "index.js": """
+const later = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+let left = 0;
+exports.tick = async function* () {
+  try {
+    for (let i = 0; ; i++) {
+      yield i;
+      await later(20);
+    }
+  } finally {
+    left += 1;
+  }
+};
+exports.left = () => left;
+exports.halfway = async function* () {
+  yield 1;
+  await later(50);
+  throw new Error('the disk is on fire');
+};
+""",
     "handlers/huge.js": "module.exports = () => 'x'.repeat(50 * 1024 * 1024);",
 }
 PYTHON = {
@@ -28,6 +49,34 @@ def handle(params, context):
     "handlers/junk.py": "def handle(params, context):\n    print('<<< junk')\n    return {'ok': True}\n",
     "handlers/never.py": "def handle(params, context):\n    while True:\n        pass\n",
     "handlers/exits.py": "import os\n\ndef handle(params, context):\n    os._exit(3)\n",
+    "handlers/count.py": "def handle(params, context):\n    yield from range(params[0])\n",
+    "agent.py": """
+import asyncio
+
+ended = 0
+
+
+async def tick(params, context):
+    global ended
+    number = 0
+    try:
+        while True:
+            yield number
+            number += 1
+            await asyncio.sleep(0.02)
+    finally:
+        ended += 1
+
+
+def left(params, context):
+    return ended
+
+
+async def halfway(params, context):
+    yield 1
+    await asyncio.sleep(0.05)
+    raise ValueError("the disk is on fire")
+""",
     "handlers/huge.py": "def handle(params, context):\n    return 'x' * (50 * 1024 * 1024)\n",
 }
 SHELL = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from pathlib import Path
 
@@ -11,7 +12,12 @@ import requests
 from tests.functional.agents import AGENTS
 from tests.functional.conftest import Server, git_repository
 
-WIRES = ["http", "file"]
+SETTINGS = {
+    "frames": {"transport": "http"},
+    "http": {"transport": "http", "environment": {"PLOINKY_FRAMES": "off"}},
+    "file": {"transport": "file"},
+}
+WIRES = list(SETTINGS)
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +28,8 @@ def agents(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Server:
     url = git_repository(place / "repository", files)
     for agent in AGENTS:
         for wire in WIRES:
-            answer = server.deploy(f"/{agent}-{wire}", url, agent=agent, transport=wire, timeout=3)
+            settings = {"agent": agent, "timeout": 3, **SETTINGS[wire]}
+            answer = server.deploy(f"/{agent}-{wire}", url, **settings)
             assert answer.status_code == 200, answer.text
     return server
 
@@ -117,6 +124,71 @@ def test_a_huge_result_is_refused_with_its_size(agents: Server, agent: str, wire
     assert (answer.status_code, answer.json()["code"]) == (500, "HANDLER_FAILED")
     assert "16777216" in answer.text or "16 MiB" in answer.text
     assert agents.call(f"/{agent}-{wire}", "hello", "again").status_code == 200
+
+
+@pytest.mark.parametrize("wire", WIRES)
+@pytest.mark.parametrize("agent", ["node", "python"])
+class TestStreamingHandlers:
+    """A handler that gives one item after the other."""
+
+    def test_a_plain_call_gets_an_array(self, agents: Server, agent: str, wire: str) -> None:
+        """Whole, however many there are."""
+        answer = agents.call(f"/{agent}-{wire}", "count", 5000)
+        assert (answer.status_code, answer.json()) == (200, list(range(5000)))
+        assert answer.headers["Content-Type"] == "application/json"
+
+    def test_a_subscription_gets_events(self, agents: Server, agent: str, wire: str) -> None:
+        """One an item; one for all where the wire is files."""
+        url = f"{agents.url}/{agent}-{wire}/subscribe?command=count&params=[3]"
+        answer = requests.get(url, timeout=30)
+        assert answer.headers["Content-Type"] == "text/event-stream"
+        data = "[0,1,2]" if wire == "file" else "0\n\ndata: 1\n\ndata: 2"
+        assert answer.text == f"data: {data}\n\nevent: end\ndata: null\n\n"
+
+    def test_any_command_can_be_subscribed_to(self, agents: Server, agent: str, wire: str) -> None:
+        """One result is one event; what fails at once is an ordinary error."""
+        url = f"{agents.url}/{agent}-{wire}/subscribe"
+        answer = requests.get(url, {"command": "hello", "name": "A"}, timeout=30)
+        assert answer.text.startswith('data: {"message":"Hello A"}\n\nevent: end\n')
+        answer = requests.get(url, {"command": "throws"}, timeout=30)
+        assert (answer.status_code, answer.json()["code"]) == (500, "HANDLER_FAILED")
+
+
+@pytest.mark.parametrize("wire", ["frames", "http"])
+@pytest.mark.parametrize("agent", ["node", "python"])
+class TestEventsAsTheyCome:
+    """On the wires that pass items on."""
+
+    def test_an_endless_one_ends_with_its_reader(
+        self, agents: Server, agent: str, wire: str
+    ) -> None:
+        """Events come past the route's timeout; when the client leaves, the iterator is ended."""
+        path = f"/{agent}-{wire}"
+        before = agents.call(path, "left").json()
+        url = f"{agents.url}{path}/subscribe?command=tick"
+        with requests.get(url, stream=True, timeout=30) as answer:
+            began = time.monotonic()
+            numbers = [
+                int(line.removeprefix("data: "))
+                for line in itertools.islice(answer.iter_lines(1, True), 2 * 200)
+                if line
+            ]
+        assert numbers == list(range(200))
+        assert time.monotonic() - began > 3  # the timeout of these agents
+        give_up_at = time.monotonic() + 10
+        while agents.call(path, "left").json() == before:
+            assert time.monotonic() < give_up_at, "the iterator was not ended"
+
+    def test_half_an_array_is_not_taken_for_all(
+        self, agents: Server, agent: str, wire: str
+    ) -> None:
+        """The connection is cut off; a reader of events is told why."""
+        with pytest.raises(requests.exceptions.RequestException):
+            agents.call(f"/{agent}-{wire}", "halfway")
+        url = f"{agents.url}/{agent}-{wire}/subscribe?command=halfway"
+        text = requests.get(url, timeout=30).text
+        assert text.startswith("data: 1\n\nevent: error\ndata: {")
+        assert "the disk is on fire" in text
 
 
 @pytest.mark.parametrize("agent", ["node", "python"])

@@ -50,6 +50,50 @@ def test_every_form_is_the_same_call(
     assert called(make_route, line, body) == (command, params)
 
 
+@pytest.mark.parametrize(
+    ("line", "command", "params"),
+    [
+        ("GET /demo/subscribe?command=count", "count", b"[]"),
+        ("GET /demo/subscribe?command=count&params=[1,%20%222%22]", "count", b'[1, "2"]'),
+        ("GET /demo/subscribe?a=1&command=count&b=x+y", "count", b'["1","x y"]'),
+        ("GET /demo/subscribe?command=count&params=[%22%C3%A9%22]", "count", '["é"]'.encode()),
+    ],
+)
+def test_a_subscription_is_a_call_that_reads_events(
+    make_route: Any, line: str, command: str, params: bytes
+) -> None:
+    """Its params are one JSON array, or values."""
+    head = read_request(f"{line} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode(), Limits())
+    form = task_form(head, make_route("localhost/demo"))
+    assert form.to_events
+    assert form.read(b"") == (command, params)
+
+
+def test_a_command_may_be_called_subscribe(make_route: Any) -> None:
+    """With POST, that is what it is."""
+    assert called(make_route, "POST /demo/subscribe", b"[]") == ("subscribe", b"[]")
+
+
+@pytest.mark.parametrize(
+    ("query", "error"),
+    [
+        ("", BadCommand),
+        ("?params=[]", BadCommand),
+        ("?command=../x", BadCommand),
+        ("?command=a&params=1", BadJson),
+        ("?command=a&params=", BadJson),
+        ("?command=a&params=[", BadJson),
+        ("?command=a&params={}", BadJson),
+    ],
+)
+def test_what_cannot_be_a_subscription_is_refused(
+    make_route: Any, query: str, error: type[Exception]
+) -> None:
+    """Before an agent sees it."""
+    with pytest.raises(error):
+        called(make_route, f"GET /demo/subscribe{query}")
+
+
 def test_an_agent_at_the_root_is_called_alike(make_route: Any) -> None:
     """Its commands are the first segment."""
     assert called(make_route, "POST /hello", b"[1]", "localhost/") == ("hello", b"[1]")

@@ -577,3 +577,60 @@ async def test_counters_add_up(corridor: Any) -> None:
     }
     assert counted == {("id-of-demo", "hello", 200): 3, ("id-of-demo", "", 404): 2}
     assert corridor.access_log.drain() == []
+
+
+SUBSCRIBE = b"GET /demo/subscribe?command=count HTTP/1.1\r\nHost: localhost\r\n\r\n"
+EVENTS = ((b"Content-Type", b"text/event-stream"), (b"X-Ploinky-Command", b"count"))
+
+
+@pytest_twisted.ensureDeferred
+async def test_events_come_as_they_are_made(corridor: Any) -> None:
+    """None waits for the next one, and nobody on the way may keep them."""
+    client = await corridor.connect()
+    client.send(SUBSCRIBE)
+    await until(lambda: corridor.tasks.sent)
+    _, call, exchange = corridor.tasks.sent[0]
+    assert call.to_events
+    exchange.answer.started(200, EVENTS, None)
+    exchange.answer.data(b"data: 1\n\n")
+    received = await client.take(b"data: 1\n\n")
+    assert b"\r\nContent-Type: text/event-stream\r\nCache-Control: no-store\r\n" in received
+    assert b"application/json" not in received
+    exchange.answer.data(b"data: 2\n\n")
+    exchange.answer.ended()
+    await client.take(b"data: 2\n\n\r\n0\r\n\r\n")
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_subscription_that_has_begun_has_no_time_limit(corridor: Any) -> None:
+    """The route's is that of its first event."""
+    client = await corridor.connect()
+    client.send(SUBSCRIBE)
+    await until(lambda: corridor.tasks.sent)
+    exchange = corridor.tasks.sent[0][2]
+    corridor.clock.pump([1] * 29)
+    exchange.answer.started(200, EVENTS, None)
+    exchange.answer.data(b"data: 1\n\n")
+    corridor.clock.pump([10] * 100)
+    assert not exchange.cancelled
+    exchange.answer.ended()
+    await client.take(b"\r\n0\r\n\r\n")
+    client.send(SUBSCRIBE)
+    await until(lambda: len(corridor.tasks.sent) == 2)
+    corridor.clock.pump([1] * 31)
+    assert corridor.tasks.sent[1][2].cancelled
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_array_that_takes_too_long_is_cut_off(corridor: Any) -> None:
+    """Its time limit is that of the whole, and nobody takes half of it for all."""
+    client = await corridor.connect()
+    client.send(post("/demo", HELLO))
+    await until(lambda: corridor.tasks.sent)
+    exchange = corridor.tasks.sent[0][2]
+    exchange.answer.started(200, ((b"Content-Type", b"application/json"),), None)
+    exchange.answer.data(b"[1")
+    corridor.clock.pump([1] * 31)
+    await client.lost
+    assert exchange.cancelled
+    assert not client.received.endswith(b"0\r\n\r\n")

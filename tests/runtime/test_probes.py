@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 import pytest_twisted
 from twisted.internet import reactor
@@ -206,6 +207,32 @@ async def test_an_agent_is_ready_when_it_says_so_and_answers(
         inner_queue="/agent/.ploinky/queue",
     )
     assert readiness.answers_http
+
+
+@pytest.mark.parametrize(
+    ("asked", "transports", "used"),
+    [
+        (Wire.HTTP, ["http", "frames", "file"], Wire.FRAMES),
+        (Wire.HTTP, ["http", "file"], Wire.HTTP),
+        (Wire.FILE, ["http", "frames", "file"], Wire.FILE),
+        (Wire.HTTP, ["frames"], Wire.FILE),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_frames_are_used_where_they_are_offered(
+    serve: Serve,
+    prober: SocketProber,
+    short_directory: Path,
+    asked: Wire,
+    transports: list[str],
+    used: Wire,
+) -> None:
+    """In place of HTTP, and beside it; who asked for files gets files."""
+    spec = attrs.evolve(a_spec(short_directory), wire=asked)
+    says(spec, "ready", {"engine": "node", "transports": transports})
+    serve(OK, path=f"{spec.queue_directory}/agent.sock")
+    readiness = await prober.when_ready(spec, RUNNING)
+    assert readiness.target.wire is used
 
 
 @pytest_twisted.ensureDeferred

@@ -85,6 +85,47 @@ def test_a_task_is_one_request(upstream: Upstream) -> None:
     ]
 
 
+def test_a_subscription_asks_for_events(upstream: Upstream) -> None:
+    """So that the agent streams them."""
+    HttpTransport(upstream).send(LEASE, a_call("count", to_events=True), RecordedAnswer())
+    assert b"\r\nAccept: text/event-stream\r\n" in upstream.head
+
+
+@pytest.fixture
+def events(upstream: Upstream) -> RecordedAnswer:
+    answer = RecordedAnswer()
+    HttpTransport(upstream).send(LEASE, a_call("count", to_events=True), answer)
+    return answer
+
+
+def test_events_are_passed_on(upstream: Upstream, events: RecordedAnswer) -> None:
+    """As they come; the kind of the answer is written in one way."""
+    upstream.answer.started(200, [(b"content-type", b"Text/Event-Stream; charset=utf-8")], None)
+    upstream.answer.data(b"data: 1\n\n")
+    assert events.fields == [(b"Content-Type", b"text/event-stream")]
+    assert events.body == b"data: 1\n\n"
+
+
+def test_an_agent_that_cannot_stream_gives_one_event(
+    upstream: Upstream, events: RecordedAnswer
+) -> None:
+    """On one line, however it was written."""
+    upstream.answer.started(200, [JSON], 10)
+    upstream.answer.data(b'{"a":\r\n')
+    upstream.answer.data(b" 1}")
+    upstream.answer.ended()
+    assert (events.length, events.field(b"content-type")) == (None, b"text/event-stream")
+    assert events.body == b'data: {"a":   1}\n\nevent: end\ndata: null\n\n'
+
+
+def test_an_error_of_a_subscription_is_json(upstream: Upstream, events: RecordedAnswer) -> None:
+    """There was no event yet."""
+    upstream.answer.started(404, [JSON], 2)
+    upstream.answer.data(b"{}")
+    upstream.answer.ended()
+    assert (events.status, events.json()) == (404, {})
+
+
 @pytest.mark.parametrize(
     ("user", "written"),
     [
@@ -132,6 +173,7 @@ def test_a_failure_of_the_connection_is_passed_on(
         (200, []),
         (200, [(b"content-type", b"text/html")]),
         (200, [(b"content-type", b"application/jsonp")]),
+        (200, [(b"content-type", b"text/event-stream")]),
         (204, [JSON]),
         (302, [JSON, (b"Location", b"http://elsewhere/")]),
         (600, [JSON]),

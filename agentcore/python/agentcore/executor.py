@@ -12,14 +12,14 @@ from collections import deque
 from typing import Any, Callable, Deque, Dict, List, Mapping, Optional
 
 from .catalogue import Catalogue, Target
-from .tasks import Abort, Done, Failure, Task
+from .tasks import Abort, Done, Failure, Item, Task
 
 # Beyond `concurrency`, tasks wait in line until their deadline: two gateway
 # workers may each believe that the last place is free.
 MAX_WAITING = 1024
 
 # Runs a task and gives what ends it early, or None if it is over already.
-Runner = Callable[[Task, Target, Done], Optional[Abort]]
+Runner = Callable[[Task, Target, Done, Item], Optional[Abort]]
 
 
 def now_ms() -> float:
@@ -41,12 +41,14 @@ class Executor:
         runners: Mapping[str, Runner],
         concurrency: int,
         timeout: float,
+        max_result_bytes: int,
     ) -> None:
         self._loop = loop
         self._catalogue = catalogue
         self._runners = runners
         self._concurrency = concurrency
         self._timeout_ms = timeout * 1000
+        self._max_result_bytes = max_result_bytes
         self._tasks: Dict[int, Task] = {}
         self._waiting: Deque[Task] = deque()
         self._running = 0
@@ -124,10 +126,50 @@ class Executor:
     def _start(self, task: Task) -> None:
         self._running += 1
         task.abort = _nothing
+        if task.item is None:
+            self._collect(task)
         run = self._runners[task.target.kind]
-        abort = run(task, task.target, lambda raw, failed: self._finish(task, raw, failed))
+        abort = run(
+            task,
+            task.target,
+            lambda raw, failed: self._finish(task, raw, failed),
+            lambda raw: self._item(task, raw),
+        )
         if abort:
             task.abort = abort
+
+    def _item(self, task: Task, raw: bytes) -> None:
+        # Who reads items as they come waits only for the first.
+        if not task.finished:
+            task.open_ended = task.to_events
+            assert task.item is not None
+            task.item(raw)
+
+    def _collect(self, task: Task) -> None:
+        """Make one result of a task's items."""
+        items: List[bytes] = []
+        size = 1
+        done = task.done
+        assert done is not None
+
+        def item(raw: bytes) -> None:
+            nonlocal size
+            items.append(raw)
+            size += len(raw) + 1
+            if size <= self._max_result_bytes:
+                task.taken(len(raw))
+                return
+            self._finish(task, None, _too_much(task, self._max_result_bytes))
+            assert task.abort is not None
+            task.abort("cancelled")
+
+        def finish(raw: Optional[bytes], failed: Optional[Failure]) -> None:
+            if raw is None and failed is None:
+                raw = b"[%b]" % b",".join(items)
+            done(raw, failed)
+
+        task.item = item
+        task.done = finish
 
     def _finish(self, task: Task, raw: Optional[bytes], failed: Optional[Failure]) -> None:
         if task.finished:
@@ -163,17 +205,26 @@ class Executor:
         self._timer_at = float("inf")
         now = now_ms()
         for task in self._youngest_first():
-            if task.finished or task.deadline > now:
+            if task.finished or task.open_ended or task.deadline > now:
                 continue
             self._finish(task, None, _timed_out(task))
             if task.abort:
                 task.abort("timeout")
-        if self._tasks:
-            self._watch(min(task.deadline for task in self._tasks.values()))
+        deadlines = [task.deadline for task in self._tasks.values() if not task.open_ended]
+        if deadlines:
+            self._watch(min(deadlines))
 
 
 def _nothing(reason: str) -> Any:
     """Abort a task that cannot be told yet."""
+
+
+def _too_much(task: Task, limit: int) -> Failure:
+    message = (
+        f"The items of {task.command} are more than {limit} bytes of JSON, the most that is taken "
+        "over this wire. Return less, in pages, or raise PLOINKY_MAX_RESULT_BYTES."
+    )
+    return Failure(500, "HANDLER_FAILED", message)
 
 
 def _timed_out(task: Task) -> Failure:

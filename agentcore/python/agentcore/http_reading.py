@@ -23,7 +23,7 @@ Headers = Dict[str, str]
 class Head:
     """The start of a request: what is asked, and how its body is framed."""
 
-    __slots__ = ("headers", "keep_alive", "length", "method", "path")
+    __slots__ = ("headers", "http_11", "keep_alive", "length", "method", "path")
 
     def __init__(self, raw: bytes) -> None:
         """Read a head.
@@ -39,7 +39,8 @@ class Head:
         self.path = request.group(2).split(b"?", 1)[0].decode()
         self.headers = _fields(lines[1:])
         options = self.headers.get("connection", "").lower()
-        self.keep_alive = request.group(3) == b"1" and "close" not in options
+        self.http_11 = request.group(3) == b"1"
+        self.keep_alive = self.http_11 and "close" not in options
         #: Bytes of the body, or None where it comes in chunks.
         self.length = self._body_length()
 

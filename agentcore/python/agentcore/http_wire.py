@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-import socket
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, List, Optional, Tuple
 from urllib.parse import unquote
 
 from .catalogue import Catalogue
 from .executor import Executor
-from .http_reading import MAX_BODY_BYTES, MAX_HEAD_BYTES, Chunks, Head, Headers, too_large
+from .http_reading import MAX_BODY_BYTES, MAX_HEAD_BYTES, Chunks, Head, too_large
+from .items import Items, Outlet, error_body
 from .tasks import Call, Failure, Task, dump
 
 _TIME = re.compile(r"\d{1,15}\Z")
@@ -30,7 +30,10 @@ _REASONS = {
 class Connection(asyncio.Protocol):
     """One client, which asks one thing after another."""
 
-    def __init__(self, executor: Executor, catalogue: Catalogue) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, executor: Executor, catalogue: Catalogue
+    ) -> None:
+        self._loop = loop
         self._executor = executor
         self._catalogue = catalogue
         self._transport: Any = None
@@ -38,6 +41,8 @@ class Connection(asyncio.Protocol):
         self._head: Optional[Head] = None
         self._chunks: Optional[Chunks] = None
         self._task: Optional[Task] = None
+        self._items: Optional[Items] = None
+        self._paused: Optional[List[Callable[[], None]]] = None
         self._closing = False
         self._proceeding = False
 
@@ -47,7 +52,17 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Optional[Exception]) -> None:
         self._closing = True
         if self._task:
+            if self._items:
+                self._items.close()
             self._executor.cancel(self._task)
+
+    def pause_writing(self) -> None:
+        self._paused = []
+
+    def resume_writing(self) -> None:
+        paused, self._paused = self._paused, None
+        for taken in paused or ():
+            taken()
 
     def data_received(self, data: bytes) -> None:
         if self._closing:
@@ -68,7 +83,7 @@ class Connection(asyncio.Protocol):
                 if not self._read_one():
                     return
         except Failure as failure:
-            self._refuse(failure, close=True)
+            self.refuse(failure, close=True)
         finally:
             self._proceeding = False
 
@@ -115,17 +130,17 @@ class Connection(asyncio.Protocol):
             self._closing = True
         if head.path == "/task":
             if head.method == "POST":
-                self._run(head.headers, body)
+                self._run(head, body)
             else:
-                self._refuse(*_not_allowed("POST"))
+                self.refuse(*_not_allowed("POST"))
         elif head.path in ("/health", "/commands"):
             if head.method == "GET":
-                self._send(200, dump(self._report(head.path)))
+                self.send(200, dump(self._report(head.path)))
             else:
-                self._refuse(*_not_allowed("GET"))
+                self.refuse(*_not_allowed("GET"))
         else:
             known = "There are POST /task, GET /health and GET /commands."
-            self._refuse(Failure(404, "NO_SUCH_ROUTE", known))
+            self.refuse(Failure(404, "NO_SUCH_ROUTE", known))
 
     def _report(self, path: str) -> Any:
         if path == "/commands":
@@ -134,12 +149,13 @@ class Connection(asyncio.Protocol):
         status = "draining" if executor.draining else "busy" if executor.busy else "ok"
         return {"status": status, "inflight": executor.inflight}
 
-    def _run(self, headers: Headers, body: bytes) -> None:
+    def _run(self, head: Head, body: bytes) -> None:
+        headers = head.headers
         request_id = headers.get("x-request-id")
         try:
             call = Call(body)
         except Failure as failure:
-            self._refuse(failure, request_id=request_id)
+            self.refuse(failure, request_id=request_id)
             return
         raw_deadline = headers.get("x-ploinky-deadline", "")
         deadline = int(raw_deadline) if _TIME.match(raw_deadline) else None
@@ -148,21 +164,48 @@ class Connection(asyncio.Protocol):
         task = Task(call, task_id, user, request_id, deadline)
         self._task = task
         closing, self._closing = self._closing, False
+        to_events = "text/event-stream" in headers.get("accept", "").lower()
+        outlet = HttpOutlet(self, task, closing, head.http_11)
+        self._items = items = Items(self._loop, task, to_events, outlet)
+        task.to_events = to_events
+        task.item = items.item
+        self._executor.submit(task, items.done)
 
-        def done(raw: Optional[bytes], failed: Optional[Failure]) -> None:
-            self._task = None
-            self._closing = closing
-            extra = f"X-Ploinky-Command: {task.command}\r\n"
-            if failed:
-                self._refuse(failed, extra, request_id=task.request_id)
-            else:
-                self._send(200, raw or b"null", extra)
-            if self._buffer and not self._closing:
-                self._proceed()
+    # --- one answer's way; HttpOutlet calls these
 
-        self._executor.submit(task, done)
+    def leave(self, closing: bool) -> None:
+        """The task is over, and its answer is about to be."""
+        self._task = self._items = None
+        self._closing = closing
 
-    def _send(self, status: int, body: bytes, extra: str = "") -> None:
+    def go_on(self) -> None:
+        """Read the next request, if it has come."""
+        if self._buffer and not self._closing:
+            self._proceed()
+
+    def begin(self, fields: str) -> None:
+        """Begin an answer whose length is not known."""
+        self._transport.write(f"HTTP/1.1 200 OK\r\n{fields}\r\n".encode())
+
+    def write(self, piece: bytes, taken: Callable[[], None]) -> None:
+        """Send a piece of a body, and call `taken` once there is room for more."""
+        self._transport.write(piece)
+        if self._paused is None:
+            taken()
+        else:
+            self._paused.append(taken)
+
+    def end(self) -> None:
+        """Close, if this was the last answer."""
+        if self._closing:
+            self._close()
+
+    def abort(self) -> None:
+        """Cut an answer off."""
+        self._closing = True
+        self._transport.abort()
+
+    def send(self, status: int, body: bytes, extra: str = "") -> None:
         if self._transport.is_closing():
             return
         if self._closing:
@@ -184,7 +227,7 @@ class Connection(asyncio.Protocol):
         else:
             self._transport.close()
 
-    def _refuse(
+    def refuse(
         self,
         failure: Failure,
         extra: str = "",
@@ -193,47 +236,58 @@ class Connection(asyncio.Protocol):
         close: bool = False,
     ) -> None:
         """Answer that the call itself failed; `X-Ploinky-Error` tells it from a result."""
-        body: Dict[str, Any] = {"error": True, **failure.fields()}
-        del body["status"]
-        if request_id is not None:
-            body["requestId"] = request_id
         if failure.status == 503:
             extra += "Retry-After: 1\r\n"
         self._closing = self._closing or close
-        self._send(failure.status, dump(body), f"X-Ploinky-Error: 1\r\n{extra}")
+        self.send(failure.status, error_body(failure, request_id), f"X-Ploinky-Error: 1\r\n{extra}")
 
 
 def _not_allowed(allow: str) -> Tuple[Failure, str]:
     return Failure(405, "METHOD_NOT_ALLOWED", f"Use {allow}."), f"Allow: {allow}\r\n"
 
 
-class HttpWire:
-    """The servers that listen."""
+class HttpOutlet(Outlet):
+    """One answer on a connection."""
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, executor: Executor, catalogue: Catalogue
-    ) -> None:
-        self._loop = loop
-        self._connect: Callable[[], Connection] = lambda: Connection(executor, catalogue)
-        self._servers: List[asyncio.AbstractServer] = []
+    def __init__(self, connection: Connection, task: Task, closing: bool, http_11: bool) -> None:
+        self._connection = connection
+        self._task = task
+        self._closing = closing or not http_11
+        self._chunked = http_11
+        self._extra = f"X-Ploinky-Command: {task.command}\r\n"
 
-    async def listen_unix(self, path: str) -> None:
-        """Listen on a Unix socket; raises OSError where that cannot be."""
-        listener = socket.socket(socket.AF_UNIX)
-        try:
-            listener.bind(path)
-        except OSError:
-            listener.close()
-            raise
-        server = await self._loop.create_unix_server(self._connect, sock=listener, backlog=1024)
-        self._servers.append(server)
+    def result(self, raw: bytes) -> None:
+        self._connection.leave(self._closing)
+        self._connection.send(200, raw, self._extra)
+        self._connection.go_on()
 
-    async def listen_tcp(self, port: int) -> None:
-        """Listen on a TCP port; raises OSError where that cannot be."""
-        server = await self._loop.create_server(self._connect, "0.0.0.0", port, backlog=1024)
-        self._servers.append(server)
+    def refuse(self, failed: Failure) -> None:
+        self._connection.leave(self._closing)
+        self._connection.refuse(failed, self._extra, request_id=self._task.request_id)
+        self._connection.go_on()
 
-    def stop(self) -> None:
-        """Take no more connections; those that are open are answered still."""
-        for server in self._servers:
-            server.close()
+    def begin(self, to_events: bool) -> None:
+        kind = "text/event-stream" if to_events else "application/json"
+        fields = f"Content-Type: {kind}\r\n{self._extra}"
+        if to_events:
+            fields += "Cache-Control: no-store\r\n"
+        if self._chunked:
+            fields += "Transfer-Encoding: chunked\r\n"
+        if self._closing:
+            fields += "Connection: close\r\n"
+        self._connection.begin(fields)
+
+    def write(self, piece: bytes, taken: Callable[[], None]) -> None:
+        framed = b"%x\r\n%b\r\n" % (len(piece), piece) if self._chunked else piece
+        self._connection.write(framed, taken)
+
+    def end(self) -> None:
+        self._connection.leave(self._closing)
+        if self._chunked:
+            self._connection.write(b"0\r\n\r\n", lambda: None)
+        self._connection.end()
+        self._connection.go_on()
+
+    def fail(self) -> None:
+        self._connection.leave(True)
+        self._connection.abort()

@@ -17,7 +17,9 @@ from typing import List, Optional, Union
 from .catalogue import Catalogue
 from .executor import Executor
 from .file_wire import FileWire, prepare_queue, publish, remove_if_there
-from .http_wire import HttpWire
+from .frame_wire import FrameWire
+from .http_wire import Connection
+from .listener import Listener
 from .manifest import read_manifest
 from .script import ScriptRunner
 from .tasks import Failure, dump
@@ -36,6 +38,7 @@ class Settings:
         self.agent_dir = os.environ["AGENT_DIR"]
         self.queue = os.environ["PLOINKY_QUEUE"]
         self.watch_files = os.environ.get("PLOINKY_TRANSPORT") == "file"
+        self.offers_frames = os.environ.get("PLOINKY_FRAMES") != "off"
         self.port = _whole("PORT")
         self.concurrency = _whole("PLOINKY_CONCURRENCY")
         self.max_result_bytes = _whole("PLOINKY_MAX_RESULT_BYTES") or DEFAULT_MAX_RESULT_BYTES
@@ -58,7 +61,7 @@ class Engine:
         self._settings = settings
         self._handlers = HandlerProcess(loop)
         self._scripts = ScriptRunner(loop, settings.agent_dir, settings.max_result_bytes)
-        self._wires: List[Union[HttpWire, FileWire]] = []
+        self._wires: List[Union[Listener, FrameWire, FileWire]] = []
         self._stop = asyncio.Event()
 
     async def serve(self) -> None:
@@ -81,8 +84,16 @@ class Engine:
             "script": self._scripts.run,
             "runTask": self._scripts.run,
         }
-        executor = Executor(self._loop, catalogue, runners, concurrency, timeout)
-        await self._listen(HttpWire(self._loop, executor, catalogue))
+        executor = Executor(
+            self._loop, catalogue, runners, concurrency, timeout, settings.max_result_bytes
+        )
+        frames = FrameWire(self._loop, executor)
+
+        def http() -> Connection:
+            return Connection(self._loop, executor, catalogue)
+
+        await self._listen(Listener(self._loop, http, frames.connect))
+        self._wires.append(frames)
         if settings.watch_files:
             files = FileWire(self._loop, settings.queue, executor, timeout)
             files.start()
@@ -93,23 +104,27 @@ class Engine:
         await self._stop.wait()
         await self._drain(executor)
 
-    async def _listen(self, http: HttpWire) -> None:
+    async def _listen(self, listener: Listener) -> None:
         settings = self._settings
         path = f"{settings.queue}/agent.sock"
         try:
             remove_if_there(path)
-            await http.listen_unix(_socket_path(settings.queue))
+            await listener.listen_unix(_socket_path(settings.queue))
         except OSError as error:
             reason = f"{path} cannot be listened on: {error}"
             if settings.port is None:
                 raise Failure(500, "QUEUE_UNUSABLE", reason) from error
             print(f"{reason}; port {settings.port} alone is.", file=sys.stderr)
         if settings.port is not None:
-            await http.listen_tcp(settings.port)
-        self._wires.append(http)
+            await listener.listen_tcp(settings.port)
+        self._wires.append(listener)
 
     def _announce(self) -> None:
-        transports = ["http", "file"] if self._settings.watch_files else ["http"]
+        transports = ["http"]
+        if self._settings.offers_frames:
+            transports.append("frames")
+        if self._settings.watch_files:
+            transports.append("file")
         ready = {
             "engine": "python",
             "version": platform.python_version(),

@@ -16,7 +16,7 @@ import threading
 from typing import Dict, List, Optional, Set
 
 from .catalogue import Target
-from .tasks import Abort, Done, Failure, Task, dump, load
+from .tasks import Abort, Done, Failure, Item, Task, dump, load
 
 KILL_AFTER_SECONDS = 2.0
 # What a script left in the background may hold its stdout open; this long is waited
@@ -148,7 +148,7 @@ class ScriptRunner:
         self._max_result_bytes = max_result_bytes
         self._ending: Set[Script] = set()
 
-    def run(self, task: Task, target: Target, done: Done) -> Optional[Abort]:
+    def run(self, task: Task, target: Target, done: Done, item: Item) -> Optional[Abort]:
         """Run a task; see Executor."""
         environment: Dict[str, str] = {**os.environ, "TASK_COMMAND": task.command}
         try:
@@ -162,6 +162,9 @@ class ScriptRunner:
                 bufsize=0,
                 start_new_session=True,
             )
+        except Failure as failure:
+            done(None, failure)
+            return None
         except (OSError, ValueError) as error:
             done(None, _not_started(task, error))
             return None

@@ -40,8 +40,11 @@ class Failure(Exception):
         return fields
 
 
-# Takes the result's JSON or a failure; called once, unless the task is cancelled.
+# Takes the result's JSON, a failure, or neither after the last item; called once, unless
+# the task is cancelled.
 Done = Callable[[Optional[bytes], Optional[Failure]], None]
+# Takes the JSON of an item of a streaming handler.
+Item = Callable[[bytes], None]
 # Ends a task early, for the reason "timeout" or "cancelled".
 Abort = Callable[[str], None]
 
@@ -103,7 +106,7 @@ class Call:
             raise Failure(400, "BAD_JSON", f"A task is a JSON object: {form}.")
         command = fields.get("command")
         if not is_command_name(command):
-            raise _bad_command(fields)
+            raise bad_command(command)
         params = fields.get("params", [])
         if not isinstance(params, list):
             raise Failure(400, "BAD_JSON", f'"params" is a list: {form}.')
@@ -113,10 +116,28 @@ class Call:
         self.params: List[Any] = params
 
 
-def _bad_command(fields: Dict[str, Any]) -> Failure:
-    if "command" not in fields:
+def params_of(raw: bytes) -> List[Any]:
+    """Read the params out of a task's JSON, or of the JSON of its params alone.
+
+    Raises:
+        Failure: BAD_JSON.
+    """
+    try:
+        value = load(raw)
+    except ValueError as error:
+        raise Failure(400, "BAD_JSON", f"The params are not JSON: {error}.") from error
+    params = value.get("params", []) if isinstance(value, dict) else value
+    if not isinstance(params, list):
+        form = '{"command": "name", "params": [...]}'
+        raise Failure(400, "BAD_JSON", f'"params" is a list: {form}.')
+    return params
+
+
+def bad_command(command: object) -> Failure:
+    """Give the failure for what is no command's name."""
+    if command is None:
         return Failure(400, "BAD_COMMAND", 'The task names no "command".')
-    shown = json.dumps(fields["command"])[:100]
+    shown = json.dumps(command)[:100]
     return Failure(
         400,
         "BAD_COMMAND",
@@ -135,22 +156,27 @@ class Task:
         deadline: When it must be done, in ms since 1970; 0 until it is known.
         abort: Ends its handler; None until it runs.
         done: Who is told.
+        to_events: Whether the caller reads items as they come, for however long.
+        item: Takes an item of a streaming handler; None where the caller wants all at once.
+        taken: Told how many bytes of its items have left; the runner sets it.
+        open_ended: True once the deadline, that of the first item, holds no more.
         finished: True once it was answered, or nobody waits for it any more.
     """
 
     __slots__ = (
-        "abort", "command", "deadline", "done", "finished",
-        "id", "params", "raw", "request_id", "sequence", "target", "user",
+        "_params", "abort", "command", "deadline", "done", "finished", "id", "item", "open_ended",
+        "raw", "request_id", "sequence", "taken", "target", "to_events", "user",
     )  # fmt: skip
 
     def __init__(
-        self, call: Call, task_id: object, user: object, request_id: object, deadline: object
+        self, call: Any, task_id: object, user: object, request_id: object, deadline: object
     ) -> None:
+        """Take a `Call`, or what has its `raw`, `command` and `params`; those may be None."""
         self.sequence = next(_sequence)
         self.id = str(task_id or f"{os.getpid()}-{self.sequence}")
         self.raw = call.raw
         self.command = call.command
-        self.params = call.params
+        self._params: Optional[List[Any]] = call.params
         self.user = str(user or "InternetUser")
         self.request_id = str(request_id or self.id)
         is_time = isinstance(deadline, (int, float)) and deadline > 0
@@ -158,4 +184,19 @@ class Task:
         self.target: Any = None
         self.abort: Optional[Abort] = None
         self.done: Optional[Done] = None
+        self.to_events = False
+        self.item: Optional[Item] = None
+        self.taken: Callable[[int], None] = _nothing
+        self.open_ended = False
         self.finished = False
+
+    @property
+    def params(self) -> List[Any]:
+        """What the handler is called with; raises Failure where it cannot be read."""
+        if self._params is None:
+            self._params = params_of(self.raw)
+        return self._params
+
+
+def _nothing(size: int) -> None:
+    """Nobody waits for items to leave."""

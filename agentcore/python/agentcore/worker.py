@@ -1,6 +1,6 @@
 """The process in which in-process handlers run.
 
-Frames enter and leave by a socket (see `frames`).  Plain handlers run in threads,
+Frames enter and leave by a socket (see `channel`).  Plain handlers run in threads,
 async ones in one event loop; the main thread only reads frames, so that it hears of
 aborts whatever the handlers do.
 """
@@ -20,10 +20,11 @@ import threading
 import traceback
 from typing import Any, Awaitable, Callable, Dict, List, Optional
 
+from .channel import Decoder, encode
 from .context import Context
-from .frames import Decoder, encode
 from .handlers import Handlers
-from .tasks import Failure, dump, load
+from .streaming import Streaming, is_async_stream, is_stream
+from .tasks import Failure, dump, params_of
 
 _DEFAULT_MAX_RESULT_BYTES = 16 * 1024 * 1024
 
@@ -52,13 +53,14 @@ class Threads:
 class Run:
     """One task in this process."""
 
-    __slots__ = ("context", "coroutine", "raw", "sequence")
+    __slots__ = ("context", "coroutine", "raw", "sequence", "streaming")
 
     def __init__(self, sequence: int, context: Context, raw: bytes) -> None:
         self.sequence = sequence
         self.context = context
         self.raw = raw
         self.coroutine: Optional[asyncio.Task[None]] = None
+        self.streaming: Optional[Streaming] = None
 
 
 class Worker:
@@ -89,6 +91,8 @@ class Worker:
             for message, body in decoder.feed(chunk):
                 if message[0] == "run":
                     self._begin(body, *message[1:])
+                elif message[0] == "taken":
+                    self._taken(message[1], message[2])
                 else:
                     self._abort(message[1], message[2])
 
@@ -104,22 +108,55 @@ class Worker:
         if run is None:
             return
         run.context.signal.fire(reason)
+        if run.streaming is not None:
+            run.streaming.stop()
         if run.coroutine is not None and self._loop is not None:
             self._loop.call_soon_threadsafe(run.coroutine.cancel)
+
+    def _taken(self, sequence: int, size: int) -> None:
+        run = self._runs.get(sequence)
+        if run is not None and run.streaming is not None:
+            run.streaming.taken(size)
 
     def _call(self, run: Run, file: Optional[str], command: str) -> None:
         current.set(run.sequence)
         try:
             handler = self._handlers.find(file, command)
-            params = load(run.raw).get("params", [])
+            params = params_of(run.raw)
             result = handler(params, run.context)
         except BaseException as error:
             self._fail(run, error)
             return
         if inspect.isawaitable(result):
             self._event_loop().call_soon_threadsafe(self._start, run, result)
+        elif is_async_stream(result):
+            streaming = self._stream(run).run_async(result)
+            self._event_loop().call_soon_threadsafe(self._start, run, streaming, True)
+        elif is_stream(result):
+            self._iterate(run, result)
         else:
             self._succeed(run, result)
+
+    # --- streaming handlers -----------------------------------------------------
+
+    def _stream(self, run: Run) -> Streaming:
+        def send(item: Any) -> int:
+            raw = self._dump(run, item)
+            self.send(["item", run.sequence], raw)
+            return len(raw)
+
+        run.streaming = Streaming(send)
+        if run.context.signal.aborted:
+            run.streaming.stop()
+        return run.streaming
+
+    def _iterate(self, run: Run, items: Any) -> None:
+        try:
+            self._stream(run).run(items)
+        except BaseException as error:
+            self._fail(run, error)
+        else:
+            self._end(run)
 
     # --- async handlers ---------------------------------------------------------
 
@@ -130,41 +167,63 @@ class Worker:
                 threading.Thread(target=self._loop.run_forever, daemon=True).start()
             return self._loop
 
-    def _start(self, run: Run, result: Awaitable[Any]) -> None:
+    def _start(self, run: Run, result: Awaitable[Any], streams: bool = False) -> None:
         assert self._loop is not None
         current.set(run.sequence)
-        run.coroutine = self._loop.create_task(self._await(run, result))
+        run.coroutine = self._loop.create_task(self._await(run, result, streams))
         if run.context.signal.aborted:
             run.coroutine.cancel()
 
-    async def _await(self, run: Run, result: Awaitable[Any]) -> None:
+    async def _await(self, run: Run, result: Awaitable[Any], streams: bool) -> None:
         try:
             value = await result
+            if is_async_stream(value):
+                streams = True
+                await self._stream(run).run_async(value)
         except BaseException as error:
             # Also SystemExit: it would end the loop, and all that runs in it.
             self._fail(run, error)
         else:
-            self._succeed(run, value)
+            if streams:
+                self._end(run)
+            elif is_stream(value):
+                self._threads.run(lambda: self._iterate(run, value))
+            else:
+                self._succeed(run, value)
 
     # --- outcomes ---------------------------------------------------------------
 
     def _succeed(self, run: Run, result: Any) -> None:
+        try:
+            self._finish(run, None, self._dump(run, result))
+        except Failure as failure:
+            self._finish(run, failure)
+
+    def _end(self, run: Run) -> None:
+        """Say that the last item was the last."""
+        self._runs.pop(run.sequence, None)
+        self.send(["end", run.sequence])
+
+    def _dump(self, run: Run, value: Any) -> bytes:
+        """Write a result or an item as JSON.
+
+        Raises:
+            Failure: It cannot be, or is too large.
+        """
         command = run.context.command
         try:
-            raw = dump(result)
+            raw = dump(value)
         except Exception as error:
-            kind = type(result).__name__
+            kind = type(value).__name__
             message = f"{command} returned a {kind}, which cannot be written as JSON: {error}"
-            self._finish(run, Failure(500, "HANDLER_FAILED", message))
-            return
+            raise Failure(500, "HANDLER_FAILED", message) from error
         if len(raw) > self._max_result_bytes:
             message = (
                 f"{command} returned {len(raw)} bytes of JSON; at most {self._max_result_bytes} "
                 "are taken. Return less, in pages, or raise PLOINKY_MAX_RESULT_BYTES."
             )
-            self._finish(run, Failure(500, "HANDLER_FAILED", message))
-            return
-        self._finish(run, None, raw)
+            raise Failure(500, "HANDLER_FAILED", message)
+        return raw
 
     def _fail(self, run: Run, error: BaseException) -> None:
         """Turn what a handler raised into a failure, with what it says of itself."""

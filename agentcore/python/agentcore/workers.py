@@ -17,10 +17,10 @@ import threading
 from typing import Any, Callable, Dict, List, Optional
 
 from .catalogue import Target
+from .channel import Decoder, encode
 from .executor import now_ms
-from .frames import Decoder, encode
 from .script import signal_name
-from .tasks import Abort, Done, Failure, Task
+from .tasks import Abort, Done, Failure, Item, Task
 
 # How long past its deadline a handler may stay before its process is retired.
 STUCK_AFTER_SECONDS = 1.0
@@ -31,11 +31,12 @@ DOOR = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 class Entry:
     """A task that a worker has and did not answer yet."""
 
-    __slots__ = ("done", "stuck", "task", "timer")
+    __slots__ = ("done", "item", "stuck", "task", "timer")
 
-    def __init__(self, task: Task, done: Done) -> None:
+    def __init__(self, task: Task, done: Done, item: Item) -> None:
         self.task = task
         self.done = done
+        self.item = item
         self.stuck = False
         self.timer: Optional[asyncio.TimerHandle] = None
 
@@ -59,6 +60,7 @@ class WorkerProcess:
         self._on_end = on_end
         self._decoder = Decoder()
         self._outgoing = bytearray()
+        self._blocked = False
         self._channel, theirs = socket.socketpair()
         self._channel.setblocking(False)
         self._process = subprocess.Popen(
@@ -71,11 +73,10 @@ class WorkerProcess:
         threading.Thread(target=self._wait, daemon=True).start()
 
     def send(self, message: List[Any], body: bytes = b"") -> None:
-        """Send a frame, or keep it until there is room."""
-        waiting = bool(self._outgoing)
+        """Send a frame, with whatever else is sent in this turn."""
+        if not self._outgoing:
+            self._loop.call_soon(self._flush)
         self._outgoing += encode(message, body)
-        if not waiting:
-            self._flush()
 
     def kill(self) -> None:
         """End the process at once."""
@@ -91,8 +92,10 @@ class WorkerProcess:
         del self._outgoing[:sent]
         if self._outgoing:
             self._loop.add_writer(self._channel, self._flush)
-        else:
+            self._blocked = True
+        elif self._blocked:
             self._loop.remove_writer(self._channel)
+            self._blocked = False
 
     def _receive(self) -> None:
         try:
@@ -105,19 +108,28 @@ class WorkerProcess:
             # Handlers may have closed its end; without that it is of no use.
             self._loop.remove_reader(self._channel)
             self._process.kill()
+        self._decode(chunk)
+
+    def _decode(self, chunk: bytes) -> None:
         for message, body in self._decoder.feed(chunk):
             if message[0] == "done":
                 self._take(message[1], message[2], body)
+            elif message[0] == "item":
+                entry = self.entries.get(message[1])
+                if entry:
+                    entry.item(body)
+            elif message[0] == "end":
+                self._take(message[1], None, None)
             else:
                 self._on_message(self, message)
 
-    def _take(self, sequence: int, failed: Optional[Dict[str, Any]], body: bytes) -> None:
+    def _take(self, sequence: int, failed: Optional[Dict[str, Any]], body: Optional[bytes]) -> None:
         entry = self.entries.pop(sequence, None)
         if entry is None:
             return
         if entry.timer:
             entry.timer.cancel()
-        entry.done(body, Failure(**failed) if failed else None)
+        entry.done(None if failed else body, Failure(**failed) if failed else None)
         self.close_if_over()
 
     def close_if_over(self) -> None:
@@ -153,11 +165,7 @@ class WorkerProcess:
                 return
             if not chunk:
                 return
-            for message, body in self._decoder.feed(chunk):
-                if message[0] == "done":
-                    self._take(message[1], message[2], body)
-                else:
-                    self._on_message(self, message)
+            self._decode(chunk)
 
 
 class HandlerProcess:
@@ -180,10 +188,11 @@ class HandlerProcess:
         self._spawn()
         return await self._started
 
-    def run(self, task: Task, target: Target, done: Done) -> Abort:
+    def run(self, task: Task, target: Target, done: Done, item: Item) -> Abort:
         """Run a task; see Executor."""
         worker = self._worker or self._spawn()
-        worker.entries[task.sequence] = Entry(task, done)
+        worker.entries[task.sequence] = Entry(task, done, item)
+        task.taken = lambda size: worker.send(["taken", task.sequence, size])
         worker.send(
             [
                 "run", task.sequence, target.file, task.command,

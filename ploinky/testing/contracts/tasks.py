@@ -8,6 +8,7 @@ Subclass `AgentTransportContract` in a test module, with a fixture ``agent`` tha
 * ``text(n)`` gives a string of ``n`` letters x;
 * ``fail()`` throws an error with message ``short and stout``, status 418, code ``TEAPOT`` and
   details ``{"spout": 1}``;
+* ``count(n)`` streams the numbers from 0 to ``n`` - 1;
 * ``hang()`` waits until it is aborted;
 * ``aborted(task)`` tells whether the ``hang`` with this task id was aborted.
 """
@@ -138,6 +139,31 @@ class AgentTransportContract:
         begun = [agent.begin("echo", number)[1] for number in range(40)]
         for number, answer in enumerate(begun):
             assert (await answer.whole).json() == [number]
+
+    @pytest_twisted.ensureDeferred
+    async def test_items_are_an_array(self, agent: ConnectedAgent) -> None:
+        """A streaming handler's, for a caller that does not read events."""
+        answer = await agent.call("count", 3)
+        assert answer.json() == [0, 1, 2]
+        assert (answer.field(b"content-type") or b"").startswith(b"application/json")
+        assert (await agent.call("count", 0)).json() == []
+
+    @pytest_twisted.ensureDeferred
+    async def test_every_result_can_be_events(self, agent: ConnectedAgent) -> None:
+        """Whatever the wire: one event an item, or one for all, then the end."""
+        answer = await agent.call("count", 2, to_events=True)
+        assert answer.status == 200
+        assert answer.field(b"content-type") == b"text/event-stream"
+        end = b"event: end\ndata: null\n\n"
+        assert answer.body in (b"data: 0\n\ndata: 1\n\n" + end, b"data: [0,1]\n\n" + end)
+        answer = await agent.call("echo", "a\nb", to_events=True)
+        assert answer.body == b'data: ["a\\nb"]\n\n' + end
+
+    @pytest_twisted.ensureDeferred
+    async def test_an_error_is_no_event(self, agent: ConnectedAgent) -> None:
+        """One that comes before anything else has its status and is JSON."""
+        answer = await agent.call("fail", to_events=True)
+        assert (answer.status, answer.json()["code"]) == (418, "TEAPOT")
 
     @pytest_twisted.ensureDeferred
     async def test_cancelling_aborts_the_task_inside(self, agent: ConnectedAgent) -> None:

@@ -79,8 +79,60 @@ def unserialisable(params, context):
     return {"big": {1, 2}}
 
 
-def unending(params, context):
+def counted(params, context):
+    for number in range(params[0]):
+        yield {"i": number}
+
+
+async def countedLater(params, context):
+    for number in range(params[0]):
+        await asyncio.sleep(params[1] / 1000)
+        yield {"i": number}
+
+
+class Half(Exception):
+    status = 409
+    code = "HALF"
+
+
+async def halfway(params, context):
     yield 1
+    await asyncio.sleep(params[0] / 1000)
+    raise Half("half of it")
+
+
+def atOnce(params, context):
+    error = Half("none of it")
+    error.code = "NONE"
+    raise error
+    yield
+
+
+def strangely(params, context):
+    yield 1
+    yield {1, 2}
+
+
+def wide(params, context):
+    made = 0
+    try:
+        while made < params[1]:
+            made += 1
+            yield "x" * params[2]
+    finally:
+        Path(params[0] + ".made").write_text(str(made))
+
+
+async def ticking(params, context):
+    try:
+        number = 0
+        while True:
+            yield number
+            number += 1
+            await asyncio.sleep(0.01)
+    finally:
+        Path(params[0] + ".told").touch()
+        Path(params[0] + ".ended").touch()
 
 
 def large(params, context):

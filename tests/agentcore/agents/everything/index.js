@@ -27,8 +27,45 @@ const functions = {
     throw Object.assign(new Error('odd'), { status: 200, code: 7, details: () => 1 });
   },
   unserialisable: () => ({ big: 1n }),
-  unending: function* () {
+  counted: function* ([number]) {
+    for (let i = 0; i < number; i++) yield { i };
+  },
+  countedLater: async function* ([number, ms]) {
+    for (let i = 0; i < number; i++) {
+      await later(ms);
+      yield { i };
+    }
+  },
+  halfway: async function* ([ms]) {
     yield 1;
+    await later(ms);
+    throw Object.assign(new Error('half of it'), { status: 409, code: 'HALF' });
+  },
+  atOnce: async function* () {
+    throw Object.assign(new Error('none of it'), { status: 409, code: 'NONE' });
+  },
+  strangely: async function* () {
+    yield 1;
+    yield { big: 1n };
+  },
+  wide: async function* ([file, number, size]) {
+    let made = 0;
+    try {
+      for (; made < number; made++) yield 'x'.repeat(size);
+    } finally {
+      fs.writeFileSync(`${file}.made`, String(made));
+    }
+  },
+  ticking: async function* ([file], { signal }) {
+    signal.addEventListener('abort', () => fs.writeFileSync(`${file}.told`, ''));
+    try {
+      for (let i = 0; ; i++) {
+        yield i;
+        await later(10);
+      }
+    } finally {
+      fs.writeFileSync(`${file}.ended`, '');
+    }
   },
   large: ([size]) => 'x'.repeat(size),
   begin: async ([file], { signal }) => {
