@@ -20,6 +20,8 @@ const DEFAULT_TIMEOUT_MS = 30000;
 const DEFAULT_CONCURRENCY = 64;
 const DEFAULT_MAX_RESULT_BYTES = 16 * 1024 * 1024;
 const STOP_AFTER_MS = 5000;
+// Where files bring durable tasks alone, and inotify has no room for one more agent.
+const RARE_POLL_MS = 1000;
 
 function readSettings(env) {
   const whole = (name, fallback) => {
@@ -32,7 +34,7 @@ function readSettings(env) {
   return {
     agentDir: env.AGENT_DIR,
     queue: env.PLOINKY_QUEUE,
-    watchFiles: env.PLOINKY_TRANSPORT === 'file',
+    filesFirst: env.PLOINKY_TRANSPORT === 'file',
     port: whole('PORT', undefined),
     concurrency: whole('PLOINKY_CONCURRENCY', undefined),
     maxResultBytes: whole('PLOINKY_MAX_RESULT_BYTES', DEFAULT_MAX_RESULT_BYTES),
@@ -55,13 +57,11 @@ async function serve(settings) {
   const http = new HttpWire(executor, catalogue);
   await listen(http, settings);
   wires.push(http);
-  if (settings.watchFiles) {
-    const files = new FileWire(queue, executor, limits);
-    files.start();
-    wires.push(files);
-  }
-  const transports = settings.watchFiles ? ['http', 'file'] : ['http'];
-  const ready = { engine: 'node', version: process.versions.node, transports, pid: process.pid };
+  // After HTTP: the server tells by the new socket that earlier locks are a dead engine's.
+  const files = new FileWire(queue, executor, { ...limits, pollMs: settings.filesFirst ? undefined : RARE_POLL_MS });
+  files.start();
+  wires.push(files);
+  const ready = { engine: 'node', version: process.versions.node, transports: ['http', 'file'], pid: process.pid };
   publish(queue, 'ready', JSON.stringify(ready));
   const stop = () => stopOnce({ queue, executor, wires, thread, scripts });
   process.on('SIGTERM', stop);

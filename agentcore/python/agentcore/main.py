@@ -16,7 +16,7 @@ from typing import List, Optional, Union
 
 from .catalogue import Catalogue
 from .executor import Executor
-from .file_wire import FileWire, prepare_queue, publish, remove_if_there
+from .file_wire import POLL_SECONDS, FileWire, prepare_queue, publish, remove_if_there
 from .http_wire import HttpWire
 from .manifest import read_manifest
 from .script import ScriptRunner
@@ -27,6 +27,8 @@ DEFAULT_TIMEOUT_SECONDS = 30.0
 DEFAULT_CONCURRENCY = 64
 DEFAULT_MAX_RESULT_BYTES = 16 * 1024 * 1024
 STOP_AFTER_SECONDS = 5.0
+# Where files bring durable tasks alone, and inotify has no room for one more agent.
+RARE_POLL_SECONDS = 1.0
 
 
 class Settings:
@@ -35,7 +37,7 @@ class Settings:
     def __init__(self) -> None:
         self.agent_dir = os.environ["AGENT_DIR"]
         self.queue = os.environ["PLOINKY_QUEUE"]
-        self.watch_files = os.environ.get("PLOINKY_TRANSPORT") == "file"
+        self.files_first = os.environ.get("PLOINKY_TRANSPORT") == "file"
         self.port = _whole("PORT")
         self.concurrency = _whole("PLOINKY_CONCURRENCY")
         self.max_result_bytes = _whole("PLOINKY_MAX_RESULT_BYTES") or DEFAULT_MAX_RESULT_BYTES
@@ -83,10 +85,11 @@ class Engine:
         }
         executor = Executor(self._loop, catalogue, runners, concurrency, timeout)
         await self._listen(HttpWire(self._loop, executor, catalogue))
-        if settings.watch_files:
-            files = FileWire(self._loop, settings.queue, executor, timeout)
-            files.start()
-            self._wires.append(files)
+        # After HTTP: the server tells by the new socket that earlier locks are a dead engine's.
+        poll_seconds = POLL_SECONDS if settings.files_first else RARE_POLL_SECONDS
+        files = FileWire(self._loop, settings.queue, executor, timeout, poll_seconds)
+        files.start()
+        self._wires.append(files)
         self._announce()
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._told_to_stop)
@@ -109,11 +112,10 @@ class Engine:
         self._wires.append(http)
 
     def _announce(self) -> None:
-        transports = ["http", "file"] if self._settings.watch_files else ["http"]
         ready = {
             "engine": "python",
             "version": platform.python_version(),
-            "transports": transports,
+            "transports": ["http", "file"],
             "pid": os.getpid(),
         }
         publish(self._settings.queue, "ready", dump(ready))
