@@ -26,6 +26,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger, globalLogPublisher
 
 from ploinky.deployment.compose import Neighbours, make_deployment_manager
+from ploinky.deployment.spec import Layout
 from ploinky.errors import SettingsInvalid
 from ploinky.extensions import load, select_runtime
 from ploinky.git.source import GitRepositories
@@ -38,6 +39,7 @@ from ploinky.interfaces import (
     IRuntime,
     IRuntimeFactory,
     ISource,
+    ITaskStore,
 )
 from ploinky.link import WorkerLinks
 from ploinky.processgroup import LeaderLock, ProcessGroup, WorkerCommand, WorkerRecords
@@ -54,10 +56,16 @@ from ploinky.store.database import Database
 from ploinky.store.deployments import SqliteDeploymentStore
 from ploinky.store.keys import SqliteKeyStore
 from ploinky.store.repositories import SqliteRepositoryStore
+from ploinky.store.tasks import SqliteTaskStore
+from ploinky.tasks.durable import DurableTasks
+from ploinky.tasks.durable_queues import DurableQueues
+from ploinky.tasks.inotify import Inotify
+from ploinky.tasks.orchestrator import Orchestrator
+from ploinky.tasks.worker_group import WorkersAndTasks
 from ploinky.telemetry.counters import Counters
 from ploinky.telemetry.logs import SERVER, DailyFile, JsonLog, at_level, prune, tail
 from ploinky.threads import Blocking
-from ploinky.values import Address, DeploymentKey, Kind, Route, Target
+from ploinky.values import Address, DeploymentKey, Kind, Route, Target, TaskBounds
 from ploinky.worker import COUNTERS, LINK_SOCKET
 
 CONTROL_SOCKET = "control.sock"
@@ -87,12 +95,14 @@ async def lead(reactor: Any, settings: Settings, rooms: AsyncExitStack) -> None:
     here = _here(reactor, settings, rooms)
     links, group = await _open_workers(here, rooms)
     stores = await _open_stores(here, rooms)
+    tasks = await _start_tasks(here, stores, rooms)
     runtime = await _start_runtime(here, rooms)
     instances = await _start_instances(here, runtime, rooms)
     source = await _start_git(here, rooms)
     keys = PublishedKeys(reactor, stores.keys, links)
+    workers = WorkersAndTasks(links, tasks)
     neighbours = Neighbours(
-        here.files, stores.deployments, stores.repositories, source, runtime, instances, links
+        here.files, stores.deployments, stores.repositories, source, runtime, instances, workers
     )
     manager = make_deployment_manager(
         reactor, new_id, here.cluster, settings, neighbours, built_in_routes(settings)
@@ -100,8 +110,10 @@ async def lead(reactor: Any, settings: Settings, rooms: AsyncExitStack) -> None:
     await _begin(manager, rooms)
     bootstrap = BootstrapToken(secrets.token_bytes)
     admission = Admission(reactor, keys, secrets.token_bytes)
-    await _start_management(here, neighbours, manager, keys, admission, bootstrap, rooms)
+    durable = Durable(tasks, stores.tasks)
+    await _start_management(here, neighbours, durable, manager, keys, admission, bootstrap, rooms)
     await keys.load()
+    await tasks.recover()  # before the manager deletes queues that belong to nothing
     await manager.recover()
     await group.start()
     # It was on the stack already; now it comes first, while all that it needs still works.
@@ -134,6 +146,15 @@ class Stores:
     deployments: IDeploymentStore
     repositories: IRepositoryStore
     keys: IKeyStore
+    tasks: ITaskStore
+
+
+@frozen
+class Durable:
+    """Durable tasks, and where they are kept."""
+
+    tasks: DurableTasks
+    store: ITaskStore
 
 
 def log_directory(settings: Settings) -> Path:
@@ -263,7 +284,29 @@ async def _open_stores(here: Here, rooms: AsyncExitStack) -> Stores:
         SqliteDeploymentStore(database, box),
         SqliteRepositoryStore(database, box),
         SqliteKeyStore(here.reactor, database),
+        SqliteTaskStore(here.reactor, database),
     )
+
+
+async def _start_tasks(here: Here, stores: Stores, rooms: AsyncExitStack) -> DurableTasks:
+    settings = here.settings
+    queues = DurableQueues(here.reactor, Inotify(here.reactor))
+    await _begin(queues, rooms)
+    bounds = TaskBounds(
+        kept_seconds=settings.task_retention_hours * 3600.0,
+        kept=settings.tasks_kept,
+        bytes=settings.task_bytes,
+    )
+    tasks = DurableTasks(
+        here.reactor,
+        stores.tasks,
+        Orchestrator(here.reactor),
+        queues,
+        str(Layout(settings.data_directory).queues),
+        bounds,
+    )
+    await _begin(tasks, rooms)
+    return tasks
 
 
 async def _start_runtime(here: Here, rooms: AsyncExitStack) -> IRuntime:
@@ -308,6 +351,7 @@ async def _start_git(here: Here, rooms: AsyncExitStack) -> ISource:
 async def _start_management(
     here: Here,
     neighbours: Neighbours,
+    durable: Durable,
     manager: IDeploymentManager,
     keys: IKeyStore,
     admission: Admission,
@@ -340,6 +384,8 @@ async def _start_management(
         source=neighbours.source,
         runtime=neighbours.runtime,
         workers=neighbours.workers,
+        tasks=durable.tasks,
+        task_store=durable.store,
         admission=admission,
         authenticators=await _authenticators(here, keys),
         bootstrap=bootstrap,

@@ -47,7 +47,7 @@ from ploinky.tasks.http_transport import HttpTransport
 from ploinky.tasks.inotify import Inotify
 from ploinky.tasks.orchestrator import Orchestrator
 from ploinky.telemetry.logs import ACCESS, SERVER, DailyFile, JsonLog, at_level
-from ploinky.values import RouteSnapshot, Wire
+from ploinky.values import DURABLE_PREFIX, RouteSnapshot, Wire
 
 LINK_SOCKET = "link.sock"
 """In the run directory."""
@@ -196,6 +196,7 @@ def build_rooms(reactor: Any, configuration: WorkerConfiguration, paths: SocketP
         access_log,
         f"{configuration.slot:x}{secrets.token_hex(4)}",
         TrustedProxies(configuration.trusted_proxies),
+        new_task=lambda: DURABLE_PREFIX + secrets.token_hex(16),
     )
 
     def counts() -> bytes:

@@ -14,9 +14,11 @@ from ploinky.interfaces import (
     IAuthenticator,
     IDeploymentManager,
     IDeploymentStore,
+    IDurableTasks,
     IRepositoryStore,
     IRuntime,
     ISource,
+    ITaskStore,
     IWorkerGroup,
 )
 from ploinky.security.admission import Admission
@@ -81,6 +83,8 @@ class Collaborators:
     source: ISource
     runtime: IRuntime
     workers: IWorkerGroup
+    tasks: IDurableTasks
+    task_store: ITaskStore
     admission: Admission
     authenticators: Sequence[IAuthenticator]
     bootstrap: BootstrapToken

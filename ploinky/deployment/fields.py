@@ -164,6 +164,7 @@ FIELDS: Mapping[str, Reader[Any]] = MappingProxyType(
         "resources": _resources,
         "concurrency": whole(1, 100_000),
         "timeout": seconds(0.001, _DAY),
+        "retries": whole(0, 100),
         "transport": one_of("http", "file"),
         "auth": one_of("none", "session", "key"),
         "replicas": whole(1, 1000),

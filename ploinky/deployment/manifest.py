@@ -86,6 +86,7 @@ class Manifest:
     Attributes:
         env: Name to default; None: the deployment must set it.
         timeout_seconds: Per task; None: the server's ``taskTimeout``.
+        retries: How often a durable task may be run again that was begun and did not succeed.
         idle_seconds: Without traffic, after which it is stopped; None: never.
         user, capabilities: As given; whether they count is decided in `effective`.
         warnings: One line each, for whoever deploys.
@@ -106,6 +107,7 @@ class Manifest:
     resources: Resources = field(factory=Resources)
     concurrency: int = 64
     timeout_seconds: float | None = None
+    retries: int = 0
     wire: Wire = Wire.HTTP
     auth: CallAuth = CallAuth.NONE
     replicas: int = 1
@@ -148,6 +150,7 @@ class Manifest:
             resources=Resources(**values.get("resources", {})),
             concurrency=values.get("concurrency", _CONCURRENCY[kind]),
             timeout_seconds=values.get("timeout"),
+            retries=values.get("retries", 0),
             wire=Wire(values.get("transport", "http")) if kind is Kind.TASK else Wire.HTTP,
             auth=CallAuth(values.get("auth", "none")),
             replicas=values.get("replicas", 1),

@@ -128,6 +128,7 @@ class Plans:
             max_body_bytes=self.settings.max_body_bytes,
             concurrency=manifest.concurrency,
             auth=manifest.auth,
+            retries=manifest.retries,
         )
 
 

@@ -24,6 +24,7 @@ from ploinky.errors import (
 from ploinky.interfaces import IAgentTransport, ILease, IOrchestrator, IRouter, IUpstream
 from ploinky.routing.access import AccessLog
 from ploinky.routing.call import Call, Plan, is_limited
+from ploinky.routing.durable import SLACK_SECONDS, LeadersAnswer, Wish, submission_head
 from ploinky.routing.forms import task_form
 from ploinky.routing.headers import (
     SESSION_COOKIE,
@@ -48,6 +49,7 @@ class Gateway:
         transports: How tasks reach an agent, by wire.
         id_prefix: Of this process's request ids; ``[a-z0-9]+``, different in each process
             and each time it starts.
+        new_task: Gives unguessable ids for durable tasks.
     """
 
     _log = Logger()
@@ -65,6 +67,8 @@ class Gateway:
         id_prefix: str,
         trusted: TrustedProxies,
         limits: Limits | None = None,
+        *,
+        new_task: Callable[[], str],
     ) -> None:
         self.clock = clock
         self.wheel = wheel
@@ -78,6 +82,7 @@ class Gateway:
         self._transports = transports
         self._upstream = upstream
         self._id_prefix = id_prefix.encode()
+        self._new_task = new_task
         self._begun = 0
 
     # --- answer a request
@@ -92,7 +97,10 @@ class Gateway:
                 if call.body is None:
                     call.collect()  # a task travels whole: on to `collected` when it is in
                     return
-                call.command, call.params = plan.form.read(call.body)
+                call.command, call.params, wish = plan.form.read(call.body)
+                if wish is not None:
+                    self._submit(call, plan, wish)
+                    return
             call.await_agent()
             lease = self._orchestrator.claim(plan.route)
             if lease is not None:
@@ -156,16 +164,29 @@ class Gateway:
             head = b"%b%b\r\n\r\n" % (plan.forwarded, call.id)
             exchange = self._upstream.exchange(lease.target.address, head, call.body, call)
         else:
-            task = TaskCall(
-                task=self.next_id().decode(),
-                command=call.command,
-                params=call.params,
-                user=plan.principal.id,
-                deadline_ms=int((self._wall_clock() + plan.route.timeout_seconds) * 1000),
-                request_id=call.id.decode(),
-            )
+            task = self._task(call, plan, self.next_id().decode())
             exchange = self._transports[lease.target.wire].send(lease, task, call)
         call.handed_over(exchange)
+
+    def _task(self, call: Call, plan: Plan, name: str) -> TaskCall:
+        return TaskCall(
+            task=name,
+            command=call.command,
+            params=call.params,
+            user=plan.principal.id,
+            deadline_ms=int((self._wall_clock() + plan.route.timeout_seconds) * 1000),
+            request_id=call.id.decode(),
+        )
+
+    def _submit(self, call: Call, plan: Plan, wish: Wish) -> None:
+        """Hand a call to the leader, which makes it durable and answers it."""
+        leader = self.router.match(b"", b"/_ploinky").targets[0]
+        patience = wish.patience(plan.route)
+        task = self._task(call, plan, self._new_task())
+        head = submission_head(task, plan.route, plan.principal, wish, patience)
+        call.await_leader(patience + SLACK_SECONDS)
+        answer = LeadersAnswer(call)
+        call.handed_over(self._upstream.exchange(leader.address, head, call.params, answer))
 
     def next_id(self) -> bytes:
         """Give an id that no other request of any worker has had."""

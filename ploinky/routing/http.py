@@ -49,9 +49,10 @@ _ONCE = frozenset(
         b"expect",
         b"authorization",
         b"x-api-key",
+        b"idempotency-key",
     }
 )
-_JOINED = {b"connection": b",", b"cookie": b"; ", b"x-request-id": b","}
+_JOINED = {b"connection": b",", b"cookie": b"; ", b"x-request-id": b",", b"prefer": b","}
 _NOTED = _ONCE | _JOINED.keys()
 _HOST = re.compile(
     rb"(?:[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,253})|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{0,5})?\Z"

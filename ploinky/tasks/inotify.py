@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 IN_MOVED_TO = 0x80
+IN_CREATE = 0x100
 IN_DELETE = 0x200
 IN_Q_OVERFLOW = 0x4000
 IN_IGNORED = 0x8000
@@ -76,7 +77,8 @@ class Inotify:
         """Call ``told`` for each event of ``mask`` in ``directory`` from now on.
 
         Args:
-            mask: `IN_MOVED_TO`: a file was renamed into it; `IN_DELETE`: one was deleted.
+            mask: `IN_MOVED_TO`: a file was renamed into it; `IN_CREATE`, `IN_DELETE`: something
+                was made or deleted in it.
 
         Returns:
             What `forget` takes.

@@ -22,12 +22,14 @@ import stat
 from collections.abc import Iterator
 
 from ploinky.errors import AgentBroken
+from ploinky.values import DURABLE_PREFIX
 
 TASKS = "tasks"
 RESULTS = "results"
 ERRORS = "errors"
+LOCKS = "locks"
 TMP = "tmp"
-SUBDIRECTORIES = (TASKS, RESULTS, ERRORS, TMP)
+SUBDIRECTORIES = (TASKS, RESULTS, ERRORS, LOCKS, TMP)
 
 LARGEST_RESULT_BYTES = 64 * 1024 * 1024
 """Far over what AgentCore lets through (16 MiB unless it is told otherwise)."""
@@ -148,6 +150,46 @@ class QueueDirectory:
                 self.discard(place, task)
         return content
 
+    def peek(self, place: str, task: str) -> bytes | None:
+        """Read as `take` does, and leave it there."""
+        try:
+            descriptor = os.open(task, _SAFE_READ, dir_fd=self._open[place])
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise _unreadable(place, error) from error
+        try:
+            return _read(descriptor)
+        except OSError as error:
+            raise _unreadable(place, error) from error
+        finally:
+            os.close(descriptor)
+
+    def has(self, place: str, task: str) -> bool:
+        """Tell whether something of this name lies in a sub-directory."""
+        try:
+            os.stat(task, dir_fd=self._open[place], follow_symlinks=False)
+        except OSError:
+            return False
+        return True
+
+    def lock(self, task: str) -> bool:
+        """Take a task's lock, as an executor would; False where somebody has it."""
+        try:
+            os.mkdir(task, 0o700, dir_fd=self._open[LOCKS])
+        except OSError:
+            return False
+        return True
+
+    def unlock(self, task: str) -> None:
+        """Give a task's lock back, whoever took it; none is no error."""
+        with contextlib.suppress(OSError):
+            os.rmdir(task, dir_fd=self._open[LOCKS])
+
+    def is_gone(self) -> bool:
+        """Tell whether the queue was deleted since it was opened."""
+        return os.fstat(self._open[TASKS]).st_nlink == 0
+
     def _keep(self, place: str, task: str) -> None:
         """Make a file that was read a spare one."""
         try:
@@ -173,6 +215,8 @@ class QueueDirectory:
     def sweep(self, before: float) -> None:
         """Remove results, errors and unfinished files last written before this Unix time.
 
+        What came of durable tasks is left: the leader reads it, however late.
+
         Raises:
             OSError: The queue is gone.
         """
@@ -183,6 +227,8 @@ class QueueDirectory:
     def _older(self, place: str, before: float) -> Iterator[str]:
         with os.scandir(self.watchable(place)) as entries:
             for entry in entries:
+                if entry.name.startswith(DURABLE_PREFIX) and place != TMP:
+                    continue
                 with contextlib.suppress(FileNotFoundError):
                     if entry.stat(follow_symlinks=False).st_mtime < before:
                         yield entry.name

@@ -86,6 +86,7 @@ class Corridor:
             "w1",
             TrustedProxies(trusted),
             limits,
+            new_task=lambda: "t-made",
         )
         self.factory = GatewayFactory(gateway)
         self.port = reactor.listenTCP(0, self.factory, interface="127.0.0.1")
