@@ -26,6 +26,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger, globalLogPublisher
 
 from ploinky.deployment.compose import Neighbours, make_deployment_manager
+from ploinky.deployment.planned import planned
 from ploinky.deployment.spec import Layout
 from ploinky.errors import SettingsInvalid
 from ploinky.extensions import load, select_runtime
@@ -61,11 +62,20 @@ from ploinky.tasks.durable import DurableTasks
 from ploinky.tasks.durable_queues import DurableQueues
 from ploinky.tasks.inotify import Inotify
 from ploinky.tasks.orchestrator import Orchestrator
+from ploinky.tasks.schedules import Schedules
 from ploinky.tasks.worker_group import WorkersAndTasks
 from ploinky.telemetry.counters import Counters
 from ploinky.telemetry.logs import SERVER, DailyFile, JsonLog, at_level, prune, tail
 from ploinky.threads import Blocking
-from ploinky.values import Address, DeploymentKey, Kind, Route, Target, TaskBounds
+from ploinky.values import (
+    DURABLE_PREFIX,
+    Address,
+    DeploymentKey,
+    Kind,
+    Route,
+    Target,
+    TaskBounds,
+)
 from ploinky.worker import COUNTERS, LINK_SOCKET
 
 CONTROL_SOCKET = "control.sock"
@@ -115,6 +125,8 @@ async def lead(reactor: Any, settings: Settings, rooms: AsyncExitStack) -> None:
     await keys.load()
     await tasks.recover()  # before the manager deletes queues that belong to nothing
     await manager.recover()
+    schedules = Schedules(reactor, tasks, lambda: planned(manager.deployments()), new_durable_task)
+    await _begin(schedules, rooms)
     await group.start()
     # It was on the stack already; now it comes first, while all that it needs still works.
     rooms.push_async_callback(group.stopService)
@@ -165,6 +177,11 @@ def log_directory(settings: Settings) -> Path:
 def new_id() -> str:
     """Give an unguessable id of ``[a-z0-9]{12}``."""
     return "".join(secrets.choice(_ID_LETTERS) for _ in range(12))
+
+
+def new_durable_task() -> str:
+    """Give an unguessable id for a durable task."""
+    return DURABLE_PREFIX + secrets.token_hex(16)
 
 
 def built_in_routes(settings: Settings) -> list[Route]:

@@ -283,6 +283,36 @@ class TaskCall:
     request_id: str
 
 
+@frozen
+class Schedule:
+    """A command called by the clock.
+
+    Attributes:
+        cron: Five fields, as cron(8) of Debian takes them.
+        params: JSON values.
+        timezone: IANA name.
+    """
+
+    cron: str
+    command: str
+    params: tuple[Any, ...] = ()
+    timezone: str = "UTC"
+
+
+@frozen
+class Planned:
+    """A schedule in force.
+
+    Attributes:
+        deployment: The deployment's id.
+        since: Unix seconds; what was due before is none of its business.
+    """
+
+    deployment: str
+    since: float
+    schedule: Schedule
+
+
 DURABLE_PREFIX = "t-"
 """How ids of durable tasks begin; no other task's does."""
 

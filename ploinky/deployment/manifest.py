@@ -18,7 +18,7 @@ from attrs import field, frozen
 from ploinky.deployment.fields import FIELDS, SERVER_VARIABLES
 from ploinky.deployment.readers import document, resembling
 from ploinky.errors import EnvironmentMissing, ManifestInvalid, ValidationFailed
-from ploinky.values import CallAuth, Health, Kind, Resources, Volume, Wire
+from ploinky.values import CallAuth, Health, Kind, Resources, Schedule, Volume, Wire
 
 DEFAULT_IMAGE = "node:18-alpine"
 
@@ -44,7 +44,7 @@ GIVEN_CAPABILITIES = frozenset(
 _CONCURRENCY = {Kind.TASK: 64, Kind.SERVICE: 10_000, Kind.STATIC: 10_000}
 """Where nothing is said: a task takes a handler each, a service has its own ways to say no."""
 
-_NOT_YET = ("idle", "schedule")
+_NOT_YET = ("idle",)
 _NO_EFFECT = "{} is kept, but has no effect in this version"
 
 _MERGED = ("env", "commands", "health", "resources", "static")
@@ -62,21 +62,6 @@ class StaticFiles:
 
     root: str = "."
     spa: bool = False
-
-
-@frozen
-class Schedule:
-    """A command called by the clock.
-
-    Attributes:
-        cron: Five fields.
-        timezone: IANA name.
-    """
-
-    cron: str
-    command: str
-    params: tuple[Any, ...] = ()
-    timezone: str = "UTC"
 
 
 @frozen
@@ -270,6 +255,8 @@ def effective(
     variables = _variables(manifest.env, environment)
     kept.pop("env", None)
     vain = tuple(_NO_EFFECT.format(name) for name in _NOT_YET if kept.get(name))
+    if manifest.schedule and manifest.kind is not Kind.TASK:
+        vain += (f"schedule has no effect for a {manifest.kind.value}: it takes no commands",)
     return Effective(kept, Manifest.of(kept), variables, warnings + told + vain)
 
 
