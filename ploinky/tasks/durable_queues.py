@@ -84,8 +84,8 @@ Engine = tuple[int, int]
 class _Queue:
     """A queue with errands in it, open and watched."""
 
-    def __init__(self, path: str) -> None:
-        self.directory = QueueDirectory(path)
+    def __init__(self, directory: QueueDirectory) -> None:
+        self.directory = directory
         self.errands: dict[str, Errand] = {}
         self.watches: list[int] = []
 
@@ -204,11 +204,18 @@ class DurableQueues(Service):
     Args:
         clock: Paces the looks that make up for lost events.
         inotify: Its own from now on: started and stopped with it.
+        open_queue: Opens a queue by its path, or raises `OSError`.
     """
 
-    def __init__(self, clock: IReactorTime, inotify: Inotify) -> None:
+    def __init__(
+        self,
+        clock: IReactorTime,
+        inotify: Inotify,
+        open_queue: Callable[[str], QueueDirectory] = QueueDirectory,
+    ) -> None:
         self._clock = clock
         self._inotify = inotify
+        self._open_queue = open_queue
         self._queues: dict[str, _Queue] = {}
         self._rescan: IDelayedCall | None = None
 
@@ -273,7 +280,7 @@ class DurableQueues(Service):
         """
         for path in _directories(parent):
             try:
-                directory = QueueDirectory(path)
+                directory = self._open_queue(path)
             except OSError:
                 continue
             kept = known.get(path, frozenset())
@@ -296,7 +303,7 @@ class DurableQueues(Service):
         queue = self._queues.get(path)
         if queue is not None:
             return queue
-        queue = _Queue(path)
+        queue = _Queue(self._open_queue(path))
         try:
             self._watch(queue, RESULTS, IN_MOVED_TO, self._answered)
             self._watch(queue, ERRORS, IN_MOVED_TO, self._answered)

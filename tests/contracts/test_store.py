@@ -12,18 +12,25 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from ploinky.interfaces import IDeploymentStore, IKeyStore, IRepositoryStore
+from ploinky.interfaces import IDeploymentStore, IKeyStore, IRepositoryStore, ITaskStore
 from ploinky.security.secrets import SecretBox
 from ploinky.store.database import Database
 from ploinky.store.deployments import SqliteDeploymentStore
 from ploinky.store.keys import SqliteKeyStore
 from ploinky.store.repositories import SqliteRepositoryStore
+from ploinky.store.tasks import SqliteTaskStore
 from ploinky.testing.contracts.store import (
     DeploymentStoreContract,
     KeyStoreContract,
     RepositoryStoreContract,
+    TaskStoreContract,
 )
-from ploinky.testing.store import MemoryDeploymentStore, MemoryKeyStore, MemoryRepositoryStore
+from ploinky.testing.store import (
+    MemoryDeploymentStore,
+    MemoryKeyStore,
+    MemoryRepositoryStore,
+    MemoryTaskStore,
+)
 from ploinky.threads import Blocking
 
 BOX = SecretBox(b"k" * 32, os.urandom)
@@ -93,3 +100,21 @@ class TestSqliteKeyStore(KeyStoreContract):
     @pytest.fixture
     def key_store(self, database: Database, clock: Clock) -> IKeyStore:
         return SqliteKeyStore(clock, database)
+
+
+class TestMemoryTaskStore(TaskStoreContract):
+    """The one that tests and plugin authors use."""
+
+    @pytest.fixture
+    def task_store(self, clock: Clock) -> ITaskStore:
+        clock.advance(1_000_000)
+        return MemoryTaskStore(clock)
+
+
+class TestSqliteTaskStore(TaskStoreContract):
+    """The one that the server uses."""
+
+    @pytest.fixture
+    def task_store(self, database: Database, clock: Clock) -> ITaskStore:
+        clock.advance(1_000_000)
+        return SqliteTaskStore(clock, database)
