@@ -60,7 +60,7 @@ class TaskRoutes:
         """Take a call that a worker has admitted; the answer is passed on to its caller."""
         request = call.request
         if not request.is_from_worker:
-            raise Forbidden("only this server's own workers hand in tasks here")
+            raise NotFound(f"there is nothing at POST {SUBMISSIONS}")  # for anybody else
         try:
             task = await self._its.tasks.submit(_submission(request))
             task = await self._finished(task, float(request.text_field("X-Ploinky-Wait")))

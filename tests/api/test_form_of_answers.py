@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 from ploinky.api.application import routes
 from ploinky.errors import EngineUnavailable
 from ploinky.security.roles import RULES
-from ploinky.values import Repository, Role
+from ploinky.values import Repository, Role, Submission
 
 ERROR_FIELDS = {"error", "message", "code", "requestId"}
 
@@ -205,6 +205,14 @@ WALK = {
     "repositories.agents": ("GET", "repositories/n/agents", None, READ),
     "repositories.sync": ("POST", "repositories/n/sync", None, DEPLOY),
     "agents.list": ("GET", "agents", None, READ),
+    "tasks.submit": ("POST", "/internal/tasks", [], EVERYBODY),  # for anybody it is not there
+    "tasks.own": ("GET", "/_ploinky/tasks/t-1", None, EVERYBODY),
+    "tasks.cancel-own": ("DELETE", "/_ploinky/tasks/t-1", None, EVERYBODY),
+    "tasks.list": ("GET", "tasks", None, READ),
+    "tasks.dead": ("GET", "tasks/dead", None, READ),
+    "tasks.show": ("GET", "tasks/t-1", None, READ),
+    "tasks.cancel": ("POST", "tasks/t-1/cancel", None, DEPLOY),
+    "tasks.retry": ("POST", "tasks/t-1/retry", None, DEPLOY),
 }
 
 
@@ -244,6 +252,9 @@ async def test_every_secret_stays_inside(server):
     server.manager.gate = Deferred()
     said.append(await server.ask("POST", "deployments?wait=false", deploy))
     server.manager.gate.callback(None)
+    await server.tasks.submit(
+        Submission("t-1", "d", "hello", b"[]", "InternetUser", True, "r-1", key="needle-5")
+    )
     for method, path, body, _ in WALK.values():
         if method == "GET":
             said.append(await server.ask(method, path, body))

@@ -126,19 +126,25 @@ class CountedStore:
 class Leader:
     """One life of a leader."""
 
-    def __init__(self, world: World, fatal: int | None = None) -> None:
+    def __init__(
+        self,
+        world: World,
+        fatal: int | None = None,
+        clock: Any = reactor,
+        bounds: TaskBounds | None = None,
+    ) -> None:
         self.steps = Steps(fatal)
         self.queues = DurableQueues(
             reactor, Inotify(reactor), lambda path: CountedQueue(self.steps, path)
         )
-        self.orchestrator = Orchestrator(reactor)
+        self.orchestrator = Orchestrator(clock)
         self.tasks = DurableTasks(
-            reactor,
+            clock,
             CountedStore(self.steps, world.store),
             self.orchestrator,
             self.queues,
             str(world.queues),
-            TaskBounds(),
+            bounds or TaskBounds(),
         )
         self._world = world
 
@@ -255,8 +261,8 @@ class World:
         key = DeploymentKey("localhost", "/demo")
         return Route(key, Kind.TASK, DEPLOYMENT, targets=(target,), **changes)
 
-    def engine(self) -> Engine:
-        return Engine(self.queue, self.ran)
+    def engine(self, instance: str = "one") -> Engine:
+        return Engine(self.queues / instance, self.ran)
 
     async def state(self, task: str = "t-1") -> Task | None:
         return await self.store.task(task)
