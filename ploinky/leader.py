@@ -13,7 +13,7 @@ import secrets
 import string
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -44,6 +44,8 @@ from ploinky.interfaces import (
 )
 from ploinky.link import WorkerLinks
 from ploinky.processgroup import LeaderLock, ProcessGroup, WorkerCommand, WorkerRecords
+from ploinky.routing.upstream import Upstream
+from ploinky.routing.wheel import Wheel
 from ploinky.runtime.instances import Instances
 from ploinky.runtime.probes import SocketProber
 from ploinky.security.admission import Admission
@@ -58,6 +60,7 @@ from ploinky.store.deployments import SqliteDeploymentStore
 from ploinky.store.keys import SqliteKeyStore
 from ploinky.store.repositories import SqliteRepositoryStore
 from ploinky.store.tasks import SqliteTaskStore
+from ploinky.tasks.commands import commands_of
 from ploinky.tasks.durable import DurableTasks
 from ploinky.tasks.durable_queues import DurableQueues
 from ploinky.tasks.inotify import Inotify
@@ -391,6 +394,12 @@ async def _start_management(
     async def server_log(lines: int) -> str:
         return await here.files.run(tail, log_directory(here.settings), lines)
 
+    upstream = Upstream(here.reactor, Wheel(here.reactor), here.paths)
+    rooms.callback(upstream.close)
+
+    async def commands(deployment: str) -> Sequence[Mapping[str, Any]]:
+        return await commands_of(here.reactor, upstream, durable.tasks.route(deployment))
+
     collaborators = Collaborators(
         clock=here.reactor,
         settings=here.settings,
@@ -410,6 +419,7 @@ async def _start_management(
         operations=operations,
         totals=totals,
         server_log=server_log,
+        commands=commands,
         new_id=new_id,
     )
     await _listen(here, CONTROL_SOCKET, make_site(collaborators), rooms)

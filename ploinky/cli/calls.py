@@ -117,17 +117,39 @@ def task_status(task_id: str, wait: int | None, cancel: bool, want_json: bool) -
         )
 
 
+@client.command("methods")
+@_WHERE
+@json_option
+def methods(where: str, want_json: bool) -> None:
+    """List the commands of the agent at PATH."""
+    domain, path = _place(where)
+    answer = connected().api(
+        "GET", "deployments/commands", domain=domain or "localhost", path=f"/{path}"
+    )
+    if want_json:
+        output.as_json(answer)
+        return
+    output.table(
+        ("command", "kind", "about"),
+        ((one["name"], one["kind"], one.get("about")) for one in answer["commands"]),
+        empty="It has no commands.",
+    )
+
+
 client.add_command(call)
 
 
 def _call(
     where: str, command: str, params: list[Any], timeout: float, fields: dict[str, str]
 ) -> Any:
-    domain, slash, path = where.partition("/")
-    if not slash:
-        domain, path = "", where
+    domain, path = _place(where)
     body = {"command": command, "params": params}
     return connected().call(domain, f"/{path}", body, timeout, fields)
+
+
+def _place(where: str) -> tuple[str, str]:
+    domain, slash, path = where.partition("/")
+    return (domain, path) if slash else ("", where)
 
 
 def _sent(params: tuple[str, ...], params_json: str | None) -> list[Any]:

@@ -53,6 +53,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "deployments.list": _READ,
         "deployments.releases": _READ,
         "deployments.logs": _READ,
+        "deployments.commands": _READ,
         "deployments.deploy": _DEPLOY,
         "deployments.remove": _DEPLOY,
         "deployments.remove-named": _DEPLOY,

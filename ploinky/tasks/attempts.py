@@ -81,7 +81,7 @@ class Attempts:
             raise Overloaded("the server is starting", retry_after_seconds=1)
         route = self._routes.get(deployment)
         if route is None:
-            raise NoSuchRoute("the deployment is not there any more")
+            raise NoSuchRoute("no task agent is deployed there, or not any more")
         return route
 
     def adopt(self, routes: Iterable[Route]) -> None:

@@ -134,6 +134,15 @@ class DurableTasks(Service):
         """
         self._attempts.adopt(routes)
 
+    def route(self, deployment: str) -> Route:
+        """Give the route to a task agent's deployment.
+
+        Raises:
+            NoSuchRoute: It is gone, or is no task agent's.
+            Overloaded: There is no table yet.
+        """
+        return self._attempts.route(deployment)
+
     async def drain(self, instances: frozenset[str], timeout_seconds: float) -> int:
         """Wait until these instances, which no route leads to any more, have no task in hand.
 
@@ -146,7 +155,7 @@ class DurableTasks(Service):
 
     async def submit(self, call: Submission) -> Task:
         """See `IDurableTasks.submit`."""
-        route = self._attempts.route(call.deployment)
+        route = self.route(call.deployment)
         self._check_room(call)
         task = _new_task(call, route, self._clock.seconds())
         kept: Task = await self._store.add(task)
@@ -194,7 +203,7 @@ class DurableTasks(Service):
     async def retry(self, task: str) -> Task:
         """See `IDurableTasks.retry`."""
         kept = await self._existing(task)
-        self._attempts.route(kept.deployment)
+        self.route(kept.deployment)
         if kept.state not in (TaskState.FAILED, TaskState.CANCELLED):
             raise Conflict(f"the task {task} is {kept.state.value}; one that failed can be retried")
         if not kept.params:

@@ -8,7 +8,7 @@ What really happens here, and is told apart:
 
 - the engine answers: a file in ``results/`` or ``errors/``;
 - the engine dies with the task in hand.  Its lock stays, and the next engine leaves the task
-  alone.  Every engine listens (or, without HTTP, says `ready`) before it takes a file, so a lock
+  alone.  Every engine listens (or, without HTTP, says ``ready``) before it takes a file, so a lock
   that was seen under one engine's socket and still holds under another's is a dead one's;
 - nobody has begun it, and it shall run elsewhere: who takes the lock first decides;
 - the queue is deleted with the task in it, since its instance is gone;
@@ -51,7 +51,7 @@ class Answered:
     """The engine wrote this.
 
     Attributes:
-        place: `results` or ``errors``.
+        place: ``results`` or ``errors``.
     """
 
     place: str
@@ -204,7 +204,7 @@ class DurableQueues(Service):
     Args:
         clock: Paces the looks that make up for lost events.
         inotify: Its own from now on: started and stopped with it.
-        open_queue: Opens a queue by its path, or raises `OSError`.
+        open_queue: Opens a queue by its path, or raises ``OSError``.
     """
 
     def __init__(

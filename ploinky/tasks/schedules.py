@@ -1,6 +1,6 @@
 """Schedules: commands called by the clock, as durable tasks.
 
-The schedules in force enter, submissions leave.  When a schedule is due is `cronsim`'s word, which
+The schedules in force enter, submissions leave.  When a schedule is due is cronsim's word, which
 is that of Debian's cron in time zones with daylight saving too.
 
 Each run is submitted under a key made of its schedule and the minute it was due, so that it is

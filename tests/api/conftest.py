@@ -254,6 +254,9 @@ def _server(settings: Settings) -> Server:
     async def server_log(lines: int) -> str:
         return "\n".join(server.log[-lines:])
 
+    async def commands(deployment: str) -> list[dict[str, str]]:
+        return [{"name": "hello", "kind": "handler", "about": f"of {deployment}"}]
+
     numbers = iter(range(1, 10**6))
     collaborators = Collaborators(
         clock=clock,
@@ -274,6 +277,7 @@ def _server(settings: Settings) -> Server:
         operations=Operations(clock),
         totals=lambda: server.totals,
         server_log=server_log,
+        commands=commands,
         new_id=lambda: f"made-{next(numbers)}",
     )
     server = Server(

@@ -187,6 +187,7 @@ WALK = {
     "deployments.list": ("GET", "deployments", None, READ),
     "deployments.releases": ("GET", f"deployments/releases?{CARL_QUERY}", None, READ),
     "deployments.logs": ("GET", f"deployments/logs?{CARL_QUERY}", None, READ),
+    "deployments.commands": ("GET", f"deployments/commands?{CARL_QUERY}", None, READ),
     "deployments.deploy": ("POST", "deployments", {**CARL, "agent": "demo"}, DEPLOY),
     "deployments.restart": ("POST", "deployments/restart", CARL, DEPLOY),
     "deployments.stop": ("POST", "deployments/stop", CARL, DEPLOY),

@@ -7,6 +7,7 @@ how often, is what these files hold.
 from __future__ import annotations
 
 import collections
+import json
 import os
 import signal
 import time
@@ -269,6 +270,8 @@ def test_p_cli_follows_a_task(node: Agent) -> None:
     assert '{"name": "cli"}' in shown
     receipt = p_cli("cloud", "call", node.path, "work", "--params", '["x", 1]', "--async").stdout
     assert '"taskId"' in receipt
+    listed = p_cli("client", "methods", node.path, "--json").stdout
+    assert [one["name"] for one in json.loads(listed)["commands"]] == ["fails", "work"]
     failed = p_cli("client", "task", node.path, "fails").stdout.strip()
     ended = p_cli("client", "task-status", failed, "--wait", "10", check=False)
     assert (ended.returncode, "no paper" in ended.stderr) == (4, True)

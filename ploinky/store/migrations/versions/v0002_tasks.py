@@ -12,7 +12,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Lay the table of tasks; `once` is null where a task may be called again freely."""
+    """Lay the table of tasks; ``once`` is null where a task may be called again freely."""
     op.create_table(
         "tasks",
         sa.Column("number", sa.Integer, primary_key=True),
