@@ -17,6 +17,12 @@ from zope.interface import Attribute, Interface
 
 if TYPE_CHECKING:
     from ploinky.errors import CallFailed
+    from ploinky.task_values import (
+        Submission,
+        Task,
+        TaskPage,
+        TaskQuery,
+    )
     from ploinky.values import (
         AgentListing,
         Deployment,
@@ -32,11 +38,7 @@ if TYPE_CHECKING:
         Route,
         RouteSnapshot,
         RunResult,
-        Submission,
         Target,
-        Task,
-        TaskPage,
-        TaskQuery,
     )
 
 Report = Callable[[str], None]

@@ -60,6 +60,10 @@ from ploinky.store.deployments import SqliteDeploymentStore
 from ploinky.store.keys import SqliteKeyStore
 from ploinky.store.repositories import SqliteRepositoryStore
 from ploinky.store.tasks import SqliteTaskStore
+from ploinky.task_values import (
+    DURABLE_PREFIX,
+    TaskBounds,
+)
 from ploinky.tasks.commands import commands_of
 from ploinky.tasks.durable import DurableTasks
 from ploinky.tasks.durable_queues import DurableQueues
@@ -71,13 +75,11 @@ from ploinky.telemetry.counters import Counters
 from ploinky.telemetry.logs import SERVER, DailyFile, JsonLog, at_level, prune, tail
 from ploinky.threads import Blocking
 from ploinky.values import (
-    DURABLE_PREFIX,
     Address,
     DeploymentKey,
     Kind,
     Route,
     Target,
-    TaskBounds,
 )
 from ploinky.worker import COUNTERS, LINK_SOCKET
 

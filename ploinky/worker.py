@@ -42,12 +42,18 @@ from ploinky.routing.table import RouteTable
 from ploinky.routing.upstream import Upstream
 from ploinky.routing.wheel import Wheel
 from ploinky.sockets import SocketPaths
+from ploinky.task_values import (
+    DURABLE_PREFIX,
+)
 from ploinky.tasks.file_transport import FileTransport
 from ploinky.tasks.http_transport import HttpTransport
 from ploinky.tasks.inotify import Inotify
 from ploinky.tasks.orchestrator import Orchestrator
 from ploinky.telemetry.logs import ACCESS, SERVER, DailyFile, JsonLog, at_level
-from ploinky.values import DURABLE_PREFIX, RouteSnapshot, Wire
+from ploinky.values import (
+    RouteSnapshot,
+    Wire,
+)
 
 LINK_SOCKET = "link.sock"
 """In the run directory."""

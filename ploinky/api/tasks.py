@@ -26,7 +26,17 @@ from ploinky.errors import (
 )
 from ploinky.routing.durable import SUBMISSIONS
 from ploinky.security.roles import is_confined, reaches
-from ploinky.values import NOBODY, Principal, Role, Submission, Task, TaskQuery, TaskState
+from ploinky.task_values import (
+    Submission,
+    Task,
+    TaskQuery,
+    TaskState,
+)
+from ploinky.values import (
+    NOBODY,
+    Principal,
+    Role,
+)
 
 MOST_PER_PAGE = 500
 LONGEST_WAIT_SECONDS = 300.0

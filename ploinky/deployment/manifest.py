@@ -18,7 +18,17 @@ from attrs import field, frozen
 from ploinky.deployment.fields import FIELDS, SERVER_VARIABLES
 from ploinky.deployment.readers import document, resembling
 from ploinky.errors import EnvironmentMissing, ManifestInvalid, ValidationFailed
-from ploinky.values import CallAuth, Health, Kind, Resources, Schedule, Volume, Wire
+from ploinky.task_values import (
+    Schedule,
+)
+from ploinky.values import (
+    CallAuth,
+    Health,
+    Kind,
+    Resources,
+    Volume,
+    Wire,
+)
 
 DEFAULT_IMAGE = "node:18-alpine"
 

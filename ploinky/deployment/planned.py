@@ -6,7 +6,14 @@ from collections.abc import Iterable, Iterator
 
 from ploinky.deployment.manifest import Manifest
 from ploinky.deployment.spec import kind_of
-from ploinky.values import DeploymentState, DeploymentView, Kind, Planned
+from ploinky.task_values import (
+    Planned,
+)
+from ploinky.values import (
+    DeploymentState,
+    DeploymentView,
+    Kind,
+)
 
 _IN_FORCE = (DeploymentState.RUNNING, DeploymentState.UNHEALTHY, DeploymentState.DEPLOYING)
 

@@ -13,7 +13,15 @@ from zope.interface import implementer
 from ploinky.interfaces import ITaskStore
 from ploinky.store.database import Database
 from ploinky.store.tables import TASKS
-from ploinky.values import DeploymentKey, Task, TaskPage, TaskQuery, TaskState
+from ploinky.task_values import (
+    Task,
+    TaskPage,
+    TaskQuery,
+    TaskState,
+)
+from ploinky.values import (
+    DeploymentKey,
+)
 
 KEY_SECONDS = 86_400.0
 """For how long a key makes repeats one call."""

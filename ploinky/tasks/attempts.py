@@ -17,11 +17,21 @@ from twisted.logger import Logger
 
 from ploinky.errors import NoHealthyInstance, NoSuchRoute, Overloaded, StateUnusable
 from ploinky.interfaces import ILease, IOrchestrator, ITaskStore
+from ploinky.task_values import (
+    Task,
+    TaskState,
+)
 from ploinky.tasks import outcomes
 from ploinky.tasks.durable_queues import DurableQueues, Lost
 from ploinky.tasks.messages import task_file
 from ploinky.tasks.shelf import Held, Shelf
-from ploinky.values import Address, Kind, Route, Target, Task, TaskState, Wire
+from ploinky.values import (
+    Address,
+    Kind,
+    Route,
+    Target,
+    Wire,
+)
 
 LATE_SECONDS = 10.0
 """After a task's deadline: the engine's own answer to it comes first where there is an engine."""

@@ -37,11 +37,19 @@ from ploinky.errors import (
     TaskExpired,
 )
 from ploinky.interfaces import IDurableTasks, IOrchestrator, ITaskStore
+from ploinky.task_values import (
+    Submission,
+    Task,
+    TaskBounds,
+    TaskState,
+)
 from ploinky.tasks import outcomes
 from ploinky.tasks.attempts import Attempts
 from ploinky.tasks.durable_queues import DurableQueues
 from ploinky.tasks.shelf import Shelf
-from ploinky.values import Route, Submission, Task, TaskBounds, TaskState
+from ploinky.values import (
+    Route,
+)
 
 SWEEP_SECONDS = 60.0
 

@@ -29,6 +29,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from ploinky.errors import AgentBroken
+from ploinky.task_values import (
+    DURABLE_PREFIX,
+)
 from ploinky.tasks.inotify import IN_CREATE, IN_DELETE, IN_MOVED_TO, Inotify
 from ploinky.tasks.queue_directory import (
     ERRORS,
@@ -38,7 +41,6 @@ from ploinky.tasks.queue_directory import (
     TASKS,
     QueueDirectory,
 )
-from ploinky.values import DURABLE_PREFIX
 
 RESCAN_SECONDS = 1.0
 

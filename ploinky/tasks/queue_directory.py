@@ -22,7 +22,9 @@ import stat
 from collections.abc import Iterator
 
 from ploinky.errors import AgentBroken
-from ploinky.values import DURABLE_PREFIX
+from ploinky.task_values import (
+    DURABLE_PREFIX,
+)
 
 TASKS = "tasks"
 RESULTS = "results"

@@ -27,7 +27,12 @@ from twisted.logger import Logger
 
 from ploinky.errors import NotFound, PloinkyError
 from ploinky.interfaces import IDurableTasks
-from ploinky.values import Planned, Schedule, Submission, TaskState
+from ploinky.task_values import (
+    Planned,
+    Schedule,
+    Submission,
+    TaskState,
+)
 
 USER = "Schedule"
 """Who calls."""

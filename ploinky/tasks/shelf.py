@@ -13,8 +13,10 @@ from attrs import define, field
 from twisted.internet.defer import Deferred
 
 from ploinky.errors import Draining
+from ploinky.task_values import (
+    Task,
+)
 from ploinky.tasks.durable_queues import Errand
-from ploinky.values import Task
 
 KEPT_IN_MEMORY_BYTES = 16 * 1024
 """Larger params are read again when they are needed."""

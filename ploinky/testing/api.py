@@ -19,6 +19,11 @@ from ploinky.interfaces import (
     IWorkerGroup,
     Report,
 )
+from ploinky.task_values import (
+    Submission,
+    Task,
+    TaskState,
+)
 from ploinky.values import (
     Deployment,
     DeploymentKey,
@@ -29,9 +34,6 @@ from ploinky.values import (
     Release,
     ReleaseState,
     Route,
-    Submission,
-    Task,
-    TaskState,
 )
 
 

@@ -11,16 +11,18 @@ from zope.interface import implementer
 
 from ploinky.errors import Conflict, NotFound
 from ploinky.interfaces import IDeploymentStore, IKeyStore, IRepositoryStore, ITaskStore
+from ploinky.task_values import (
+    Task,
+    TaskPage,
+    TaskQuery,
+    TaskState,
+)
 from ploinky.values import (
     Deployment,
     Principal,
     Release,
     ReleaseState,
     Repository,
-    Task,
-    TaskPage,
-    TaskQuery,
-    TaskState,
 )
 
 KEY_SECONDS = 86_400.0

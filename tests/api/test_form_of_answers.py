@@ -12,7 +12,13 @@ from twisted.internet.defer import Deferred
 from ploinky.api.application import routes
 from ploinky.errors import EngineUnavailable
 from ploinky.security.roles import RULES
-from ploinky.values import Repository, Role, Submission
+from ploinky.task_values import (
+    Submission,
+)
+from ploinky.values import (
+    Repository,
+    Role,
+)
 
 ERROR_FIELDS = {"error", "message", "code", "requestId"}
 

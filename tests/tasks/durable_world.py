@@ -19,6 +19,12 @@ from zope.interface import implementer
 from ploinky.interfaces import ITaskStore
 from ploinky.store.database import Database
 from ploinky.store.tasks import SqliteTaskStore
+from ploinky.task_values import (
+    Submission,
+    Task,
+    TaskBounds,
+    TaskQuery,
+)
 from ploinky.tasks.durable import DurableTasks
 from ploinky.tasks.durable_queues import DurableQueues
 from ploinky.tasks.inotify import Inotify
@@ -30,11 +36,7 @@ from ploinky.values import (
     DeploymentKey,
     Kind,
     Route,
-    Submission,
     Target,
-    Task,
-    TaskBounds,
-    TaskQuery,
 )
 
 DEPLOYMENT = "deployment01"

@@ -27,7 +27,9 @@ def listing(said: bytes, status: int = 200) -> FakeUpstream:
 @pytest_twisted.ensureDeferred
 async def test_they_come_as_the_agent_lists_them() -> None:
     """Name, kind and what they are about; nothing else that it may say."""
-    upstream = listing(b'[{"name":"a","kind":"handler","about":"A.","x":1},{"name":"b","kind":"k"}]')
+    upstream = listing(
+        b'[{"name":"a","kind":"handler","about":"A.","x":1},{"name":"b","kind":"k"}]'
+    )
     found = await commands_of(Clock(), upstream, a_route(AGENT))
     assert found == [
         {"name": "a", "kind": "handler", "about": "A."},

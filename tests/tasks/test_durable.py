@@ -23,9 +23,12 @@ from ploinky.errors import (
     Overloaded,
 )
 from ploinky.interfaces import IDurableTasks, IWorkerGroup
+from ploinky.task_values import (
+    TaskBounds,
+    TaskState,
+)
 from ploinky.tasks.worker_group import WorkersAndTasks
 from ploinky.testing.api import RecordedWorkers
-from ploinky.values import TaskBounds, TaskState
 from tests.tasks.durable_world import Engine, Leader, World, a_submission, turns
 
 ALL_STEPS = 5

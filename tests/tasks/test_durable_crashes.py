@@ -9,7 +9,10 @@ import pytest
 import pytest_twisted
 from twisted.internet.defer import Deferred
 
-from ploinky.values import Task, TaskState
+from ploinky.task_values import (
+    Task,
+    TaskState,
+)
 from tests.tasks.durable_world import Engine, Killed, Leader, World, a_submission, turns
 
 LEADER_STEPS = [

@@ -11,10 +11,13 @@ import pytest
 from twisted.internet.task import Clock
 
 from ploinky.errors import Overloaded
+from ploinky.task_values import (
+    Planned,
+    Schedule,
+)
 from ploinky.tasks.schedules import Schedules, last_due
 from ploinky.testing.api import MemoryDurableTasks
 from ploinky.testing.store import MemoryTaskStore
-from ploinky.values import Planned, Schedule
 
 NOON = datetime.fromisoformat("2026-11-26T12:00:00+00:00").timestamp()
 EVERY_MINUTE = Schedule("* * * * *", "tick", (1, {"a": "b"}))

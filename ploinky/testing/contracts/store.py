@@ -15,6 +15,11 @@ from zope.interface.verify import verifyObject
 
 from ploinky.errors import Conflict, NotFound
 from ploinky.interfaces import IDeploymentStore, IKeyStore, IRepositoryStore, ITaskStore
+from ploinky.task_values import (
+    Task,
+    TaskQuery,
+    TaskState,
+)
 from ploinky.values import (
     Deployment,
     DeploymentKey,
@@ -25,9 +30,6 @@ from ploinky.values import (
     ReleaseState,
     Repository,
     Role,
-    Task,
-    TaskQuery,
-    TaskState,
 )
 
 KEY = DeploymentKey("localhost", "/demo")
