@@ -62,13 +62,10 @@ from ploinky.store.repositories import SqliteRepositoryStore
 from ploinky.store.tasks import SqliteTaskStore
 from ploinky.task_values import (
     DURABLE_PREFIX,
-    TaskBounds,
 )
 from ploinky.tasks.commands import commands_of
+from ploinky.tasks.compose import make_durable_tasks
 from ploinky.tasks.durable import DurableTasks
-from ploinky.tasks.durable_queues import DurableQueues
-from ploinky.tasks.inotify import Inotify
-from ploinky.tasks.orchestrator import Orchestrator
 from ploinky.tasks.schedules import Schedules
 from ploinky.tasks.worker_group import WorkersAndTasks
 from ploinky.telemetry.counters import Counters
@@ -311,22 +308,9 @@ async def _open_stores(here: Here, rooms: AsyncExitStack) -> Stores:
 
 
 async def _start_tasks(here: Here, stores: Stores, rooms: AsyncExitStack) -> DurableTasks:
-    settings = here.settings
-    queues = DurableQueues(here.reactor, Inotify(here.reactor))
+    queues_directory = Layout(here.settings.data_directory).queues
+    queues, tasks = make_durable_tasks(here.reactor, here.settings, stores.tasks, queues_directory)
     await _begin(queues, rooms)
-    bounds = TaskBounds(
-        kept_seconds=settings.task_retention_hours * 3600.0,
-        kept=settings.tasks_kept,
-        bytes=settings.task_bytes,
-    )
-    tasks = DurableTasks(
-        here.reactor,
-        stores.tasks,
-        Orchestrator(here.reactor),
-        queues,
-        str(Layout(settings.data_directory).queues),
-        bounds,
-    )
     await _begin(tasks, rooms)
     return tasks
 

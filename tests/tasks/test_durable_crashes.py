@@ -63,6 +63,16 @@ async def until(is_so: Callable[[], object], engine: Engine | None = None) -> No
     raise AssertionError("it never came to that")
 
 
+async def advanced(engine: Engine, steps: int) -> None:
+    """Let the engine take so many steps."""
+    for _ in range(PATIENCE):
+        if len(engine.done) >= steps:
+            return
+        if not engine.step():
+            await turns(1)
+    raise AssertionError(f"it never came so far: {engine.done}")
+
+
 async def ended(world: World, engine: Engine) -> Task:
     """Let everything go on until the task is over, and nothing of it is left in the queue."""
     for _ in range(PATIENCE):
@@ -116,7 +126,7 @@ async def test_a_leader_killed_before_any_step_of_the_engine(
     first, engine = Leader(world), world.engine()
     await first.start()
     await submitted(first)
-    await until(lambda: len(engine.done) >= before or not engine.step())
+    await advanced(engine, before)
     first.steps.alive = False
     await first.stop()
     for _ in range(meanwhile):
@@ -139,7 +149,7 @@ async def test_an_engine_killed_before_any_of_its_steps(
     leader, engine = Leader(world), world.engine()
     await leader.start()
     await submitted(leader)
-    await until(lambda: len(engine.done) >= before or not engine.step())
+    await advanced(engine, before)
     if leader_too:
         leader.steps.alive = False
         await leader.stop()
@@ -165,7 +175,7 @@ async def test_a_retry_is_another_attempt(world: World, before: int) -> None:
     leader, engine = Leader(world), world.engine()
     await leader.start()
     await submitted(leader)
-    await until(lambda: len(engine.done) >= before or not engine.step())
+    await advanced(engine, before)
     await turns()
     task = await ended(world, world.engine())
     await leader.stop()
