@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, TypeVar
 
 import attrs
 from sqlalchemy import ColumnElement, Connection, delete, func, insert, or_, select, update
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ploinky.interfaces import ITaskStore
@@ -23,6 +26,8 @@ from ploinky.values import (
     DeploymentKey,
 )
 
+T = TypeVar("T")
+
 KEY_SECONDS = 86_400.0
 """For how long a key makes repeats one call."""
 
@@ -32,10 +37,16 @@ _WHOLE = [column for column in TASKS.c if column.name != "number"]
 _LIGHT = [column for column in _WHOLE if column.name not in _CONTENTS]
 _SWEPT_AT_ONCE = 1000
 
+_Work = Callable[[Connection], Any]
+
 
 @implementer(ITaskStore)
 class SqliteTaskStore:
     """`ITaskStore` on SQLite.
+
+    What is written while a transaction is on its way to the disk shares the next one: the disk
+    is asked once for all of it.  Each write still sees those before it, and is told its outcome
+    in order.
 
     Args:
         clock: Tells how old a key is; its seconds are Unix time.
@@ -45,6 +56,8 @@ class SqliteTaskStore:
     def __init__(self, clock: IReactorTime, database: Database) -> None:
         self._clock = clock
         self._database = database
+        self._waiting: list[tuple[_Work, Deferred[Any]]] = []
+        self._is_writing = False
 
     async def add(self, task: Task) -> Task:
         """See `ITaskStore`."""
@@ -64,7 +77,7 @@ class SqliteTaskStore:
             connection.execute(insert(TASKS).values(_to_row(task)))
             return task
 
-        return await self._database.run(work)
+        return await self._write(work)
 
     async def change(self, before: Task, after: Task) -> bool:
         """See `ITaskStore`."""
@@ -80,7 +93,28 @@ class SqliteTaskStore:
             )
             .values(row)
         )
-        return await self._database.run(lambda connection: connection.execute(query).rowcount == 1)
+        return await self._write(lambda connection: connection.execute(query).rowcount == 1)
+
+    async def _write(self, work: Callable[[Connection], T]) -> T:
+        written: Deferred[T] = Deferred()
+        self._waiting.append((work, written))
+        if not self._is_writing:
+            Deferred.fromCoroutine(self._write_all())
+        return await written
+
+    async def _write_all(self) -> None:
+        """Write what waits, and what comes meanwhile; every failure is told to who waits."""
+        self._is_writing = True
+        while self._waiting:
+            batch, self._waiting = self._waiting, []
+            try:
+                outcomes: list[Any] = await self._database.run(partial(_do_all, batch))
+            except Exception:
+                failure = Failure()
+                outcomes = [failure] * len(batch)
+            for (_, written), outcome in zip(batch, outcomes, strict=True):
+                written.callback(outcome)
+        self._is_writing = False
 
     async def task(self, task: str) -> Task | None:
         """See `ITaskStore`."""
@@ -129,6 +163,10 @@ class SqliteTaskStore:
             return connection.execute(select(func.count()).where(over)).scalar_one()
 
         return await self._database.run(work)
+
+
+def _do_all(batch: list[tuple[_Work, Deferred[Any]]], connection: Connection) -> list[Any]:
+    return [work(connection) for work, _ in batch]
 
 
 def _shrink(

@@ -12,6 +12,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
+from ploinky.errors import StateUnusable
 from ploinky.interfaces import IDeploymentStore, IKeyStore, IRepositoryStore, ITaskStore
 from ploinky.security.secrets import SecretBox
 from ploinky.store.database import Database
@@ -19,11 +20,13 @@ from ploinky.store.deployments import SqliteDeploymentStore
 from ploinky.store.keys import SqliteKeyStore
 from ploinky.store.repositories import SqliteRepositoryStore
 from ploinky.store.tasks import SqliteTaskStore
+from ploinky.task_values import TaskQuery
 from ploinky.testing.contracts.store import (
     DeploymentStoreContract,
     KeyStoreContract,
     RepositoryStoreContract,
     TaskStoreContract,
+    a_task,
 )
 from ploinky.testing.store import (
     MemoryDeploymentStore,
@@ -118,3 +121,22 @@ class TestSqliteTaskStore(TaskStoreContract):
     def task_store(self, database: Database, clock: Clock) -> ITaskStore:
         clock.advance(1_000_000)
         return SqliteTaskStore(clock, database)
+
+    @pytest_twisted.ensureDeferred
+    async def test_writes_at_once_share_the_disk_and_fail_together(
+        self, task_store: ITaskStore, database: Database
+    ) -> None:
+        """Each is told what became of it, in order, whether the disk took it or not."""
+        names = [f"t-{number}" for number in range(20)]
+        told: list[str] = []
+        adding = [Deferred.fromCoroutine(task_store.add(a_task(name))) for name in names]
+        for each in adding:
+            each.addCallback(lambda task: told.append(task.id))
+        await adding[-1]
+        assert told == names
+        assert (await task_store.tasks(TaskQuery())).total == 20
+        await database.close()
+        failing = [Deferred.fromCoroutine(task_store.add(a_task(f"x-{n}"))) for n in range(3)]
+        for each in failing:
+            with pytest.raises(StateUnusable):
+                await each
