@@ -16,6 +16,7 @@ the mapping to an answer happens at the gateway's and the API's edge.
     |   |   InsufficientStorage, UploadFailed
     |   +-- Unauthenticated, Forbidden
     |   +-- AgentUnreachable, AgentBroken, TaskTimeout
+    |   +-- IdempotencyKeyReused, Interrupted, TaskExpired, TaskPending, ResultGone
     |   +-- Overloaded, NoHealthyInstance, Draining   (all with retry_after_seconds)
     +-- RequestRefused             a management request cannot be carried out
     |   +-- ValidationFailed, NotFound, Conflict
@@ -243,6 +244,41 @@ class UploadFailed(CallFailed):
 
     code = "UPLOAD_FAILED"
     status = 500
+
+
+class IdempotencyKeyReused(CallFailed):
+    """Another call was made under this key."""
+
+    code = "IDEMPOTENCY_KEY_REUSED"
+    status = 422
+
+
+class Interrupted(CallFailed):
+    """The instance ended while it ran the task: whether that took effect is not known."""
+
+    code = "INTERRUPTED"
+    status = 502
+
+
+class TaskExpired(CallFailed):
+    """A durable task waited too long to begin."""
+
+    code = "TASK_EXPIRED"
+    status = 504
+
+
+class TaskPending(CallFailed):
+    """A durable task is not done in the time in which its caller waits; it goes on."""
+
+    code = "TASK_PENDING"
+    status = 504
+
+
+class ResultGone(CallFailed):
+    """The task is over, and what came of it is not kept any more."""
+
+    code = "RESULT_GONE"
+    status = 410
 
 
 # --- management requests ----------------------------------------------------

@@ -17,6 +17,12 @@ from zope.interface import Attribute, Interface
 
 if TYPE_CHECKING:
     from ploinky.errors import CallFailed
+    from ploinky.task_values import (
+        Submission,
+        Task,
+        TaskPage,
+        TaskQuery,
+    )
     from ploinky.values import (
         AgentListing,
         Deployment,
@@ -252,6 +258,49 @@ class IRates(Interface):
         Returns:
             0 where the call is within the limit; else the seconds until one would be, and
             nothing was counted.
+        """
+
+
+class IDurableTasks(Interface):
+    """Calls that outlive who made them.  The leader alone has them."""
+
+    async def submit(call: Submission) -> Task:
+        """Take a call; it is on disk when this fires.
+
+        Returns:
+            The task, which may be over already where this is a repeat.
+
+        Raises:
+            NoSuchRoute: The deployment is gone.
+            IdempotencyKeyReused: Something else was called under this key.
+            Overloaded: There is no room for more.
+        """
+
+    async def finished(task: str, timeout_seconds: float) -> Task:
+        """Wait until it is over, or time is up.
+
+        Returns:
+            The task as it stands then.
+
+        Raises:
+            NotFound: There is none of this id, or it is not kept any more.
+        """
+
+    async def cancel(task: str) -> Task:
+        """End it, wherever it is; a running handler is aborted.  Again is no error.
+
+        Raises:
+            NotFound: As above.
+            Conflict: It is over.
+        """
+
+    async def retry(task: str) -> Task:
+        """Queue one again that failed or was cancelled.
+
+        Raises:
+            NotFound: As above.
+            Conflict: It is not over, or did succeed.
+            NoSuchRoute: The deployment is gone.
         """
 
 
@@ -506,6 +555,43 @@ class IDeploymentStore(Interface):
 
     async def activate(deployment: Deployment, number: int) -> Deployment:
         """The switch, in one transaction: this release active, the one before retired."""
+
+
+class ITaskStore(Interface):
+    """Durable tasks.  Each method is one transaction, and transactions follow one another."""
+
+    async def add(task: Task) -> Task:
+        """Keep it, unless one with its id is kept, or one with its ``once`` that is not a day old.
+
+        Returns:
+            The one that is kept now.
+        """
+
+    async def change(before: Task, after: Task) -> bool:
+        """Let it stand as ``after`` if state and deliveries are those of ``before``.
+
+        Returns:
+            Whether they were.  Where not, nothing was changed.
+        """
+
+    async def task(task: str) -> Task | None:
+        """Give the task with this id, params and outcome included."""
+
+    async def unfinished() -> list[Task]:
+        """Give those that are queued or running, without params; oldest first."""
+
+    async def tasks(query: TaskQuery) -> TaskPage:
+        """Give a page of those that a query wants, newest first."""
+
+    async def sweep(before: float, most: int, most_bytes: int) -> int:
+        """Forget tasks that are over: before a time, and beyond a number or size the oldest.
+
+        What was called with a key stays a day, so that a repeat is not run; its params and
+        outcome may go.
+
+        Returns:
+            How many that are over are left.
+        """
 
 
 class IRepositoryStore(Interface):

@@ -13,7 +13,7 @@ import secrets
 import string
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -26,6 +26,8 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger, globalLogPublisher
 
 from ploinky.deployment.compose import Neighbours, make_deployment_manager
+from ploinky.deployment.planned import planned
+from ploinky.deployment.spec import Layout
 from ploinky.errors import SettingsInvalid
 from ploinky.extensions import load, select_runtime
 from ploinky.git.source import GitRepositories
@@ -38,9 +40,12 @@ from ploinky.interfaces import (
     IRuntime,
     IRuntimeFactory,
     ISource,
+    ITaskStore,
 )
 from ploinky.link import WorkerLinks
 from ploinky.processgroup import LeaderLock, ProcessGroup, WorkerCommand, WorkerRecords
+from ploinky.routing.upstream import Upstream
+from ploinky.routing.wheel import Wheel
 from ploinky.runtime.instances import Instances
 from ploinky.runtime.probes import SocketProber
 from ploinky.security.admission import Admission
@@ -54,10 +59,25 @@ from ploinky.store.database import Database
 from ploinky.store.deployments import SqliteDeploymentStore
 from ploinky.store.keys import SqliteKeyStore
 from ploinky.store.repositories import SqliteRepositoryStore
+from ploinky.store.tasks import SqliteTaskStore
+from ploinky.task_values import (
+    DURABLE_PREFIX,
+)
+from ploinky.tasks.commands import commands_of
+from ploinky.tasks.compose import make_durable_tasks
+from ploinky.tasks.durable import DurableTasks
+from ploinky.tasks.schedules import Schedules
+from ploinky.tasks.worker_group import WorkersAndTasks
 from ploinky.telemetry.counters import Counters
 from ploinky.telemetry.logs import SERVER, DailyFile, JsonLog, at_level, prune, tail
 from ploinky.threads import Blocking
-from ploinky.values import Address, DeploymentKey, Kind, Route, Target
+from ploinky.values import (
+    Address,
+    DeploymentKey,
+    Kind,
+    Route,
+    Target,
+)
 from ploinky.worker import COUNTERS, LINK_SOCKET
 
 CONTROL_SOCKET = "control.sock"
@@ -87,12 +107,14 @@ async def lead(reactor: Any, settings: Settings, rooms: AsyncExitStack) -> None:
     here = _here(reactor, settings, rooms)
     links, group = await _open_workers(here, rooms)
     stores = await _open_stores(here, rooms)
+    tasks = await _start_tasks(here, stores, rooms)
     runtime = await _start_runtime(here, rooms)
     instances = await _start_instances(here, runtime, rooms)
     source = await _start_git(here, rooms)
     keys = PublishedKeys(reactor, stores.keys, links)
+    workers = WorkersAndTasks(links, tasks)
     neighbours = Neighbours(
-        here.files, stores.deployments, stores.repositories, source, runtime, instances, links
+        here.files, stores.deployments, stores.repositories, source, runtime, instances, workers
     )
     manager = make_deployment_manager(
         reactor, new_id, here.cluster, settings, neighbours, built_in_routes(settings)
@@ -100,9 +122,13 @@ async def lead(reactor: Any, settings: Settings, rooms: AsyncExitStack) -> None:
     await _begin(manager, rooms)
     bootstrap = BootstrapToken(secrets.token_bytes)
     admission = Admission(reactor, keys, secrets.token_bytes)
-    await _start_management(here, neighbours, manager, keys, admission, bootstrap, rooms)
+    durable = Durable(tasks, stores.tasks)
+    await _start_management(here, neighbours, durable, manager, keys, admission, bootstrap, rooms)
     await keys.load()
+    await tasks.recover()  # before the manager deletes queues that belong to nothing
     await manager.recover()
+    schedules = Schedules(reactor, tasks, lambda: planned(manager.deployments()), new_durable_task)
+    await _begin(schedules, rooms)
     await group.start()
     # It was on the stack already; now it comes first, while all that it needs still works.
     rooms.push_async_callback(group.stopService)
@@ -134,6 +160,15 @@ class Stores:
     deployments: IDeploymentStore
     repositories: IRepositoryStore
     keys: IKeyStore
+    tasks: ITaskStore
+
+
+@frozen
+class Durable:
+    """Durable tasks, and where they are kept."""
+
+    tasks: DurableTasks
+    store: ITaskStore
 
 
 def log_directory(settings: Settings) -> Path:
@@ -144,6 +179,11 @@ def log_directory(settings: Settings) -> Path:
 def new_id() -> str:
     """Give an unguessable id of ``[a-z0-9]{12}``."""
     return "".join(secrets.choice(_ID_LETTERS) for _ in range(12))
+
+
+def new_durable_task() -> str:
+    """Give an unguessable id for a durable task."""
+    return DURABLE_PREFIX + secrets.token_hex(16)
 
 
 def built_in_routes(settings: Settings) -> list[Route]:
@@ -263,7 +303,16 @@ async def _open_stores(here: Here, rooms: AsyncExitStack) -> Stores:
         SqliteDeploymentStore(database, box),
         SqliteRepositoryStore(database, box),
         SqliteKeyStore(here.reactor, database),
+        SqliteTaskStore(here.reactor, database),
     )
+
+
+async def _start_tasks(here: Here, stores: Stores, rooms: AsyncExitStack) -> DurableTasks:
+    queues_directory = Layout(here.settings.data_directory).queues
+    queues, tasks = make_durable_tasks(here.reactor, here.settings, stores.tasks, queues_directory)
+    await _begin(queues, rooms)
+    await _begin(tasks, rooms)
+    return tasks
 
 
 async def _start_runtime(here: Here, rooms: AsyncExitStack) -> IRuntime:
@@ -308,6 +357,7 @@ async def _start_git(here: Here, rooms: AsyncExitStack) -> ISource:
 async def _start_management(
     here: Here,
     neighbours: Neighbours,
+    durable: Durable,
     manager: IDeploymentManager,
     keys: IKeyStore,
     admission: Admission,
@@ -330,6 +380,12 @@ async def _start_management(
     async def server_log(lines: int) -> str:
         return await here.files.run(tail, log_directory(here.settings), lines)
 
+    upstream = Upstream(here.reactor, Wheel(here.reactor), here.paths)
+    rooms.callback(upstream.close)
+
+    async def commands(deployment: str) -> Sequence[Mapping[str, Any]]:
+        return await commands_of(here.reactor, upstream, durable.tasks.route(deployment))
+
     collaborators = Collaborators(
         clock=here.reactor,
         settings=here.settings,
@@ -340,6 +396,8 @@ async def _start_management(
         source=neighbours.source,
         runtime=neighbours.runtime,
         workers=neighbours.workers,
+        tasks=durable.tasks,
+        task_store=durable.store,
         admission=admission,
         authenticators=await _authenticators(here, keys),
         bootstrap=bootstrap,
@@ -347,6 +405,7 @@ async def _start_management(
         operations=operations,
         totals=totals,
         server_log=server_log,
+        commands=commands,
         new_id=new_id,
     )
     await _listen(here, CONTROL_SOCKET, make_site(collaborators), rooms)

@@ -114,6 +114,15 @@ class Settings:
     releases_kept: int = _setting(
         5, "releasesKept", _count(1, 1000), "releases kept per deployment"
     )
+    task_retention_hours: int = _setting(
+        24, "taskRetention", _count(1, 8760), "hours a durable task may wait, and is kept after"
+    )
+    tasks_kept: int = _setting(
+        10_000, "tasksKept", _count(1, 1_000_000), "durable tasks kept at most, done and undone"
+    )
+    task_bytes: int = _setting(
+        256 * _MEBIBYTE, "taskBytes", _count(1024, 2**40), "bytes durable tasks may take up"
+    )
     auth: str = _setting("keys", "auth", _one_of("keys", "none"), "none: everybody is admin")
     trusted_proxies: tuple[str, ...] = _setting(
         (), "trustedProxies", _texts, "addresses whose X-Forwarded-* fields are believed"

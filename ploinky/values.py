@@ -252,6 +252,7 @@ class Route:
         reason: Why there are no targets, in words for the caller; ``""`` otherwise.
         max_upload_bytes: Of a body that brings files to a task.
         rate_limit: Of each client; None for none.
+        retries: How often a durable task may be run again that was begun and did not succeed.
     """
 
     key: DeploymentKey
@@ -266,6 +267,7 @@ class Route:
     concurrency: int = 64
     auth: CallAuth = CallAuth.NONE
     rate_limit: RateLimit | None = None
+    retries: int = 0
 
 
 @frozen

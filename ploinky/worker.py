@@ -46,6 +46,9 @@ from ploinky.routing.table import RouteTable
 from ploinky.routing.upstream import Upstream
 from ploinky.routing.wheel import Wheel
 from ploinky.sockets import SocketPaths
+from ploinky.task_values import (
+    DURABLE_PREFIX,
+)
 from ploinky.tasks.file_transport import FileTransport
 from ploinky.tasks.frame_transport import FrameTransport
 from ploinky.tasks.http_transport import HttpTransport
@@ -213,6 +216,7 @@ def build_rooms(reactor: Any, configuration: WorkerConfiguration, paths: SocketP
         rates,
         id_prefix,
         TrustedProxies(configuration.trusted_proxies),
+        new_task=lambda: DURABLE_PREFIX + secrets.token_hex(16),
     )
 
     def counts() -> bytes:

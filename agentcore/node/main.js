@@ -22,6 +22,8 @@ const DEFAULT_TIMEOUT_MS = 30000;
 const DEFAULT_CONCURRENCY = 64;
 const DEFAULT_MAX_RESULT_BYTES = 16 * 1024 * 1024;
 const STOP_AFTER_MS = 5000;
+// Where files bring durable tasks alone, and inotify has no room for one more agent.
+const RARE_POLL_MS = 1000;
 
 function readSettings(env) {
   const whole = (name, fallback) => {
@@ -34,7 +36,7 @@ function readSettings(env) {
   return {
     agentDir: env.AGENT_DIR,
     queue: env.PLOINKY_QUEUE,
-    watchFiles: env.PLOINKY_TRANSPORT === 'file',
+    filesFirst: env.PLOINKY_TRANSPORT === 'file',
     offersFrames: env.PLOINKY_FRAMES !== 'off',
     port: whole('PORT', undefined),
     concurrency: whole('PLOINKY_CONCURRENCY', undefined),
@@ -58,15 +60,11 @@ async function serve(settings) {
   const frames = new FrameWire(executor);
   const listener = new Listener({ http: new HttpWire(executor, catalogue), frames });
   await listen(listener, settings);
-  const wires = [listener, frames];
-  if (settings.watchFiles) {
-    const files = new FileWire(queue, executor, limits);
-    files.start();
-    wires.push(files);
-  }
-  const transports = ['http'];
-  if (settings.offersFrames) transports.push('frames');
-  if (settings.watchFiles) transports.push('file');
+  // After the listener: the server tells by the new socket that earlier locks are a dead engine's.
+  const files = new FileWire(queue, executor, { ...limits, pollMs: settings.filesFirst ? undefined : RARE_POLL_MS });
+  files.start();
+  const wires = [listener, frames, files];
+  const transports = settings.offersFrames ? ['http', 'frames', 'file'] : ['http', 'file'];
   const ready = { engine: 'node', version: process.versions.node, transports, pid: process.pid };
   publish(queue, 'ready', JSON.stringify(ready));
   const stop = () => stopOnce({ queue, executor, wires, thread, scripts });

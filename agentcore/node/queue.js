@@ -41,11 +41,12 @@ function removeIfThere(file) {
 }
 
 class FileWire {
-  constructor(root, executor, { timeoutMs }) {
+  constructor(root, executor, { timeoutMs, pollMs = POLL_MS }) {
     this._root = root;
     this._files = new TaskFiles(root);
     this._executor = executor;
     this._timeoutMs = timeoutMs;
+    this._pollMs = pollMs;
     this._running = new Map();
     this._backlog = new Set();
     this._removed = new Set();
@@ -56,9 +57,9 @@ class FileWire {
     let interval = RESCAN_MS;
     try {
       this._watcher = fs.watch(`${this._root}/tasks`, (event, id) => this._noticed(id));
-      this._watcher.on('error', () => this._poll(POLL_MS));
+      this._watcher.on('error', () => this._poll(this._pollMs));
     } catch (error) {
-      interval = POLL_MS;
+      interval = this._pollMs;
     }
     this._poll(interval);
     this._scan();

@@ -35,6 +35,7 @@ from ploinky.api.requests import (
     request_id_of,
 )
 from ploinky.api.status import StatusRoutes
+from ploinky.api.tasks import TaskRoutes
 from ploinky.errors import BadRequest, Forbidden, SettingsInvalid
 from ploinky.routing.headers import TrustedProxies
 from ploinky.security.admission import ADMIN_ID
@@ -89,6 +90,7 @@ def routes(collaborators: Collaborators) -> list[Endpoint]:
         *DeploymentRoutes(collaborators).endpoints(),
         *DomainRoutes(collaborators).endpoints(),
         *RepositoryRoutes(collaborators).endpoints(),
+        *TaskRoutes(collaborators).endpoints(),
     ]
 
 

@@ -77,6 +77,7 @@ class DeploymentRoutes:
             ),
             Endpoint("deployments.releases", "GET", f"{home}/releases", self._releases),
             Endpoint("deployments.logs", "GET", f"{home}/logs", self._logs),
+            Endpoint("deployments.commands", "GET", f"{home}/commands", self._commands),
             Endpoint("deployments.sync", "POST", f"{home}/sync", self._change(self._sync)),
             Endpoint(
                 "deployments.restart", "POST", f"{home}/restart", self._change(manager.restart)
@@ -170,6 +171,11 @@ class DeploymentRoutes:
         view = self._find(call.key(call.query("domain"), call.query("path")))
         releases = await self._its.deployment_store.releases(view.deployment.id)
         return as_json({"releases": [documents.release(release) for release in releases]})
+
+    async def _commands(self, call: Call) -> Answer:
+        view = self._find(call.key(call.query("domain"), call.query("path")))
+        commands = await self._its.commands(view.deployment.id)
+        return as_json({"commands": [dict(command) for command in commands]})
 
     async def _logs(self, call: Call) -> Answer:
         """The output of the instances that serve, or of what failed where none does."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
 
 from attrs import field, frozen
 from twisted.internet.interfaces import IReactorTime
@@ -14,9 +15,11 @@ from ploinky.interfaces import (
     IAuthenticator,
     IDeploymentManager,
     IDeploymentStore,
+    IDurableTasks,
     IRepositoryStore,
     IRuntime,
     ISource,
+    ITaskStore,
     IWorkerGroup,
 )
 from ploinky.security.admission import Admission
@@ -69,6 +72,7 @@ class Collaborators:
         operations: A service; the root starts and stops it.
         totals: Gives the counters as they stand.
         server_log: Gives the last so many lines of the server's log.
+        commands: Gives what the task agent of a deployment (by its id) can be asked to do.
         new_id: Gives ids for requests that came without one.
     """
 
@@ -81,6 +85,8 @@ class Collaborators:
     source: ISource
     runtime: IRuntime
     workers: IWorkerGroup
+    tasks: IDurableTasks
+    task_store: ITaskStore
     admission: Admission
     authenticators: Sequence[IAuthenticator]
     bootstrap: BootstrapToken
@@ -88,4 +94,5 @@ class Collaborators:
     operations: Operations
     totals: Callable[[], Totals] = field(repr=False)
     server_log: Callable[[int], Awaitable[str]] = field(repr=False)
+    commands: Callable[[str], Awaitable[Sequence[Mapping[str, Any]]]] = field(repr=False)
     new_id: Callable[[], str] = field(repr=False)

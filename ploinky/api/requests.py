@@ -30,7 +30,10 @@ _MARKS_OF_A_PROXY = ("Forwarded", "Via", "X-Real-IP", "X-Ploinky-Proxied")
 
 
 class ManagementRequest(Request):
-    """A request whose body is kept in memory up to `MOST_BODY_BYTES` and dropped beyond."""
+    """A request whose body is kept in memory up to `MOST_BODY_BYTES` and dropped beyond.
+
+    What a worker itself sends was measured by its gateway already.
+    """
 
     request_id = ""
     body_is_too_large = False
@@ -42,10 +45,20 @@ class ManagementRequest(Request):
 
     def handleContentChunk(self, data: bytes) -> None:
         """Take the next part of the body."""
-        if self.content.tell() + len(data) > MOST_BODY_BYTES:
+        if self.content.tell() + len(data) > MOST_BODY_BYTES and not self.is_from_worker:
             self.body_is_too_large = True
         if not self.body_is_too_large:
             self.content.write(data)
+
+    @property
+    def is_from_worker(self) -> bool:
+        """Whether a worker made it itself.
+
+        The gateway says of everything that it passes on where it comes from, and lets no client
+        say ``X-Ploinky-User``.
+        """
+        fields = self.requestHeaders
+        return fields.hasHeader("X-Ploinky-User") and not fields.hasHeader("X-Forwarded-For")
 
     def text_fields(self, name: str) -> list[str]:
         """Give a field's values; what is not UTF-8 in them is replaced."""

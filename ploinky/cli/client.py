@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import requests
 
@@ -70,10 +70,27 @@ class Client:
         """End this session on the server."""
         self._json("POST", "/auth", {"command": "logout", "params": []})
 
-    def call(self, domain: str, path: str, body: Any, timeout_seconds: float) -> Any:
+    def call(
+        self,
+        domain: str,
+        path: str,
+        body: Any,
+        timeout_seconds: float,
+        fields: Mapping[str, str] | None = None,
+    ) -> Any:
         """Call an agent; ``domain`` goes into the ``Host`` field."""
-        headers = {"Host": domain} if domain else {}
+        headers = {**(fields or {}), **({"Host": domain} if domain else {})}
         return self._json("POST", path, body, headers=headers, timeout_seconds=timeout_seconds)
+
+    def task(self, task: str, wait_seconds: int = 0) -> Any:
+        """Give a durable task as it stands, or as it stands after so long, or when it is over."""
+        query = {"wait": wait_seconds or None}
+        timeout = ANSWER_SECONDS + wait_seconds
+        return self._json("GET", _task(task), None, query=query, timeout_seconds=timeout)
+
+    def cancel_task(self, task: str) -> Any:
+        """Cancel a durable task."""
+        return self._json("DELETE", _task(task), None)
 
     def _json(
         self,
@@ -115,6 +132,10 @@ class Client:
         if not answer.ok:
             raise from_answer(answer.status_code, document)
         return document
+
+
+def _task(task: str) -> str:
+    return f"/_ploinky/tasks/{quote(task, safe='')}"
 
 
 def _document(answer: requests.Response) -> Any:

@@ -32,6 +32,7 @@ for command in (
     calls.call,
 ):
     cloud.add_command(command)
+cli.add_command(calls.client)
 
 
 def main() -> None:

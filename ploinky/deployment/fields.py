@@ -8,8 +8,12 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Mapping
+from datetime import datetime, timezone
 from types import MappingProxyType
 from typing import Any
+from zoneinfo import ZoneInfo
+
+from cronsim import CronSim, CronSimError
 
 from ploinky.deployment.readers import (
     MOST_ENTRIES,
@@ -55,6 +59,15 @@ _VOLUME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _URL_PATH = re.compile(r"/[!-~]{0,1023}")
 _CRON = re.compile(r"[0-9A-Za-z*/,\-?#]{1,64}(?: +[0-9A-Za-z*/,\-?#]{1,64}){4}|@[a-z]{4,16}")
 _TIMEZONE = re.compile(r"[A-Za-z0-9_+-]{1,32}(?:/[A-Za-z0-9_+-]{1,32}){0,2}")
+_NICKNAMES = {
+    "@hourly": "0 * * * *",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@weekly": "0 0 * * 0",
+    "@monthly": "0 0 1 * *",
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+}
 _SYSTEM_PLACES = ("/agent/.ploinky", "/agentCore", "/proc", "/sys", "/dev")
 
 
@@ -124,6 +137,28 @@ def _capabilities(raw_value: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name.upper().removeprefix("CAP_") for name in names))
 
 
+def _cron(raw_value: Any) -> str:
+    """Take five fields, or a nickname such as ``@daily``, for them."""
+    expected = 'five fields such as "*/5 * * * *"'
+    cron = text(expected, pattern=_CRON)(raw_value)
+    cron = _NICKNAMES.get(cron.lower(), cron)
+    try:
+        next(CronSim(cron, datetime(2000, 1, 1, tzinfo=timezone.utc)))
+    except (CronSimError, StopIteration) as error:
+        raise Misfit(f"expected {expected} ({error or 'this is never'})") from error
+    return cron
+
+
+def _timezone(raw_value: Any) -> str:
+    expected = "a time zone such as Europe/Paris"
+    name = text(expected, pattern=_TIMEZONE)(raw_value)
+    try:
+        ZoneInfo(name)
+    except (OSError, ValueError, LookupError) as error:  # some names are directories
+        raise Misfit(f"expected {expected}") from error
+    return name
+
+
 def _json(raw_value: Any) -> Any:
     return raw_value
 
@@ -181,6 +216,7 @@ FIELDS: Mapping[str, Reader[Any]] = MappingProxyType(
         "concurrency": whole(1, 100_000),
         "timeout": seconds(0.001, _DAY),
         "maxUploadBytes": whole(1, 2**50),
+        "retries": whole(0, 100),
         "transport": one_of("http", "file"),
         "auth": one_of("none", "session", "key"),
         "rateLimit": _rate_limit,
@@ -200,10 +236,10 @@ FIELDS: Mapping[str, Reader[Any]] = MappingProxyType(
         "schedule": listing(
             record(
                 {
-                    "cron": text('five fields such as "*/5 * * * *"', pattern=_CRON),
+                    "cron": _cron,
                     "command": _COMMAND_NAME,
                     "params": listing(_json, MOST_ENTRIES),
-                    "timezone": text("a time zone such as Europe/Paris", pattern=_TIMEZONE),
+                    "timezone": _timezone,
                 },
                 required=("cron", "command"),
             ),

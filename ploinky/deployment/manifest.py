@@ -18,6 +18,7 @@ from attrs import field, frozen
 from ploinky.deployment.fields import FIELDS, SERVER_VARIABLES
 from ploinky.deployment.readers import document, resembling
 from ploinky.errors import EnvironmentMissing, ManifestInvalid, ValidationFailed
+from ploinky.task_values import Schedule
 from ploinky.values import CallAuth, Health, Kind, RateLimit, Resources, Volume, Wire
 
 DEFAULT_IMAGE = "node:18-alpine"
@@ -44,7 +45,7 @@ GIVEN_CAPABILITIES = frozenset(
 _CONCURRENCY = {Kind.TASK: 64, Kind.SERVICE: 10_000, Kind.STATIC: 10_000}
 """Where nothing is said: a task takes a handler each, a service has its own ways to say no."""
 
-_NOT_YET = ("idle", "schedule")
+_NOT_YET = ("idle",)
 _NO_EFFECT = "{} is kept, but has no effect in this version"
 
 _MERGED = ("env", "commands", "health", "resources", "static")
@@ -65,21 +66,6 @@ class StaticFiles:
 
 
 @frozen
-class Schedule:
-    """A command called by the clock.
-
-    Attributes:
-        cron: Five fields.
-        timezone: IANA name.
-    """
-
-    cron: str
-    command: str
-    params: tuple[Any, ...] = ()
-    timezone: str = "UTC"
-
-
-@frozen
 class Manifest:
     """An agent's settings, typed.  Build it with `of`.
 
@@ -88,6 +74,7 @@ class Manifest:
         timeout_seconds: Per task; None: the server's ``taskTimeout``.
         max_upload_bytes: None: the server's ``maxUploadBytes``, which is also the most that counts.
         rate_limit: Of each client; None: none.
+        retries: How often a durable task may be run again that was begun and did not succeed.
         idle_seconds: Without traffic, after which it is stopped; None: never.
         user, capabilities: As given; whether they count is decided in `effective`.
         warnings: One line each, for whoever deploys.
@@ -109,6 +96,7 @@ class Manifest:
     concurrency: int = 64
     timeout_seconds: float | None = None
     max_upload_bytes: int | None = None
+    retries: int = 0
     wire: Wire = Wire.HTTP
     auth: CallAuth = CallAuth.NONE
     rate_limit: RateLimit | None = None
@@ -153,6 +141,7 @@ class Manifest:
             concurrency=values.get("concurrency", _CONCURRENCY[kind]),
             timeout_seconds=values.get("timeout"),
             max_upload_bytes=values.get("maxUploadBytes"),
+            retries=values.get("retries", 0),
             wire=Wire(values.get("transport", "http")) if kind is Kind.TASK else Wire.HTTP,
             auth=CallAuth(values.get("auth", "none")),
             rate_limit=RateLimit(**values["rateLimit"]) if "rateLimit" in values else None,
@@ -273,6 +262,8 @@ def effective(
     variables = _variables(manifest.env, environment)
     kept.pop("env", None)
     vain = tuple(_NO_EFFECT.format(name) for name in _NOT_YET if kept.get(name))
+    if manifest.schedule and manifest.kind is not Kind.TASK:
+        vain += (f"schedule has no effect for a {manifest.kind.value}: it takes no commands",)
     return Effective(kept, Manifest.of(kept), variables, warnings + told + vain)
 
 

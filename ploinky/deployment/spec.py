@@ -148,6 +148,7 @@ class Plans:
             concurrency=manifest.concurrency,
             auth=manifest.auth,
             rate_limit=manifest.rate_limit,
+            retries=manifest.retries,
         )
 
 

@@ -20,6 +20,7 @@ from ploinky.errors import (
     BodyTooLarge,
     CallFailed,
     RequestTimeout,
+    TaskPending,
     TaskTimeout,
 )
 from ploinky.interfaces import IExchange, ILease, IUpgradeAnswer
@@ -81,6 +82,7 @@ class Call:
     _bodyless = False
     _paused = False
     _switched = False
+    _is_durable = False
 
     def __init__(
         self,
@@ -137,6 +139,11 @@ class Call:
         assert route is not None
         may_stream = self._opened and (self.plan is None or self.plan.may_stream)
         self._connection.await_agent(None if may_stream else route.timeout_seconds)
+
+    def await_leader(self, seconds: float) -> None:
+        """Limit the wait for the leader, which keeps a durable task, to so long."""
+        self._is_durable = True
+        self._connection.await_agent(seconds)
 
     def body_data(self, chunk: bytes) -> None:
         """Take a piece of the body."""
@@ -300,6 +307,9 @@ class Call:
         """The time that the route gives is up."""
         route = self.route
         if route is None:
+            return
+        if self._is_durable:
+            self.failed(TaskPending("the server does not say what became of the task; ask again"))
             return
         what = "task" if route.kind is Kind.TASK else "request"
         self.failed(

@@ -10,10 +10,12 @@ from collections.abc import Callable
 from typing import TypeVar
 from urllib.parse import parse_qsl
 
+import attrs
 import msgspec
 from attrs import frozen
 
 from ploinky.errors import BadCommand, BadJson, MethodNotAllowed
+from ploinky.routing.durable import AT_ONCE, Wish, wish_of
 from ploinky.routing.http import RequestHead
 from ploinky.values import COMMAND_NAME, Route
 
@@ -26,10 +28,11 @@ _LONGEST_COMMAND = 128
 
 
 class _Call(msgspec.Struct):
-    """``{"command": c, "params": [...]}``; whatever else it holds is ignored."""
+    """``{"command": c, "params": [...], "async": false}``; whatever else it holds is ignored."""
 
     command: str
     params: msgspec.Raw = msgspec.Raw(b"[]")
+    is_async: bool = msgspec.field(default=False, name="async")
 
 
 _read_call = msgspec.json.Decoder(_Call).decode
@@ -44,28 +47,33 @@ class TaskForm:
         command: ``""`` where the body names it.
         params: JSON text of an array; None where the body brings them.
         to_events: Whether the caller reads Server-Sent Events.
+        wish: For a durable task; None where none is asked for.
     """
 
     command: str
     params: bytes | None
     to_events: bool = False
+    wish: Wish | None = None
 
-    def read(self, body: bytes) -> tuple[str, bytes]:
-        """Give command and params of a call with this body.
+    def read(self, body: bytes) -> tuple[str, bytes, Wish | None]:
+        """Give command, params and wish of a call with this body.
 
         Raises:
             BadJson: The body is not JSON, or not a task.
             BadCommand: It names a command that cannot be one.
         """
         if self.params is not None:
-            return self.command, self.params
+            return self.command, self.params, self.wish
         if self.command:
-            return self.command, _params_alone(body)
+            return self.command, _params_alone(body), self.wish
         call = _decoded(_read_call, body)
         params = bytes(call.params)
         if params[:1] != b"[":
             raise BadJson("params is not an array")
-        return _checked(call.command), params
+        wish = self.wish
+        if call.is_async and (wish is None or not wish.is_async):
+            wish = attrs.evolve(wish or AT_ONCE, is_async=True)
+        return _checked(call.command), params, wish
 
 
 def task_form(head: RequestHead, route: Route) -> TaskForm:
@@ -74,11 +82,13 @@ def task_form(head: RequestHead, route: Route) -> TaskForm:
     Raises:
         MethodNotAllowed: It is neither POST nor, with a command in the path, GET.
         BadCommand: What follows the route's path cannot be a command.
+        BadRequest: It asks for a durable task in a way that cannot be understood.
     """
+    wish = wish_of(head.noted)
     own = route.key.path
     name = head.path[len(own) if own != "/" else 0 :].strip(b"/").decode("ascii", "replace")
     if head.method == b"POST":
-        return TaskForm(_checked(name) if name else "", None)
+        return TaskForm(_checked(name) if name else "", None, wish=wish)
     if not name:
         raise MethodNotAllowed(
             'a task is called with POST and a body {"command": "...", "params": [...]}',
@@ -89,8 +99,9 @@ def task_form(head: RequestHead, route: Route) -> TaskForm:
     query = (head.query or b"").decode("utf-8", "replace")
     fields = parse_qsl(query, keep_blank_values=True, errors="replace")
     if name == _SUBSCRIBE:
-        return _subscription(fields)
-    return TaskForm(_checked(name), msgspec.json.encode([value for _, value in fields]))
+        return _subscription(fields)  # it is its own way of waiting: no wish has a meaning here
+    params = msgspec.json.encode([value for _, value in fields])
+    return TaskForm(_checked(name), params, wish=wish)
 
 
 def _subscription(fields: list[tuple[str, str]]) -> TaskForm:

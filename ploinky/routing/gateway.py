@@ -36,6 +36,7 @@ from ploinky.interfaces import (
 )
 from ploinky.routing.access import AccessLog, subject
 from ploinky.routing.call import Call
+from ploinky.routing.durable import SLACK_SECONDS, LeadersAnswer, Wish, submission_head
 from ploinky.routing.forms import task_form
 from ploinky.routing.headers import (
     SESSION_COOKIE,
@@ -83,6 +84,7 @@ class Gateway:
         rates: Counts calls of routes with a limit.
         id_prefix: Of this process's request ids; ``[a-z0-9]+``, different in each process
             and each time it starts.
+        new_task: Gives unguessable ids for durable tasks.
     """
 
     _log = Logger()
@@ -102,6 +104,8 @@ class Gateway:
         id_prefix: str,
         trusted: TrustedProxies,
         limits: Limits | None = None,
+        *,
+        new_task: Callable[[], str],
     ) -> None:
         self.clock = clock
         self.wheel = wheel
@@ -118,6 +122,7 @@ class Gateway:
         self._spool = spool
         self._rates = rates
         self._id_prefix = id_prefix.encode()
+        self._new_task = new_task
         self._begun = 0
 
     # --- answer a request
@@ -135,7 +140,10 @@ class Gateway:
                 if call.body is None:
                     call.collect()  # a task travels whole: on to `collected` when it is in
                     return
-                call.command, call.params = plan.form.read(call.body)
+                call.command, call.params, wish = plan.form.read(call.body)
+                if wish is not None:
+                    self._submit(call, plan, wish)
+                    return
             call.await_agent()
             self._claim(call, plan, plan.forwarded)
         except CallFailed as error:
@@ -161,7 +169,10 @@ class Gateway:
         """
         try:
             if plan.form is not None and call.body is not None:
-                call.command, call.params = plan.form.read(call.body)
+                call.command, call.params, wish = plan.form.read(call.body)
+                if wish is not None:
+                    self._submit(call, plan, wish)
+                    return
             self._claim(call, plan, forwarded)
         except CallFailed as error:
             call.failed(error)
@@ -293,21 +304,34 @@ class Gateway:
             head = b"%b%b\r\n\r\n" % (forwarded, call.id)
             exchange = self._upstream.exchange(lease.target.address, head, call.body, call)
         else:
-            task = TaskCall(
-                task=self.next_id().decode(),
-                command=call.command,
-                params=call.params,
-                user=plan.principal.id,
-                deadline_ms=int((self._wall_clock() + plan.route.timeout_seconds) * 1000),
-                request_id=call.id.decode(),
-                to_events=plan.form.to_events,
-            )
+            task = self._task(call, plan, self.next_id().decode())
             transport = self._transports[lease.target.wire]
             if call.reception is not None:
                 exchange = call.reception.send(transport, lease, task)
             else:
                 exchange = transport.send(lease, task, call)
         call.handed_over(exchange)
+
+    def _task(self, call: Call, plan: Plan, name: str) -> TaskCall:
+        return TaskCall(
+            task=name,
+            command=call.command,
+            params=call.params,
+            user=plan.principal.id,
+            deadline_ms=int((self._wall_clock() + plan.route.timeout_seconds) * 1000),
+            request_id=call.id.decode(),
+            to_events=plan.form is not None and plan.form.to_events,
+        )
+
+    def _submit(self, call: Call, plan: Plan, wish: Wish) -> None:
+        """Hand a call to the leader, which makes it durable and answers it."""
+        leader = self.router.match(b"", b"/_ploinky").targets[0]
+        patience = wish.patience(plan.route)
+        task = self._task(call, plan, self._new_task())
+        head = submission_head(task, plan.route, plan.principal, wish, patience)
+        call.await_leader(patience + SLACK_SECONDS)
+        answer = LeadersAnswer(call)
+        call.handed_over(self._upstream.exchange(leader.address, head, call.params, answer))
 
     def _ask_for_upgrade(self, call: Call, plan: Plan, lease: ILease) -> IExchange:
         """Hand over a request that asks for another protocol; whatever comes, it is the last."""

@@ -29,7 +29,7 @@ REQUEST_ID = b"\r\nX-Request-Id: "
 
 _REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
 _OWN = frozenset({b"x-request-id", b"content-length", b"expect", b"forwarded", b"x-real-ip"})
-_TASK_FIELDS = frozenset({b"x-ploinky-command", b"retry-after"})
+_TASK_FIELDS = frozenset({b"x-ploinky-command", b"retry-after", b"location", b"preference-applied"})
 _SESSION_CARRIERS = frozenset({b"cookie"})
 _JSON = b"\r\nContent-Type: application/json"
 _EVENT_STREAM = (b"Content-Type", b"text/event-stream")

@@ -49,9 +49,10 @@ _ONCE = frozenset(
         b"expect",
         b"authorization",
         b"x-api-key",
+        b"idempotency-key",
     }
 )
-_JOINED = {b"connection": b",", b"cookie": b"; ", b"x-request-id": b","}
+_JOINED = {b"connection": b",", b"cookie": b"; ", b"x-request-id": b",", b"prefer": b","}
 NOTED = _ONCE | _JOINED.keys()
 """Fields that the gateway itself reads."""
 

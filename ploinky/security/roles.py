@@ -53,6 +53,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "deployments.list": _READ,
         "deployments.releases": _READ,
         "deployments.logs": _READ,
+        "deployments.commands": _READ,
         "deployments.deploy": _DEPLOY,
         "deployments.remove": _DEPLOY,
         "deployments.remove-named": _DEPLOY,
@@ -71,6 +72,15 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "repositories.agents": _READ,
         "repositories.sync": _DEPLOY,
         "agents.list": _READ,
+        # The route itself sees that a worker asks; a caller's own tasks are its caller's to see.
+        "tasks.submit": _EVERYBODY,
+        "tasks.own": _EVERYBODY,
+        "tasks.cancel-own": _EVERYBODY,
+        "tasks.list": _READ,
+        "tasks.dead": _READ,
+        "tasks.show": _READ,
+        "tasks.cancel": _DEPLOY,
+        "tasks.retry": _DEPLOY,
     }
 )
 

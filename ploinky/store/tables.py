@@ -87,3 +87,35 @@ PRINCIPALS = Table(
     Column("session", Boolean(create_constraint=False), nullable=False),
 )
 Index("principals_key_id", PRINCIPALS.c.id, unique=True, sqlite_where=text("session = 0"))
+
+TASKS = Table(
+    "tasks",
+    METADATA,
+    Column("number", Integer, primary_key=True),
+    Column("id", Text, nullable=False, unique=True),
+    Column("deployment", Text, nullable=False),
+    Column("domain", Text, nullable=False),
+    Column("path", Text, nullable=False),
+    Column("command", Text, nullable=False),
+    Column("params", LargeBinary, nullable=False),
+    Column("user", Text, nullable=False),
+    Column("anonymous", Boolean(create_constraint=False), nullable=False),
+    Column("request_id", Text, nullable=False),
+    Column("once", Text, unique=True),
+    Column("fingerprint", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("deliveries", Integer, nullable=False),
+    Column("instance", Text, nullable=False),
+    Column("queue_directory", Text, nullable=False),
+    Column("deadline", Float, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("queued_at", Float, nullable=False),
+    Column("started_at", Float, nullable=False),
+    Column("finished_at", Float, nullable=False),
+    Column("status", Integer, nullable=False),
+    Column("outcome", LargeBinary, nullable=False),
+    Column("size", Integer, nullable=False),
+)
+Index("tasks_state", TASKS.c.state, TASKS.c.number)
+Index("tasks_place", TASKS.c.domain, TASKS.c.path, TASKS.c.number)

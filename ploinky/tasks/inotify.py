@@ -20,6 +20,7 @@ from zope.interface import implementer
 
 IN_MOVED_FROM = 0x40
 IN_MOVED_TO = 0x80
+IN_CREATE = 0x100
 IN_DELETE = 0x200
 IN_Q_OVERFLOW = 0x4000
 IN_IGNORED = 0x8000
@@ -78,7 +79,7 @@ class Inotify:
 
         Args:
             mask: `IN_MOVED_TO`: a file was renamed into it; `IN_MOVED_FROM`: out of it;
-                `IN_DELETE`: one was deleted.
+                `IN_CREATE`, `IN_DELETE`: something was made or deleted in it.
 
         Returns:
             What `forget` takes.

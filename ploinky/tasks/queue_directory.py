@@ -25,13 +25,16 @@ import stat
 from itertools import islice
 
 from ploinky.errors import AgentBroken
+from ploinky.task_values import (
+    DURABLE_PREFIX,
+)
 
 TASKS = "tasks"
 RESULTS = "results"
 ERRORS = "errors"
 LOCKS = "locks"
 TMP = "tmp"
-SUBDIRECTORIES = (TASKS, RESULTS, ERRORS, TMP)
+SUBDIRECTORIES = (TASKS, RESULTS, ERRORS, LOCKS, TMP)
 
 LARGEST_RESULT_BYTES = 64 * 1024 * 1024
 """Far over what AgentCore lets through (16 MiB unless it is told otherwise)."""
@@ -176,6 +179,46 @@ class QueueDirectory:
                 self.discard(place, task)
         return content
 
+    def peek(self, place: str, task: str) -> bytes | None:
+        """Read as `take` does, and leave it there."""
+        try:
+            descriptor = os.open(task, _SAFE_READ, dir_fd=self._open[place])
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise _unreadable(place, error) from error
+        try:
+            return _read(descriptor)
+        except OSError as error:
+            raise _unreadable(place, error) from error
+        finally:
+            os.close(descriptor)
+
+    def has(self, place: str, task: str) -> bool:
+        """Tell whether something of this name lies in a sub-directory."""
+        try:
+            os.stat(task, dir_fd=self._open[place], follow_symlinks=False)
+        except OSError:
+            return False
+        return True
+
+    def lock(self, task: str) -> bool:
+        """Take a task's lock, as an executor would; False where somebody has it."""
+        try:
+            os.mkdir(task, 0o700, dir_fd=self._open[LOCKS])
+        except OSError:
+            return False
+        return True
+
+    def unlock(self, task: str) -> None:
+        """Give a task's lock back, whoever took it; none is no error."""
+        with contextlib.suppress(OSError):
+            os.rmdir(task, dir_fd=self._open[LOCKS])
+
+    def is_gone(self) -> bool:
+        """Tell whether the queue was deleted since it was opened."""
+        return os.fstat(self._open[TASKS]).st_nlink == 0
+
     def _keep(self, place: str, task: str) -> None:
         """Make a file that was read a spare one."""
         try:
@@ -196,27 +239,18 @@ class QueueDirectory:
         That is answers, unfinished files, and the locks of tasks that are over.  An agent may
         have put any number of names there: one sweep looks at some, the next ones at the rest.
 
+        What came of durable tasks is left: the leader reads it, however late.
+
         Raises:
             OSError: The queue is gone.
         """
         for place in (RESULTS, ERRORS, TMP):
             for name in _older(self._open[place], before):
-                self.discard(place, name)
-        locks = os.open(f"{self.path}/{LOCKS}", _DIRECTORY)
-        try:
-            for name in _older(locks, before):
-                if not self._is_queued(name):
-                    with contextlib.suppress(OSError):
-                        os.rmdir(name, dir_fd=locks)
-        finally:
-            os.close(locks)
-
-    def _is_queued(self, task: str) -> bool:
-        try:
-            os.stat(task, dir_fd=self._open[TASKS], follow_symlinks=False)
-        except FileNotFoundError:
-            return False
-        return True
+                if place == TMP or not name.startswith(DURABLE_PREFIX):
+                    self.discard(place, name)
+        for name in _older(self._open[LOCKS], before):
+            if not (name.startswith(DURABLE_PREFIX) or self.has(TASKS, name)):
+                self.unlock(name)
 
 
 def _older(directory: int, before: float) -> list[str]:

@@ -7,10 +7,23 @@ from typing import Any
 
 import attrs
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
-from ploinky.errors import NotFound, PloinkyError
-from ploinky.interfaces import IDeploymentManager, IDeploymentStore, IWorkerGroup, Report
+from ploinky.errors import Conflict, NotFound, PloinkyError
+from ploinky.interfaces import (
+    IDeploymentManager,
+    IDeploymentStore,
+    IDurableTasks,
+    ITaskStore,
+    IWorkerGroup,
+    Report,
+)
+from ploinky.task_values import (
+    Submission,
+    Task,
+    TaskState,
+)
 from ploinky.values import (
     Deployment,
     DeploymentKey,
@@ -132,6 +145,81 @@ class MemoryDeploymentManager:
             await self.gate
         if self.refusal is not None:
             raise self.refusal
+
+
+@implementer(IDurableTasks)
+class MemoryDurableTasks:
+    """`IDurableTasks` without agents: a task waits until a test says what came of it.
+
+    Attributes:
+        refusal: Where it is set, submissions fail with it.
+        submitted: In order.
+        waits: How long callers would wait, in order; nobody waits really.
+    """
+
+    def __init__(self, clock: IReactorTime, store: ITaskStore) -> None:
+        self._clock = clock
+        self._store = store
+        self.refusal: PloinkyError | None = None
+        self.submitted: list[Submission] = []
+        self.waits: list[float] = []
+
+    async def submit(self, call: Submission) -> Task:
+        """See `IDurableTasks`."""
+        if self.refusal is not None:
+            raise self.refusal
+        self.submitted.append(call)
+        now = self._clock.seconds()
+        task = Task(
+            id=call.task,
+            deployment=call.deployment,
+            key=DeploymentKey("localhost", "/demo"),
+            command=call.command,
+            params=call.params,
+            user=call.user,
+            anonymous=call.anonymous,
+            request_id=call.request_id,
+            created_at=now,
+            queued_at=now,
+            once=call.key,
+        )
+        return await self._store.add(task)
+
+    async def finished(self, task: str, timeout_seconds: float) -> Task:
+        """See `IDurableTasks`."""
+        self.waits.append(timeout_seconds)
+        return await self._find(task)
+
+    async def cancel(self, task: str) -> Task:
+        """See `IDurableTasks`."""
+        found = await self._find(task)
+        if found.over and found.state is not TaskState.CANCELLED:
+            raise Conflict(f"the task {task} has {found.state.value} already")
+        return await self._become(found, state=TaskState.CANCELLED)
+
+    async def retry(self, task: str) -> Task:
+        """See `IDurableTasks`."""
+        found = await self._find(task)
+        if not found.over or found.state is TaskState.SUCCEEDED:
+            raise Conflict(f"the task {task} is {found.state.value}")
+        return await self._become(found, state=TaskState.QUEUED, outcome=b"", status=0)
+
+    async def ends(self, task: str, status: int, outcome: bytes) -> None:
+        """Let this come of a task."""
+        state = TaskState.SUCCEEDED if status == 200 else TaskState.FAILED
+        found = await self._find(task)
+        await self._become(found, state=state, status=status, outcome=outcome)
+
+    async def _become(self, before: Task, **changes: Any) -> Task:
+        after = attrs.evolve(before, finished_at=self._clock.seconds(), **changes)
+        await self._store.change(before, after)
+        return after
+
+    async def _find(self, task: str) -> Task:
+        found: Task | None = await self._store.task(task)
+        if found is None:
+            raise NotFound(f"there is no task {task}")
+        return found
 
 
 @implementer(IWorkerGroup)

@@ -10,8 +10,22 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from ploinky.errors import Conflict, NotFound
-from ploinky.interfaces import IDeploymentStore, IKeyStore, IRepositoryStore
-from ploinky.values import Deployment, Principal, Release, ReleaseState, Repository
+from ploinky.interfaces import IDeploymentStore, IKeyStore, IRepositoryStore, ITaskStore
+from ploinky.task_values import (
+    Task,
+    TaskPage,
+    TaskQuery,
+    TaskState,
+)
+from ploinky.values import (
+    Deployment,
+    Principal,
+    Release,
+    ReleaseState,
+    Repository,
+)
+
+KEY_SECONDS = 86_400.0
 
 
 @implementer(IDeploymentStore)
@@ -149,3 +163,84 @@ class MemoryKeyStore:
             return False
         self._principals[principal.token_hash] = principal
         return True
+
+
+@implementer(ITaskStore)
+class MemoryTaskStore:
+    """`ITaskStore` in memory; it lives as long as this object.
+
+    Args:
+        clock: Tells how old a key is.
+    """
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._tasks: dict[str, Task] = {}
+
+    async def add(self, task: Task) -> Task:
+        """See `ITaskStore`."""
+        for kept in self._tasks.values():
+            if kept.id == task.id or (task.once and kept.once == task.once and self._holds(kept)):
+                return kept
+        self._tasks[task.id] = task
+        return task
+
+    async def change(self, before: Task, after: Task) -> bool:
+        """See `ITaskStore`."""
+        kept = self._tasks.get(before.id)
+        if kept is None or (kept.state, kept.deliveries) != (before.state, before.deliveries):
+            return False
+        self._tasks[before.id] = attrs.evolve(after, params=kept.params, once=kept.once)
+        return True
+
+    async def task(self, task: str) -> Task | None:
+        """See `ITaskStore`."""
+        return self._tasks.get(task)
+
+    async def unfinished(self) -> list[Task]:
+        """See `ITaskStore`."""
+        return [_listed(task) for task in self._tasks.values() if not task.over]
+
+    async def tasks(self, query: TaskQuery) -> TaskPage:
+        """See `ITaskStore`."""
+        found = [_listed(task) for task in self._tasks.values() if _wanted(task, query)]
+        found.reverse()
+        first = (query.page - 1) * query.per_page
+        return TaskPage(tuple(found[first : first + query.per_page]), len(found))
+
+    async def sweep(self, before: float, most: int, most_bytes: int) -> int:
+        """See `ITaskStore`."""
+        for task in self._over():
+            if task.finished_at < before and not self._holds(task):
+                del self._tasks[task.id]
+        for task in self._over()[: max(0, len(self._over()) - most)]:
+            if not self._holds(task):
+                del self._tasks[task.id]
+        for task in self._over():
+            if sum(each.size for each in self._tasks.values()) <= most_bytes:
+                break
+            if self._holds(task):
+                self._tasks[task.id] = attrs.evolve(task, params=b"", outcome=b"", size=0)
+            else:
+                del self._tasks[task.id]
+        return len(self._over())
+
+    def _over(self) -> list[Task]:
+        return [task for task in self._tasks.values() if task.over]
+
+    def _holds(self, task: Task) -> bool:
+        return bool(task.once) and task.created_at > self._clock.seconds() - KEY_SECONDS
+
+
+def _listed(task: Task) -> Task:
+    return attrs.evolve(task, params=b"", outcome=b"")
+
+
+def _wanted(task: Task, query: TaskQuery) -> bool:
+    return (
+        (not query.states or task.state in query.states)
+        and (not query.domain or task.key.domain == query.domain)
+        and (not query.path or task.key.path == query.path)
+        and (not query.scope or task.key.domain in query.scope or str(task.key) in query.scope)
+        and (not query.dead or (task.state is TaskState.FAILED and task.status >= 500))
+    )

@@ -51,11 +51,28 @@ def test_missing_directories_are_made(make: Callable[..., Agent], engine: str) -
     assert {path.name for path in agent.queue.iterdir() if path.is_dir()} == set(PLACES)
 
 
-def test_files_are_watched_only_where_asked_for(make: Callable[..., Agent], engine: str) -> None:
-    """`sh` has nothing else, and serves them even where HTTP was asked for."""
+def test_files_are_taken_whatever_the_ordinary_wire(
+    make: Callable[..., Agent], engine: str
+) -> None:
+    """Durable tasks come as files to agents whose ordinary calls come over HTTP."""
     agent = make(engine, "everything", PLOINKY_TRANSPORT="http").start()
-    expected = ["http", "frames"] if agent.engine.is_in_process else ["file"]
+    expected = ["http", "frames", "file"] if agent.engine.is_in_process else ["file"]
     assert agent.ready["transports"] == expected
+    assert queue_task(agent, "durable", seconds_left=60).answer().body == "x"
+
+
+def test_a_lock_is_made_after_its_engine_said_hello(agent: Agent, mark: Path) -> None:
+    """By its socket, or `ready` where it has none: so a dead engine's locks can be told apart."""
+    mark.touch()
+    held = {"command": "hold", "params": [str(mark)]}
+    call = FileCall(agent.queue, "early", json.dumps(held).encode())
+    agent.start()
+    lock = agent.queue / "locks" / "early"
+    Watched(lock.parent).until(lock.exists)
+    hello = agent.queue / ("agent.sock" if agent.engine.is_in_process else "ready")
+    assert hello.lstat().st_ctime_ns <= lock.stat().st_mtime_ns
+    mark.unlink()
+    call.answer()
 
 
 @pytest.mark.parametrize("engine", ["node", "python"])

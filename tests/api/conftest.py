@@ -34,8 +34,13 @@ from ploinky.security.published import PublishedKeys
 from ploinky.security.throttle import LoginThrottle
 from ploinky.security.tokens import token_hash
 from ploinky.settings import Settings
-from ploinky.testing.api import MemoryDeploymentManager, RecordedWorkers
-from ploinky.testing.store import MemoryDeploymentStore, MemoryKeyStore, MemoryRepositoryStore
+from ploinky.testing.api import MemoryDeploymentManager, MemoryDurableTasks, RecordedWorkers
+from ploinky.testing.store import (
+    MemoryDeploymentStore,
+    MemoryKeyStore,
+    MemoryRepositoryStore,
+    MemoryTaskStore,
+)
 from ploinky.values import AgentListing, GitSource, InstanceStatus, Principal, Role
 
 API = "/management/api"
@@ -145,6 +150,7 @@ class Server:
     source: ListedSource
     runtime: ListedRuntime
     workers: RecordedWorkers
+    tasks: MemoryDurableTasks
     operations: Operations
     bootstrap: BootstrapToken
     collaborators: Collaborators
@@ -241,10 +247,15 @@ def _server(settings: Settings) -> Server:
     deployment_store = MemoryDeploymentStore()
     workers = RecordedWorkers()
     keys = PublishedKeys(clock, MemoryKeyStore(clock), workers)
+    task_store = MemoryTaskStore(clock)
+    tasks = MemoryDurableTasks(clock, task_store)
     server: Server
 
     async def server_log(lines: int) -> str:
         return "\n".join(server.log[-lines:])
+
+    async def commands(deployment: str) -> list[dict[str, str]]:
+        return [{"name": "hello", "kind": "handler", "about": f"of {deployment}"}]
 
     numbers = iter(range(1, 10**6))
     collaborators = Collaborators(
@@ -257,6 +268,8 @@ def _server(settings: Settings) -> Server:
         source=ListedSource(),
         runtime=ListedRuntime(),
         workers=workers,
+        tasks=tasks,
+        task_store=task_store,
         admission=Admission(clock, keys, os.urandom),
         authenticators=[KeyAuthenticator(keys)],
         bootstrap=BootstrapToken(os.urandom),
@@ -264,6 +277,7 @@ def _server(settings: Settings) -> Server:
         operations=Operations(clock),
         totals=lambda: server.totals,
         server_log=server_log,
+        commands=commands,
         new_id=lambda: f"made-{next(numbers)}",
     )
     server = Server(
@@ -275,6 +289,7 @@ def _server(settings: Settings) -> Server:
         source=collaborators.source,
         runtime=collaborators.runtime,
         workers=workers,
+        tasks=tasks,
         operations=collaborators.operations,
         bootstrap=collaborators.bootstrap,
         collaborators=collaborators,

@@ -12,7 +12,13 @@ from twisted.internet.defer import Deferred
 from ploinky.api.application import routes
 from ploinky.errors import EngineUnavailable
 from ploinky.security.roles import RULES
-from ploinky.values import Repository, Role
+from ploinky.task_values import (
+    Submission,
+)
+from ploinky.values import (
+    Repository,
+    Role,
+)
 
 ERROR_FIELDS = {"error", "message", "code", "requestId"}
 
@@ -187,6 +193,7 @@ WALK = {
     "deployments.list": ("GET", "deployments", None, READ),
     "deployments.releases": ("GET", f"deployments/releases?{CARL_QUERY}", None, READ),
     "deployments.logs": ("GET", f"deployments/logs?{CARL_QUERY}", None, READ),
+    "deployments.commands": ("GET", f"deployments/commands?{CARL_QUERY}", None, READ),
     "deployments.deploy": ("POST", "deployments", {**CARL, "agent": "demo"}, DEPLOY),
     "deployments.restart": ("POST", "deployments/restart", CARL, DEPLOY),
     "deployments.stop": ("POST", "deployments/stop", CARL, DEPLOY),
@@ -205,6 +212,14 @@ WALK = {
     "repositories.agents": ("GET", "repositories/n/agents", None, READ),
     "repositories.sync": ("POST", "repositories/n/sync", None, DEPLOY),
     "agents.list": ("GET", "agents", None, READ),
+    "tasks.submit": ("POST", "/internal/tasks", [], EVERYBODY),  # for anybody it is not there
+    "tasks.own": ("GET", "/_ploinky/tasks/t-1", None, EVERYBODY),
+    "tasks.cancel-own": ("DELETE", "/_ploinky/tasks/t-1", None, EVERYBODY),
+    "tasks.list": ("GET", "tasks", None, READ),
+    "tasks.dead": ("GET", "tasks/dead", None, READ),
+    "tasks.show": ("GET", "tasks/t-1", None, READ),
+    "tasks.cancel": ("POST", "tasks/t-1/cancel", None, DEPLOY),
+    "tasks.retry": ("POST", "tasks/t-1/retry", None, DEPLOY),
 }
 
 
@@ -244,6 +259,9 @@ async def test_every_secret_stays_inside(server):
     server.manager.gate = Deferred()
     said.append(await server.ask("POST", "deployments?wait=false", deploy))
     server.manager.gate.callback(None)
+    await server.tasks.submit(
+        Submission("t-1", "d", "hello", b"[]", "InternetUser", True, "r-1", key="needle-5")
+    )
     for method, path, body, _ in WALK.values():
         if method == "GET":
             said.append(await server.ask(method, path, body))

@@ -12,18 +12,28 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from ploinky.interfaces import IDeploymentStore, IKeyStore, IRepositoryStore
+from ploinky.errors import StateUnusable
+from ploinky.interfaces import IDeploymentStore, IKeyStore, IRepositoryStore, ITaskStore
 from ploinky.security.secrets import SecretBox
 from ploinky.store.database import Database
 from ploinky.store.deployments import SqliteDeploymentStore
 from ploinky.store.keys import SqliteKeyStore
 from ploinky.store.repositories import SqliteRepositoryStore
+from ploinky.store.tasks import SqliteTaskStore
+from ploinky.task_values import TaskQuery
 from ploinky.testing.contracts.store import (
     DeploymentStoreContract,
     KeyStoreContract,
     RepositoryStoreContract,
+    TaskStoreContract,
+    a_task,
 )
-from ploinky.testing.store import MemoryDeploymentStore, MemoryKeyStore, MemoryRepositoryStore
+from ploinky.testing.store import (
+    MemoryDeploymentStore,
+    MemoryKeyStore,
+    MemoryRepositoryStore,
+    MemoryTaskStore,
+)
 from ploinky.threads import Blocking
 
 BOX = SecretBox(b"k" * 32, os.urandom)
@@ -93,3 +103,40 @@ class TestSqliteKeyStore(KeyStoreContract):
     @pytest.fixture
     def key_store(self, database: Database, clock: Clock) -> IKeyStore:
         return SqliteKeyStore(clock, database)
+
+
+class TestMemoryTaskStore(TaskStoreContract):
+    """The one that tests and plugin authors use."""
+
+    @pytest.fixture
+    def task_store(self, clock: Clock) -> ITaskStore:
+        clock.advance(1_000_000)
+        return MemoryTaskStore(clock)
+
+
+class TestSqliteTaskStore(TaskStoreContract):
+    """The one that the server uses."""
+
+    @pytest.fixture
+    def task_store(self, database: Database, clock: Clock) -> ITaskStore:
+        clock.advance(1_000_000)
+        return SqliteTaskStore(clock, database)
+
+    @pytest_twisted.ensureDeferred
+    async def test_writes_at_once_share_the_disk_and_fail_together(
+        self, task_store: ITaskStore, database: Database
+    ) -> None:
+        """Each is told what became of it, in order, whether the disk took it or not."""
+        names = [f"t-{number}" for number in range(20)]
+        told: list[str] = []
+        adding = [Deferred.fromCoroutine(task_store.add(a_task(name))) for name in names]
+        for each in adding:
+            each.addCallback(lambda task: told.append(task.id))
+        await adding[-1]
+        assert told == names
+        assert (await task_store.tasks(TaskQuery())).total == 20
+        await database.close()
+        failing = [Deferred.fromCoroutine(task_store.add(a_task(f"x-{n}"))) for n in range(3)]
+        for each in failing:
+            with pytest.raises(StateUnusable):
+                await each

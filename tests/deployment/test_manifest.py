@@ -212,6 +212,13 @@ def test_every_field_of_the_contract_is_read() -> None:
         ({"static": {"root": "../.."}}, "static.root", "below the agent's own"),
         ({"static": {"root": "/etc"}}, "static.root", "below the agent's own"),
         ({"schedule": [{"cron": "never", "command": "x"}]}, "schedule[0].cron", "five fields"),
+        ({"schedule": [{"cron": "61 * * * *", "command": "x"}]}, "schedule[0].cron", "minute"),
+        ({"schedule": [{"cron": "0 0 30 2 *", "command": "x"}]}, "schedule[0].cron", "five fields"),
+        (
+            {"schedule": [{"cron": "@daily", "command": "x", "timezone": "Mars/Base"}]},
+            "schedule[0].timezone",
+            "Europe/Paris",
+        ),
         ({"user": "root; id"}, "user", "uid, uid:gid or a name"),
         ({"capabilities": "ALL"}, "capabilities", "a list"),
         ({"install": "a\0b"}, "install", "a shell command"),
@@ -397,6 +404,8 @@ def test_a_deployment_that_asks_for_privileges_itself_gets_them() -> None:
 
 def test_a_setting_that_is_not_acted_on_is_said() -> None:
     """Nobody waits for a schedule that never runs."""
-    merged = effective({"schedule": [{"cron": "* * * * *", "command": "tick"}]}, {"idle": 60}, {})
-    assert "schedule is kept, but has no effect" in told(merged)
+    tick = {"schedule": [{"cron": "* * * * *", "command": "tick"}]}
+    assert effective(tick, {}, {}).warnings == ()
+    merged = effective(tick, {"idle": 60, "kind": "service"}, {})
+    assert "schedule has no effect for a service" in told(merged)
     assert "idle is kept, but has no effect" in told(merged)

@@ -112,6 +112,7 @@ class Corridor:
             "w1",
             TrustedProxies(trusted),
             limits,
+            new_task=lambda: "t-made",
         )
         self.factory = GatewayFactory(gateway, descriptors)
         self.port = reactor.listenTCP(0, self.factory, interface="127.0.0.1")

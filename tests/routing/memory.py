@@ -180,6 +180,7 @@ class Network(Clock):
             "w1",
             TrustedProxies(()),
             limits,
+            new_task=lambda: "t-made",
         )
         self.factory = GatewayFactory(gateway)
         target = Target("one", Address(path="/run/one/agent.sock"))

@@ -16,7 +16,7 @@ def called(
 ) -> tuple[str, bytes]:
     raw = f"{line} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
     head = read_request(raw.encode(), Limits())
-    return task_form(head, make_route(place)).read(body)
+    return task_form(head, make_route(place)).read(body)[:2]
 
 
 @pytest.mark.parametrize(

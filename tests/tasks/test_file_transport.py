@@ -217,7 +217,7 @@ def test_a_queue_that_is_deleted_is_given_back(
     before = len(os.listdir("/proc/self/fd"))
     (queue.root / "results").rmdir()
     loop.turn()
-    assert len(os.listdir("/proc/self/fd")) == before - 4
+    assert len(os.listdir("/proc/self/fd")) == before - 5
 
 
 def test_a_queue_that_is_not_there_is_an_agent_that_cannot_be_reached(

@@ -47,7 +47,12 @@ class FileWire:
     """Takes tasks from a queue directory and puts back what came of them."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, root: str, executor: Executor, timeout: float
+        self,
+        loop: asyncio.AbstractEventLoop,
+        root: str,
+        executor: Executor,
+        timeout: float,
+        poll_seconds: float,
     ) -> None:
         self._loop = loop
         self._root = root
@@ -57,6 +62,7 @@ class FileWire:
         self._running: Dict[str, Task] = {}
         self._backlog: Dict[str, None] = {}
         self._removed: Set[str] = set()
+        self._poll_seconds = poll_seconds
         self._interval = RESCAN_SECONDS
         self._stopped = False
 
@@ -65,7 +71,7 @@ class FileWire:
         try:
             watch = Watch(f"{self._root}/tasks")
         except OSError:
-            self._interval = POLL_SECONDS
+            self._interval = self._poll_seconds
         else:
             self._loop.add_reader(watch.descriptor, self._hear, watch)
         self._rescan()

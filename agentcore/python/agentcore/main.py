@@ -16,7 +16,7 @@ from typing import List, Optional, Union
 
 from .catalogue import Catalogue
 from .executor import Executor
-from .file_wire import FileWire, prepare_queue, publish, remove_if_there
+from .file_wire import POLL_SECONDS, FileWire, prepare_queue, publish, remove_if_there
 from .frame_wire import FrameWire
 from .http_wire import Connection
 from .listener import Listener
@@ -29,6 +29,8 @@ DEFAULT_TIMEOUT_SECONDS = 30.0
 DEFAULT_CONCURRENCY = 64
 DEFAULT_MAX_RESULT_BYTES = 16 * 1024 * 1024
 STOP_AFTER_SECONDS = 5.0
+# Where files bring durable tasks alone, and inotify has no room for one more agent.
+RARE_POLL_SECONDS = 1.0
 
 
 class Settings:
@@ -37,7 +39,7 @@ class Settings:
     def __init__(self) -> None:
         self.agent_dir = os.environ["AGENT_DIR"]
         self.queue = os.environ["PLOINKY_QUEUE"]
-        self.watch_files = os.environ.get("PLOINKY_TRANSPORT") == "file"
+        self.files_first = os.environ.get("PLOINKY_TRANSPORT") == "file"
         self.offers_frames = os.environ.get("PLOINKY_FRAMES") != "off"
         self.port = _whole("PORT")
         self.concurrency = _whole("PLOINKY_CONCURRENCY")
@@ -94,10 +96,12 @@ class Engine:
 
         await self._listen(Listener(self._loop, http, frames.connect))
         self._wires.append(frames)
-        if settings.watch_files:
-            files = FileWire(self._loop, settings.queue, executor, timeout)
-            files.start()
-            self._wires.append(files)
+        # After the listener: the server tells by the new socket that earlier locks are a dead
+        # engine's.
+        poll_seconds = POLL_SECONDS if settings.files_first else RARE_POLL_SECONDS
+        files = FileWire(self._loop, settings.queue, executor, timeout, poll_seconds)
+        files.start()
+        self._wires.append(files)
         self._announce()
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._told_to_stop)
@@ -120,15 +124,11 @@ class Engine:
         self._wires.append(listener)
 
     def _announce(self) -> None:
-        transports = ["http"]
-        if self._settings.offers_frames:
-            transports.append("frames")
-        if self._settings.watch_files:
-            transports.append("file")
+        frames = ["frames"] if self._settings.offers_frames else []
         ready = {
             "engine": "python",
             "version": platform.python_version(),
-            "transports": transports,
+            "transports": ["http", *frames, "file"],
             "pid": os.getpid(),
         }
         publish(self._settings.queue, "ready", dump(ready))

@@ -14,7 +14,12 @@ from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
 from ploinky.errors import Conflict, NotFound
-from ploinky.interfaces import IDeploymentStore, IKeyStore, IRepositoryStore
+from ploinky.interfaces import IDeploymentStore, IKeyStore, IRepositoryStore, ITaskStore
+from ploinky.task_values import (
+    Task,
+    TaskQuery,
+    TaskState,
+)
 from ploinky.values import (
     Deployment,
     DeploymentKey,
@@ -289,3 +294,166 @@ class KeyStoreContract:
         second = attrs.evolve(ADMIN, id="Mallory", token_hash="f" * 64)
         assert not await key_store.add_first_key(second)
         assert set(await key_store.principals()) == {ADMIN, SESSION}
+
+
+def a_task(name: str, **changes: object) -> Task:
+    """Give a task that waits at ``localhost/demo``."""
+    task = Task(
+        id=name,
+        deployment="deployment01",
+        key=DeploymentKey("localhost", "/demo"),
+        command="hello",
+        params=b'["World"]',
+        user="InternetUser",
+        anonymous=True,
+        request_id="r-1",
+        created_at=1_000_000.0,
+        queued_at=1_000_000.0,
+        fingerprint="f",
+        size=9,
+    )
+    return attrs.evolve(task, **changes)  # type: ignore[arg-type]
+
+
+def an_outcome(task: Task, **changes: object) -> Task:
+    """Give the same task, done."""
+    done = attrs.evolve(
+        task,
+        state=TaskState.SUCCEEDED,
+        finished_at=1_000_001.0,
+        status=200,
+        outcome=b'"Hello"',
+        size=16,
+    )
+    return attrs.evolve(done, **changes)  # type: ignore[arg-type]
+
+
+class TaskStoreContract:
+    """`ITaskStore`; the fixture ``task_store`` gives an empty one that reads the fixture ``clock``.
+
+    The clock stands at 1,000,000.
+    """
+
+    def test_it_has_every_method(self, task_store: ITaskStore) -> None:
+        """Whoever is given one can call all of `ITaskStore`."""
+        assert verifyObject(ITaskStore, task_store)
+
+    @pytest_twisted.ensureDeferred
+    async def test_a_task_comes_back_as_it_was_added(self, task_store: ITaskStore) -> None:
+        """Whatever its params hold; one that is not there is None."""
+        task = a_task("t-1", params=b"\x00\xff", once="k", user="Zo\u00eb", anonymous=False)
+        assert await task_store.add(task) == task
+        assert await task_store.task("t-1") == task
+        assert await task_store.task("t-2") is None
+
+    @pytest_twisted.ensureDeferred
+    async def test_the_same_id_is_the_same_task(self, task_store: ITaskStore) -> None:
+        """Adding it again gives how it stands by now."""
+        await task_store.add(a_task("t-1"))
+        done = an_outcome(a_task("t-1"))
+        assert await task_store.change(a_task("t-1"), done)
+        assert await task_store.add(a_task("t-1")) == done
+
+    @pytest_twisted.ensureDeferred
+    async def test_a_key_holds_for_a_day(self, task_store: ITaskStore, clock: Clock) -> None:
+        """A repeat gives the first task; after a day it is one of its own."""
+        first = a_task("t-1", once="k")
+        await task_store.add(first)
+        assert await task_store.add(a_task("t-2", once="k")) == first
+        assert (await task_store.add(a_task("t-3", once="other"))).id == "t-3"
+        clock.advance(86_400)
+        late = a_task("t-4", once="k", created_at=clock.seconds())
+        assert await task_store.add(late) == late
+
+    @pytest_twisted.ensureDeferred
+    async def test_a_change_is_made_from_the_state_it_was_read_in(
+        self, task_store: ITaskStore
+    ) -> None:
+        """Of two that want a task, one gets it; the other changes nothing."""
+        waits = a_task("t-1")
+        await task_store.add(waits)
+        runs = attrs.evolve(waits, state=TaskState.RUNNING, attempts=1, deliveries=1, instance="i")
+        cancelled = attrs.evolve(waits, state=TaskState.CANCELLED)
+        assert await task_store.change(waits, runs)
+        assert not await task_store.change(waits, cancelled)
+        assert await task_store.task("t-1") == runs
+        again = attrs.evolve(runs, deliveries=2)
+        assert await task_store.change(runs, again)
+        assert not await task_store.change(runs, cancelled)
+        assert not await task_store.change(a_task("t-none"), cancelled)
+
+    @pytest_twisted.ensureDeferred
+    async def test_a_change_leaves_what_was_called(self, task_store: ITaskStore) -> None:
+        """Whoever changes a task need not have its params at hand."""
+        await task_store.add(a_task("t-1"))
+        light = a_task("t-1", params=b"")
+        await task_store.change(light, an_outcome(light))
+        kept = await task_store.task("t-1")
+        assert kept is not None
+        assert (kept.params, kept.outcome) == (b'["World"]', b'"Hello"')
+
+    @pytest_twisted.ensureDeferred
+    async def test_the_unfinished_come_in_order_and_light(self, task_store: ITaskStore) -> None:
+        """Oldest first, without params."""
+        for name in ("t-b", "t-a", "t-c"):
+            await task_store.add(a_task(name))
+        await task_store.change(a_task("t-a"), an_outcome(a_task("t-a")))
+        unfinished = await task_store.unfinished()
+        assert unfinished == [a_task("t-b", params=b""), a_task("t-c", params=b"")]
+
+    @pytest_twisted.ensureDeferred
+    async def test_tasks_are_found_by_what_they_are(self, task_store: ITaskStore) -> None:
+        """Newest first, by state, place, scope, and whether they are dead."""
+        elsewhere = DeploymentKey("a.example", "/x")
+        await task_store.add(a_task("t-1"))
+        await task_store.add(a_task("t-2", key=elsewhere))
+        await task_store.add(an_outcome(a_task("t-3"), state=TaskState.FAILED, status=500))
+        await task_store.add(an_outcome(a_task("t-4"), state=TaskState.FAILED, status=404))
+
+        async def found(**wanted: object) -> list[str]:
+            page = await task_store.tasks(TaskQuery(**wanted))  # type: ignore[arg-type]
+            assert page.total == len(page.tasks)
+            return [task.id for task in page.tasks]
+
+        assert await found() == ["t-4", "t-3", "t-2", "t-1"]
+        assert await found(states=frozenset({TaskState.QUEUED})) == ["t-2", "t-1"]
+        assert await found(domain="a.example") == ["t-2"]
+        assert await found(path="/demo") == ["t-4", "t-3", "t-1"]
+        assert await found(scope=("a.example",)) == ["t-2"]
+        assert await found(scope=("localhost/demo", "b.example")) == ["t-4", "t-3", "t-1"]
+        assert await found(dead=True) == ["t-3"]
+
+    @pytest_twisted.ensureDeferred
+    async def test_tasks_come_in_pages(self, task_store: ITaskStore) -> None:
+        """With how many there are in all, and without what they hold."""
+        for number in range(5):
+            await task_store.add(a_task(f"t-{number}"))
+        page = await task_store.tasks(TaskQuery(page=2, per_page=2))
+        assert ([task.id for task in page.tasks], page.total) == (["t-2", "t-1"], 5)
+        assert {task.params for task in page.tasks} == {b""}
+        assert (await task_store.tasks(TaskQuery(page=4, per_page=2))).tasks == ()
+
+    @pytest_twisted.ensureDeferred
+    async def test_a_sweep_forgets_by_age_and_number(self, task_store: ITaskStore) -> None:
+        """The oldest go; what is not over, and what has a key, stays."""
+        await task_store.add(a_task("t-waits"))
+        await task_store.add(an_outcome(a_task("t-key", once="k"), finished_at=1.0))
+        await task_store.add(an_outcome(a_task("t-old"), finished_at=1.0))
+        for number in range(3):
+            await task_store.add(an_outcome(a_task(f"t-{number}")))
+        assert await task_store.sweep(10.0, 2, 10_000) == 3
+        left = {task.id for task in (await task_store.tasks(TaskQuery())).tasks}
+        assert left == {"t-waits", "t-key", "t-1", "t-2"}
+
+    @pytest_twisted.ensureDeferred
+    async def test_a_sweep_makes_room(self, task_store: ITaskStore) -> None:
+        """The oldest go until the rest fits; of what has a key, only its contents."""
+        await task_store.add(an_outcome(a_task("t-key", once="k"), size=50))
+        for number in range(3):
+            await task_store.add(an_outcome(a_task(f"t-{number}"), size=50))
+        await task_store.sweep(0.0, 100, 120)
+        left = (await task_store.tasks(TaskQuery())).tasks
+        assert [(task.id, task.size) for task in left] == [("t-2", 50), ("t-1", 50), ("t-key", 0)]
+        kept = await task_store.task("t-key")
+        assert kept is not None
+        assert (kept.params, kept.outcome, kept.status) == (b"", b"", 200)
