@@ -21,6 +21,7 @@ LEADER_STEPS = [
     "queued to running",
     "queued to running: committed",
     "put the task",
+    "remove from tmp",
     "the task is there",
     "running to succeeded",
     "running to succeeded: committed",
