@@ -66,7 +66,7 @@ def test_a_subscription_is_a_call_that_reads_events(
     head = read_request(f"{line} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode(), Limits())
     form = task_form(head, make_route("localhost/demo"))
     assert form.to_events
-        assert form.read(b"") == (command, params, None)
+    assert form.read(b"") == (command, params, None)
 
 
 def test_a_command_may_be_called_subscribe(make_route: Any) -> None:
