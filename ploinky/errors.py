@@ -16,7 +16,7 @@ the mapping to an answer happens at the gateway's and the API's edge.
     |   +-- AgentUnreachable, AgentBroken, TaskTimeout
     |   +-- Overloaded, NoHealthyInstance, Draining   (all with retry_after_seconds)
     +-- RequestRefused             a management request cannot be carried out
-    |   +-- ValidationFailed, NotFound, Conflict
+    |   +-- ValidationFailed, NotFound, Conflict, PreconditionFailed
     |   +-- ManifestInvalid, EnvironmentMissing, AgentAmbiguous, AgentNotFound
     +-- DeployFailed               a release did not come up; ``step`` says where
     |   +-- SourceFailed, ImageFailed, InstallFailed, StartFailed, ProbeFailed
@@ -26,7 +26,7 @@ the mapping to an answer happens at the gateway's and the API's edge.
     |   +-- EngineUnavailable, ImageUnavailable
     +-- ServerError                this server cannot start or go on
         +-- SettingsInvalid, AlreadyRunning, PortInUse, WorkerCouldNotBoot
-        +-- StateUnusable
+        +-- StateUnusable, InternalError
 """
 
 from __future__ import annotations
@@ -239,6 +239,13 @@ class Conflict(RequestRefused):
     status = 409
 
 
+class PreconditionFailed(RequestRefused):
+    """It has been changed since the version that ``If-Match`` names."""
+
+    code = "PRECONDITION_FAILED"
+    status = 412
+
+
 class ManifestInvalid(RequestRefused):
     """``manifest.json`` is not JSON (line and column) or a field is of a wrong type."""
 
@@ -385,6 +392,10 @@ class ImageUnavailable(EngineError):
 
 class ServerError(PloinkyError):
     """This server cannot start or go on."""
+
+
+class InternalError(ServerError):
+    """Something that nobody foresaw; the cause is in the server's log alone."""
 
 
 class SettingsInvalid(ServerError):

@@ -13,7 +13,7 @@ import secrets
 import string
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -26,13 +26,15 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger, globalLogPublisher
 
 from ploinky.deployment.compose import Neighbours, make_deployment_manager
-from ploinky.errors import SettingsInvalid
+from ploinky.errors import SettingsInvalid, StateUnusable
 from ploinky.extensions import load, select_runtime
 from ploinky.git.source import GitRepositories
 from ploinky.interfaces import (
+    IAuditTrail,
     IAuthenticatorFactory,
     IDeploymentManager,
     IDeploymentStore,
+    IHookStore,
     IKeyStore,
     IRepositoryStore,
     IRuntime,
@@ -45,15 +47,25 @@ from ploinky.runtime.instances import Instances
 from ploinky.runtime.probes import SocketProber
 from ploinky.security.admission import Admission
 from ploinky.security.bootstrap import BootstrapToken, is_loopback
+from ploinky.security.keyring import Keyring
 from ploinky.security.published import PublishedKeys
-from ploinky.security.secrets import SecretBox, read_master_key
+from ploinky.security.secrets import (
+    SecretBox,
+    fingerprint,
+    key_in_force,
+    master_keys,
+    settle_key,
+)
 from ploinky.security.throttle import LoginThrottle
 from ploinky.settings import Settings
 from ploinky.sockets import SocketPaths
+from ploinky.store.audit import SqliteAuditTrail
 from ploinky.store.database import Database
 from ploinky.store.deployments import SqliteDeploymentStore
+from ploinky.store.hooks import SqliteHookStore
 from ploinky.store.keys import SqliteKeyStore
 from ploinky.store.repositories import SqliteRepositoryStore
+from ploinky.store.resealing import note_key, sealed_with
 from ploinky.telemetry.counters import Counters
 from ploinky.telemetry.logs import SERVER, DailyFile, JsonLog, at_level, prune, tail
 from ploinky.threads import Blocking
@@ -66,6 +78,7 @@ BUILT_IN_PATHS = ("/management", "/auth", "/client", "/metrics", "/_ploinky", "/
 
 _CONTROL_SECONDS = 3600.0  # a deploy may pull an image before it answers
 _DAY_SECONDS = 86_400.0
+_MINUTE_SECONDS = 60.0
 _ID_LETTERS = string.ascii_lowercase + string.digits
 _FOR_WORKERS = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "VIRTUAL_ENV")
 
@@ -100,8 +113,9 @@ async def lead(reactor: Any, settings: Settings, rooms: AsyncExitStack) -> None:
     await _begin(manager, rooms)
     bootstrap = BootstrapToken(secrets.token_bytes)
     admission = Admission(reactor, keys, secrets.token_bytes)
-    await _start_management(here, neighbours, manager, keys, admission, bootstrap, rooms)
+    await _start_management(here, neighbours, manager, stores, keys, admission, bootstrap, rooms)
     await keys.load()
+    _begin_flushing(here, keys, rooms)
     await manager.recover()
     await group.start()
     # It was on the stack already; now it comes first, while all that it needs still works.
@@ -134,6 +148,8 @@ class Stores:
     deployments: IDeploymentStore
     repositories: IRepositoryStore
     keys: IKeyStore
+    hooks: IHookStore
+    audit: IAuditTrail
 
 
 def log_directory(settings: Settings) -> Path:
@@ -255,15 +271,33 @@ def _worker_environment() -> dict[str, str]:
 
 async def _open_stores(here: Here, rooms: AsyncExitStack) -> Stores:
     data = here.settings.data_directory
-    box = SecretBox(read_master_key(data, os.environ, secrets.token_bytes), secrets.token_bytes)
     database = Database(data / "ploinky.sqlite", _pool(here.reactor, 1, "database", rooms))
     rooms.push_async_callback(database.close)
     await database.open()
+    box = await open_box(data, database)
     return Stores(
         SqliteDeploymentStore(database, box),
         SqliteRepositoryStore(database, box),
         SqliteKeyStore(here.reactor, database),
+        SqliteHookStore(database, box),
+        SqliteAuditTrail(database),
     )
+
+
+async def open_box(data_directory: Path, database: Database) -> SecretBox:
+    """Give the box that the secrets in a database are sealed with; a rotation is finished first.
+
+    Raises:
+        SettingsInvalid: The master key is not the one.
+        StateUnusable: A secret does not open with it.
+    """
+    noted = await sealed_with(database)
+    key = key_in_force(master_keys(data_directory, os.environ, secrets.token_bytes), noted)
+    settle_key(data_directory, key)
+    box = SecretBox(key, secrets.token_bytes)
+    if not noted:
+        await note_key(database, box, fingerprint(key))
+    return box
 
 
 async def _start_runtime(here: Here, rooms: AsyncExitStack) -> IRuntime:
@@ -309,6 +343,7 @@ async def _start_management(
     here: Here,
     neighbours: Neighbours,
     manager: IDeploymentManager,
+    stores: Stores,
     keys: IKeyStore,
     admission: Admission,
     bootstrap: BootstrapToken,
@@ -341,11 +376,16 @@ async def _start_management(
         runtime=neighbours.runtime,
         workers=neighbours.workers,
         admission=admission,
+        keys=keys,
+        keyring=Keyring(here.reactor, keys, secrets.token_bytes),
+        hooks=stores.hooks,
+        audit=stores.audit,
         authenticators=await _authenticators(here, keys),
         bootstrap=bootstrap,
         throttle=LoginThrottle(here.reactor),
         operations=operations,
         totals=totals,
+        random_bytes=secrets.token_bytes,
         server_log=server_log,
         new_id=new_id,
     )
@@ -370,12 +410,32 @@ def _begin_pruning(here: Here, rooms: AsyncExitStack) -> None:
         days = here.settings.log_retention_days
         await here.files.run(prune, log_directory(here.settings), days, time.time())
 
-    daily = LoopingCall(lambda: Deferred.fromCoroutine(sweep()))
-    daily.clock = here.reactor
-    ended = daily.start(_DAY_SECONDS)
+    _repeat(here, sweep, _DAY_SECONDS, rooms)
+
+
+def _begin_flushing(here: Here, keys: PublishedKeys, rooms: AsyncExitStack) -> None:
+    """Write down once a minute, and at the end, when keys were used last."""
+
+    async def flush() -> None:
+        try:
+            await keys.flush()
+        except StateUnusable as error:  # it is worth no more than a line
+            _log.warn("when keys were used last is not on record: {why}", why=error.message)
+
+    rooms.push_async_callback(flush)
+    _repeat(here, flush, _MINUTE_SECONDS, rooms)
+
+
+def _repeat(
+    here: Here, work: Callable[[], Coroutine[Any, Any, None]], seconds: float, rooms: AsyncExitStack
+) -> None:
+    """Do something now, and then every so many seconds, until the server stops."""
+    call = LoopingCall(lambda: Deferred.fromCoroutine(work()))
+    call.clock = here.reactor
+    ended = call.start(seconds)
 
     async def end() -> None:
-        daily.stop()
+        call.stop()
         await ended
 
     rooms.push_async_callback(end)

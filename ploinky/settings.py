@@ -56,6 +56,14 @@ def _one_of(*choices: str) -> Callable[[Any], str]:
     return read
 
 
+def _flag(raw_value: Any) -> bool:
+    if isinstance(raw_value, bool):
+        return raw_value
+    if str(raw_value).lower() not in ("yes", "no", "true", "false"):
+        raise ValueError("expected yes or no")
+    return str(raw_value).lower() in ("yes", "true")
+
+
 def _text(raw_value: Any) -> str:
     if not isinstance(raw_value, str):
         raise ValueError("expected text")
@@ -112,6 +120,9 @@ class Settings:
         5, "releasesKept", _count(1, 1000), "releases kept per deployment"
     )
     auth: str = _setting("keys", "auth", _one_of("keys", "none"), "none: everybody is admin")
+    everybody_is_admin: bool = _setting(
+        False, "everybodyIsAdmin", _flag, "yes: auth none also for other machines (dangerous)"
+    )
     trusted_proxies: tuple[str, ...] = _setting(
         (), "trustedProxies", _texts, "addresses whose X-Forwarded-* fields are believed"
     )

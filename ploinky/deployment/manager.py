@@ -31,6 +31,7 @@ from ploinky.deployment.entries import (
     error_record,
 )
 from ploinky.deployment.fleet import Fleet
+from ploinky.deployment.history import Mask, earlier_release, with_replicas
 from ploinky.deployment.jobs import Job, Jobs, Turns
 from ploinky.deployment.life import Life, life_machine
 from ploinky.deployment.recovery import Recovery, Survey, Survivor
@@ -111,11 +112,12 @@ class DeploymentManager(Service):
         return await self._jobs.run(lambda job: self._deploy(admitted, report, job))
 
     async def _deploy(self, request: DeployRequest, report: Report, job: Job) -> DeploymentView:
+        mask = Mask(request)
         async with self._turns.of(request.key):
             entry = self._entries.get(request.key) or self._new_entry(request)
             entry.life.deploy()
             before = self._board.targets(entry.id)
-            with entry.working(job, report) as say:
+            with entry.working(job, mask.report(report)) as say:
                 attempt = self._begin(entry, request)
                 try:
                     await self._draft(entry, attempt, say)
@@ -123,9 +125,10 @@ class DeploymentManager(Service):
                     await self._build(entry, attempt, say)
                     await self._launch(entry, attempt, say)
                     job.commit()
-                    release = await self._activate(entry, attempt)
+                    release = await self._activate(entry, attempt.release)
                 except Exception as error:  # refused, failed or cancelled: what served still does
                     job.clean_up()
+                    mask.error(error)
                     await self._give_up(entry, attempt, error)
                     raise
                 await self._switch(entry, release, attempt.launched, say)
@@ -188,17 +191,17 @@ class DeploymentManager(Service):
         if len(self._board.healthy(attempt.launched)) < len(attempt.launched):
             raise ProbeFailed("an instance became ready, and died before it was switched to")
 
-    async def _activate(self, entry: Entry, attempt: _Attempt) -> Release:
+    async def _activate(self, entry: Entry, release: Release) -> Release:
         """Switch, on record: one transaction, and the point of no return."""
         deployment = attrs.evolve(
             entry.deployment,
-            agent=attempt.release.request.agent,
+            agent=release.request.agent,
             wanted=RUNNING,
             updated_at=self._clock.seconds(),
         )
-        entry.deployment = await self._store.activate(deployment, attempt.release.number)
+        entry.deployment = await self._store.activate(deployment, release.number)
         entry.failed = None
-        return attrs.evolve(attempt.release, state=ReleaseState.ACTIVE)
+        return attrs.evolve(release, state=ReleaseState.ACTIVE)
 
     async def _switch(
         self, entry: Entry, release: Release, targets: tuple[Target, ...], say: Say
@@ -268,11 +271,54 @@ class DeploymentManager(Service):
         async with self._turns.of(key):
             entry = self._existing(key)
             if begin(entry.life):
-                await self._replace_instances(entry, job)
+                await self._replace_instances(entry, entry.serving(), job)
             return self._view(entry)
 
-    async def _replace_instances(self, entry: Entry, job: Job) -> None:
-        release = entry.serving()
+    async def rollback(self, key: DeploymentKey, number: int) -> DeploymentView:
+        """See `IDeploymentManager.rollback`."""
+        return await self._jobs.run(lambda job: self._rollback(key, number, job))
+
+    async def _rollback(self, key: DeploymentKey, number: int, job: Job) -> DeploymentView:
+        async with self._turns.of(key):
+            entry = self._existing(key)
+            known = await self._store.releases(entry.id)
+            release = earlier_release(known, entry.deployment, number)
+            await self._releases.check_kept(release)
+            entry.life.deploy()
+            await self._replace_instances(entry, release, job)
+            return self._view(entry)
+
+    async def scale(self, key: DeploymentKey, replicas: int) -> DeploymentView:
+        """See `IDeploymentManager.scale`."""
+        return await self._jobs.run(lambda job: self._scale(key, replicas, job))
+
+    async def _scale(self, key: DeploymentKey, replicas: int, job: Job) -> DeploymentView:
+        async with self._turns.of(key):
+            entry = self._existing(key)
+            entry.life.restart()
+            before = self._board.targets(entry.id)
+            launched: tuple[Target, ...] = ()
+            with entry.working(job, _unreported) as say:
+                try:
+                    release = with_replicas(entry.serving(), replicas)
+                    self._check_room(entry, replicas)
+                    more = max(0, replicas - len(before))
+                    launched = await self._fleet.launch(release, key, say, more)
+                    job.commit()
+                    await self._store.save_release(release)
+                    await self._want(entry, RUNNING)
+                except Exception:  # failed or cancelled: it stands as before
+                    job.clean_up()
+                    await self._fleet.end(target.instance for target in launched)
+                    entry.life.gave_up()
+                    raise
+                well = self._board.healthy(before)
+                ranked = [*well, *(target for target in before if target not in well), *launched]
+                await self._switch(entry, release, tuple(ranked[:replicas]), say)
+                await self._retire(ranked[replicas:], say)
+            return self._view(entry)
+
+    async def _replace_instances(self, entry: Entry, release: Release, job: Job) -> None:
         before = self._board.targets(entry.id)
         launched: tuple[Target, ...] = ()
         with entry.working(job, _unreported) as say:
@@ -281,7 +327,10 @@ class DeploymentManager(Service):
                 release = await self._releases.image_here(release, say)
                 launched = await self._fleet.launch(release, entry.key, say)
                 job.commit()
-                await self._want(entry, RUNNING)
+                if release.number == entry.deployment.active_release:
+                    await self._want(entry, RUNNING)
+                else:
+                    release = await self._activate(entry, release)
             except Exception:  # failed or cancelled: it stands as before
                 job.clean_up()
                 await self._fleet.end(target.instance for target in launched)

@@ -38,6 +38,7 @@ _READ_ALL = Rule(READERS, confined=False)
 _DEPLOY = Rule(frozenset({Role.ADMIN, Role.DEPLOYER}))
 _DEPLOY_ALL = Rule(frozenset({Role.ADMIN, Role.DEPLOYER}), confined=False)
 _ADMIN = Rule(frozenset({Role.ADMIN}))
+_SOMEBODY = Rule(frozenset(Role))
 
 RULES: Mapping[str, Rule] = MappingProxyType(
     {
@@ -47,10 +48,20 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "auth": _EVERYBODY,
         "check-auth": _EVERYBODY,
         "health": _EVERYBODY,
+        "openapi": _EVERYBODY,
+        "docs": _EVERYBODY,
+        "keys.list": _DEPLOY,
+        "keys.add": _DEPLOY,
+        "keys.remove": _DEPLOY,
+        "keys.remove-named": _DEPLOY,
+        "sessions.list": _SOMEBODY,
+        "sessions.end": _SOMEBODY,
+        "audit.list": _ADMIN,
+        "audit.verify": _ADMIN,
         "overview": _READ_ALL,
-        "config": _READ_ALL,
         "logs": _READ_ALL,
         "deployments.list": _READ,
+        "deployments.show": _READ,
         "deployments.releases": _READ,
         "deployments.logs": _READ,
         "deployments.deploy": _DEPLOY,

@@ -22,21 +22,30 @@ from twisted.web.client import Agent, HTTPConnectionPool
 from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
-from ploinky.api.application import make_site
+from ploinky.api.application import make_site, routes
 from ploinky.api.endpoints import Collaborators, Totals
+from ploinky.api.openapi import describe
 from ploinky.api.operations import Operations
 from ploinky.errors import RepositoryUnreachable
 from ploinky.interfaces import IRuntime, ISource
 from ploinky.security.admission import Admission
 from ploinky.security.authenticator import KeyAuthenticator
 from ploinky.security.bootstrap import BootstrapToken
+from ploinky.security.keyring import Keyring
 from ploinky.security.published import PublishedKeys
 from ploinky.security.throttle import LoginThrottle
 from ploinky.security.tokens import token_hash
 from ploinky.settings import Settings
 from ploinky.testing.api import MemoryDeploymentManager, RecordedWorkers
-from ploinky.testing.store import MemoryDeploymentStore, MemoryKeyStore, MemoryRepositoryStore
+from ploinky.testing.store import (
+    MemoryAuditTrail,
+    MemoryDeploymentStore,
+    MemoryHookStore,
+    MemoryKeyStore,
+    MemoryRepositoryStore,
+)
 from ploinky.values import AgentListing, GitSource, InstanceStatus, Principal, Role
+from tests.api.conformance import Description
 
 API = "/management/api"
 
@@ -149,6 +158,7 @@ class Server:
     bootstrap: BootstrapToken
     collaborators: Collaborators
     client: HTTPClient
+    description: Description
     totals: Totals = Factory(Totals)
     log: list[str] = Factory(list)
 
@@ -163,7 +173,7 @@ class Server:
         fields: dict[str, str] | None = None,
         data: bytes | None = None,
     ) -> Answered:
-        """Send a request as the gateway would hand it on.
+        """Send a request as the gateway would hand it on; the answer must be a described one.
 
         Args:
             path: Below `/management/api` where it does not begin with a slash.
@@ -178,7 +188,11 @@ class Server:
         answer = await self.client.request(
             method, url, headers=sent, data=data, allow_redirects=False
         )
-        return Answered(answer.code, answer.headers, await treq.content(answer))
+        answered = Answered(answer.code, answer.headers, await treq.content(answer))
+        self.description.check(
+            method, url, answered.status, answered.field("Content-Type"), answered.body
+        )
+        return answered
 
     async def deploy(self, path: str = "/demo", domain: str = "localhost", **more: Any) -> Any:
         """Deploy something as an admin."""
@@ -258,6 +272,11 @@ def _server(settings: Settings) -> Server:
         runtime=ListedRuntime(),
         workers=workers,
         admission=Admission(clock, keys, os.urandom),
+        keys=keys,
+        keyring=Keyring(clock, keys, os.urandom),
+        hooks=MemoryHookStore(),
+        audit=MemoryAuditTrail(),
+        random_bytes=os.urandom,
         authenticators=[KeyAuthenticator(keys)],
         bootstrap=BootstrapToken(os.urandom),
         throttle=LoginThrottle(clock),
@@ -279,5 +298,6 @@ def _server(settings: Settings) -> Server:
         bootstrap=collaborators.bootstrap,
         collaborators=collaborators,
         client=HTTPClient(Agent(reactor)),
+        description=Description(describe(routes(collaborators))),
     )
     return server
