@@ -13,7 +13,7 @@ import secrets
 import string
 import sys
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -25,14 +25,15 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger, globalLogPublisher
 
+from ploinky.configuration import Change, Configuration
 from ploinky.deployment.compose import Neighbours, make_deployment_manager
+from ploinky.deployment.manager import DeploymentManager
 from ploinky.errors import SettingsInvalid, StateUnusable
 from ploinky.extensions import load, select_runtime
 from ploinky.git.source import GitRepositories
 from ploinky.interfaces import (
     IAuditTrail,
     IAuthenticatorFactory,
-    IDeploymentManager,
     IDeploymentStore,
     IHookStore,
     IKeyStore,
@@ -85,19 +86,21 @@ _FOR_WORKERS = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "VIRTUAL_ENV")
 _log = Logger()
 
 
-async def lead(reactor: Any, settings: Settings, rooms: AsyncExitStack) -> None:
+async def lead(reactor: Any, configuration: Configuration, rooms: AsyncExitStack) -> None:
     """Start the leader's rooms, one after the other.
 
     Args:
+        configuration: Its settings as they are now; a few may change while the server runs.
         rooms: Takes how each is stopped.
 
     Raises:
         PloinkyError: One of them cannot start.
     """
+    settings = configuration.settings
     _make_directories(settings)
     _hold_lock(settings, rooms)
     _begin_log(settings, rooms)
-    here = _here(reactor, settings, rooms)
+    here = _here(reactor, configuration, rooms)
     links, group = await _open_workers(here, rooms)
     stores = await _open_stores(here, rooms)
     runtime = await _start_runtime(here, rooms)
@@ -129,12 +132,15 @@ class Here:
     """What every room is built with.
 
     Attributes:
+        settings: As they were at the start.
+        configuration: Its settings as they are now.
         cluster: This server's id.
         files: Threads for small work on files.
     """
 
     reactor: Any
     settings: Settings
+    configuration: Configuration
     paths: SocketPaths
     cluster: str
     files: Blocking
@@ -210,11 +216,12 @@ def _begin_log(settings: Settings, rooms: AsyncExitStack) -> None:
     rooms.callback(globalLogPublisher.removeObserver, observer)
 
 
-def _here(reactor: Any, settings: Settings, rooms: AsyncExitStack) -> Here:
+def _here(reactor: Any, configuration: Configuration, rooms: AsyncExitStack) -> Here:
+    settings = configuration.settings
     paths = SocketPaths(str(settings.run_directory))
     rooms.callback(paths.close)
     files = _pool(reactor, 4, "files", rooms)
-    return Here(reactor, settings, paths, _cluster_id(settings), files, Counters())
+    return Here(reactor, settings, configuration, paths, _cluster_id(settings), files, Counters())
 
 
 def _cluster_id(settings: Settings) -> str:
@@ -342,7 +349,7 @@ async def _start_git(here: Here, rooms: AsyncExitStack) -> ISource:
 async def _start_management(
     here: Here,
     neighbours: Neighbours,
-    manager: IDeploymentManager,
+    manager: DeploymentManager,
     stores: Stores,
     keys: IKeyStore,
     admission: Admission,
@@ -362,12 +369,19 @@ async def _start_management(
         calls = here.counters.totals().all
         return Totals(calls.requests, calls.errors, calls.unauthorized)
 
+    async def change_settings(changes: Mapping[str, Any], revision: str) -> Change:
+        made = await here.configuration.change(here.files, changes, revision)
+        await manager.adopt(here.configuration.settings)
+        return made
+
     async def server_log(lines: int) -> str:
         return await here.files.run(tail, log_directory(here.settings), lines)
 
     collaborators = Collaborators(
         clock=here.reactor,
         settings=here.settings,
+        configuration=here.configuration,
+        change_settings=change_settings,
         cluster=here.cluster,
         deployments=manager,
         deployment_store=neighbours.store,
@@ -407,7 +421,7 @@ def _begin_pruning(here: Here, rooms: AsyncExitStack) -> None:
     """Delete old logs, now and once a day."""
 
     async def sweep() -> None:
-        days = here.settings.log_retention_days
+        days = here.configuration.settings.log_retention_days
         await here.files.run(prune, log_directory(here.settings), days, time.time())
 
     _repeat(here, sweep, _DAY_SECONDS, rooms)

@@ -24,6 +24,7 @@ from ploinky.api.auditing import Auditor, AuditRoutes
 from ploinky.api.deployments import DeploymentRoutes
 from ploinky.api.domains import DomainRoutes
 from ploinky.api.endpoints import Collaborators, Endpoint
+from ploinky.api.hooks import HookRoutes
 from ploinky.api.keys import KeyRoutes
 from ploinky.api.page import PageRoutes
 from ploinky.api.reference import ReferenceRoutes
@@ -37,6 +38,8 @@ from ploinky.api.requests import (
     credential_of,
     request_id_of,
 )
+from ploinky.api.rollouts import RolloutRoutes
+from ploinky.api.settings import SettingsRoutes
 from ploinky.api.status import StatusRoutes
 from ploinky.errors import BadRequest, Forbidden, MethodNotAllowed, SettingsInvalid
 from ploinky.routing.headers import TrustedProxies
@@ -87,13 +90,17 @@ def make_site(collaborators: Collaborators) -> Site:
 def routes(collaborators: Collaborators) -> list[Endpoint]:
     """Give every route of the API."""
     started_at = collaborators.clock.seconds()
+    deployments = DeploymentRoutes(collaborators)
     found = [
         *PageRoutes().endpoints(),
         *AccessRoutes(collaborators).endpoints(),
         *KeyRoutes(collaborators).endpoints(),
         *AuditRoutes(collaborators).endpoints(),
         *StatusRoutes(collaborators, started_at).endpoints(),
-        *DeploymentRoutes(collaborators).endpoints(),
+        *deployments.endpoints(),
+        *RolloutRoutes(collaborators, deployments).endpoints(),
+        *HookRoutes(collaborators).endpoints(),
+        *SettingsRoutes(collaborators).endpoints(),
         *DomainRoutes(collaborators).endpoints(),
         *RepositoryRoutes(collaborators).endpoints(),
         *ReferenceRoutes(lambda: found).endpoints(),

@@ -109,14 +109,18 @@ class OutputQuery:
 
 
 class DeploymentRoutes:
-    """Changes run as operations: they go on if the client leaves."""
+    """Changes run as operations: they go on if the client leaves.
+
+    Attributes:
+        revisions: Holds changes to the version that their caller saw.
+    """
 
     _log = Logger()
 
     def __init__(self, collaborators: Collaborators) -> None:
         self._its = collaborators
         self._places = Places(collaborators)
-        self._revisions = Revisions(self._places)
+        self.revisions = Revisions(self._places)
 
     def endpoints(self) -> list[Endpoint]:
         """Give the routes."""
@@ -208,7 +212,7 @@ class DeploymentRoutes:
 
     async def deploy(self, call: Call, request: DeployRequest, *, wait: bool) -> Answer:
         """Deploy, and answer when it serves or, where nobody waits, once it is under way."""
-        with self._revisions.held(call, request.key):
+        with self.revisions.held(call, request.key):
             begun: Deferred[None] = Deferred()
             outcome = self._its.operations.begin(
                 call.operation(request.key),
@@ -258,7 +262,7 @@ class DeploymentRoutes:
         """Remove a deployment; calls in hand are finished first."""
         named = KeyForm(**call.parts) if call.parts else call.form(KeyForm)
         key = call.key(named.domain, named.path)
-        with self._revisions.held(call, key):
+        with self.revisions.held(call, key):
             await self._its.operations.begin(call.operation(key), self._its.deployments.remove(key))
         return as_json(Success())
 
@@ -268,7 +272,7 @@ class DeploymentRoutes:
         async def change(call: Call) -> Answer:
             named = call.form(KeyForm)
             key = call.key(named.domain, named.path)
-            with self._revisions.held(call, key):
+            with self.revisions.held(call, key):
                 view = await self._its.operations.begin(call.operation(key), work(key))
             return as_json(DeploymentAnswer(deployment=documents.deployment(view)))
 

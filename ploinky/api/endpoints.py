@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 from attrs import field, frozen
@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 from ploinky.api.answers import Answer
 from ploinky.api.operations import Operations
 from ploinky.api.requests import Call
+from ploinky.configuration import Change, Configuration
 from ploinky.errors import PloinkyError
 from ploinky.interfaces import (
     IAuditTrail,
@@ -108,6 +109,10 @@ class Collaborators:
 
     Attributes:
         clock: Its seconds are Unix time.
+        settings: As they were at the start.
+        configuration: Its settings as they are now.
+        change_settings: Changes some; takes their new values by name, and the revision that
+            was seen or ``""``.
         cluster: This server's id, by which a runtime knows our instances.
         keys: Gives out keys and sessions.
         keys: What `admission` and `keyring` keep them in.
@@ -123,6 +128,10 @@ class Collaborators:
 
     clock: IReactorTime
     settings: Settings
+    configuration: Configuration
+    change_settings: Callable[[Mapping[str, Any], str], Coroutine[Any, Any, Change]] = field(
+        repr=False
+    )
     cluster: str
     deployments: IDeploymentManager
     deployment_store: IDeploymentStore

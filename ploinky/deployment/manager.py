@@ -39,6 +39,7 @@ from ploinky.deployment.releases import ReleaseBuilder, Say
 from ploinky.deployment.spec import Plans, replicas_of
 from ploinky.errors import Conflict, DeployFailed, NotFound, PloinkyError, ProbeFailed
 from ploinky.interfaces import IDeploymentManager, IDeploymentStore, IInstances, Report
+from ploinky.settings import Settings
 from ploinky.values import (
     Address,
     Deployment,
@@ -397,6 +398,15 @@ class DeploymentManager(Service):
                 await self._store.delete_deployment(entry.id)
                 del self._entries[entry.key]
         self.log.info("{key} is removed", key=str(entry.key))
+
+    async def adopt(self, settings: Settings) -> None:
+        """Go by these settings from now on; fires once every worker does."""
+        self._plans.settings = settings
+        for entry in self._entries.values():
+            if entry.release is not None and (route := self._board.posted(entry.id)) is not None:
+                fresh = self._plans.route(entry.deployment, entry.release, route.targets)
+                self._board.post(attrs.evolve(fresh, reason=route.reason))
+        await self._board.publish()
 
     def deployments(self) -> list[DeploymentView]:
         """See `IDeploymentManager.deployments`."""

@@ -48,6 +48,11 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "auth": _EVERYBODY,
         "check-auth": _EVERYBODY,
         "health": _EVERYBODY,
+        "config": _READ_ALL,
+        "settings.show": _READ_ALL,
+        "settings.change": _ADMIN,
+        "all.stop": _ADMIN,
+        "hooks.push": _EVERYBODY,
         "openapi": _EVERYBODY,
         "docs": _EVERYBODY,
         "keys.list": _DEPLOY,
@@ -65,6 +70,10 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "deployments.releases": _READ,
         "deployments.logs": _READ,
         "deployments.deploy": _DEPLOY,
+        "deployments.update": _DEPLOY,
+        "deployments.rollback": _DEPLOY,
+        "deployments.scale": _DEPLOY,
+        "deployments.hook": _DEPLOY,
         "deployments.remove": _DEPLOY,
         "deployments.remove-named": _DEPLOY,
         "deployments.restart": _DEPLOY,
@@ -82,6 +91,9 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "repositories.agents": _READ,
         "repositories.sync": _DEPLOY,
         "agents.list": _READ,
+        "agents.start": _DEPLOY,
+        "agents.stop": _DEPLOY,
+        "agents.restart": _DEPLOY,
     }
 )
 

@@ -26,6 +26,7 @@ from ploinky.api.application import make_site, routes
 from ploinky.api.endpoints import Collaborators, Totals
 from ploinky.api.openapi import describe
 from ploinky.api.operations import Operations
+from ploinky.configuration import Configuration
 from ploinky.errors import RepositoryUnreachable
 from ploinky.interfaces import IRuntime, ISource
 from ploinky.security.admission import Admission
@@ -119,6 +120,13 @@ class ListedRuntime:
 
     async def output(self, instance: str, lines: int) -> str:
         return "\n".join(self.outputs.get(instance, "").splitlines()[-lines:])
+
+
+class InThisThread:
+    """`Blocking` without threads."""
+
+    async def run(self, work, *args, **kwargs):
+        return work(*args, **kwargs)
 
 
 @define
@@ -261,9 +269,17 @@ def _server(settings: Settings) -> Server:
         return "\n".join(server.log[-lines:])
 
     numbers = iter(range(1, 10**6))
+    configuration = Configuration(settings.directory, {}, {})
+    configuration.settings = settings
+
+    async def change_settings(changes: Any, revision: str) -> Any:
+        return await configuration.change(InThisThread(), changes, revision)
+
     collaborators = Collaborators(
         clock=clock,
         settings=settings,
+        configuration=configuration,
+        change_settings=change_settings,
         cluster="cluster",
         deployments=MemoryDeploymentManager(deployment_store),
         deployment_store=deployment_store,
