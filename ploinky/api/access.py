@@ -130,6 +130,7 @@ class AccessRoutes:
             None, self._its.admission.login(params[0])
         )
         self._its.throttle.succeeded(call.peer.address)
+        call.subjects.append(session.id)
         document = {"success": True, "authorizationToken": token, "userId": session.id}
         return as_json(document, fields=(_cookie(call, token, int(SESSION_SECONDS)),))
 

@@ -179,7 +179,8 @@ class Application:
             for authenticator in self._its.authenticators:
                 found = await authenticator.authenticate(credential.token)
                 if found is not None:
-                    await self._its.keys.used({found.token_hash: self._its.clock.seconds()})
+                    now = self._its.clock.seconds()
+                    await self._its.keys.used(dict.fromkeys((found.token_hash, found.parent), now))
                     return found
         return NOBODY
 

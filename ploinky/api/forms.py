@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import difflib
 import json
+import operator
 import re
 from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
-from functools import cache
+from functools import cache, partial
 from typing import Any, TypeVar, get_args
 
 import attrs
@@ -136,7 +137,9 @@ def _converter(from_text: bool = False) -> cattrs.Converter:
     converter = cattrs.Converter(detailed_validation=True)
     readers = _FROM_TEXT if from_text else _FROM_JSON
     for kind, read in readers.items():
-        converter.register_structure_hook(kind, read)
+        # By identity: an enum of texts is a text as well, and must be read as what it is.
+        converter.register_structure_hook_func(partial(operator.is_, kind), read)
+    converter.register_structure_hook_func(_is_enum, _choice)
     converter.register_structure_hook_factory(attrs.has, lambda form: _reader(form, converter))
     converter.register_structure_hook_factory(
         is_sequence, lambda kind: _list_reader(kind, converter)
@@ -197,6 +200,17 @@ def _number(raw_value: Any, _: Any) -> float:
     return float(raw_value)
 
 
+def _is_enum(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Enum)
+
+
+def _choice(raw_value: Any, kind: Any) -> Any:
+    try:
+        return kind(raw_value)
+    except ValueError:
+        raise _Misfit(f"expected one of {', '.join(one.value for one in kind)}") from None
+
+
 def _whole_from_text(raw_value: str, _: Any) -> int:
     if not (raw_value.isascii() and raw_value.isdigit() and len(raw_value) < 16):
         raise _Misfit("expected a whole number")
@@ -246,13 +260,11 @@ def _list_reader(kind: Any, converter: cattrs.Converter) -> Callable[[Any, Any],
     return read
 
 
-def _in_words(error: BaseException, kind: type | None) -> str:
+def _in_words(error: BaseException, _: type | None) -> str:
     if isinstance(error, KeyError):
         return "is required"
     if isinstance(error, _Misfit):
         return str(error)
-    if isinstance(error, ValueError) and isinstance(kind, type) and issubclass(kind, Enum):
-        return f"expected one of {', '.join(str(one.value) for one in kind)}"
     return "expected an object"
 
 

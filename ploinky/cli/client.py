@@ -60,7 +60,7 @@ class Client:
         """
         return self._json(method, f"{API}/{path}", body, query=query, timeout_seconds=timeout)
 
-    def all_pages(self, path: str, name: str, **query: Any) -> Any:
+    def all_pages(self, path: str, name: str, /, **query: Any) -> Any:
         """Get a whole list of the management API, page by page.
 
         Args:

@@ -20,7 +20,7 @@ def run_offline(work: str, directory: Path, *arguments: str) -> Any:
         CommandFailed: It could not; with its own words.
     """
     command = [sys.executable, "-c", _RUN, work, str(directory.absolute()), *arguments]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    done = subprocess.run(command, capture_output=True, text=True)
     if done.stdout.strip():
         return json.loads(done.stdout)
     running = "runs on" in done.stderr or "running" in done.stderr
