@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import difflib
 import json
-import operator
 import re
 from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
-from functools import cache, partial
+from functools import cache
 from typing import Any, TypeVar, get_args
 
 import attrs
@@ -137,9 +136,7 @@ def _converter(from_text: bool = False) -> cattrs.Converter:
     converter = cattrs.Converter(detailed_validation=True)
     readers = _FROM_TEXT if from_text else _FROM_JSON
     for kind, read in readers.items():
-        # By identity: an enum of texts is a text as well, and must be read as what it is.
-        converter.register_structure_hook_func(partial(operator.is_, kind), read)
-    converter.register_structure_hook_func(_is_enum, _choice)
+        converter.register_structure_hook(kind, read)
     converter.register_structure_hook_factory(attrs.has, lambda form: _reader(form, converter))
     converter.register_structure_hook_factory(
         is_sequence, lambda kind: _list_reader(kind, converter)
@@ -186,7 +183,9 @@ def _wanted(meta: Meta) -> str:
 
 
 def _exactly(kind: type, words: str) -> Callable[[Any, Any], Any]:
-    def read(raw_value: Any, _: Any) -> Any:
+    def read(raw_value: Any, wanted: Any) -> Any:
+        if isinstance(wanted, type) and issubclass(wanted, Enum):  # one of texts is a text as well
+            return _choice(raw_value, wanted)
         if type(raw_value) is not kind:
             raise _Misfit(f"expected {words}, got {_called(raw_value)}")
         return raw_value
@@ -200,11 +199,7 @@ def _number(raw_value: Any, _: Any) -> float:
     return float(raw_value)
 
 
-def _is_enum(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, Enum)
-
-
-def _choice(raw_value: Any, kind: Any) -> Any:
+def _choice(raw_value: Any, kind: type[Enum]) -> Enum:
     try:
         return kind(raw_value)
     except ValueError:

@@ -78,7 +78,11 @@ async def test_a_session_does_what_its_key_does(admission, keys):
     token, session = await admission.login("pk_ci")
     assert re.fullmatch(r"ps_[A-Za-z0-9_-]{43}", token)
     assert session == attrs.evolve(
-        DEPLOYER, token_hash=token_hash(token), session=True, expires_at=43_200
+        DEPLOYER,
+        token_hash=token_hash(token),
+        session=True,
+        expires_at=43_200,
+        parent=DEPLOYER.token_hash,
     )
 
 
