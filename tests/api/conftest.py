@@ -269,8 +269,9 @@ def _server(settings: Settings) -> Server:
         return "\n".join(server.log[-lines:])
 
     numbers = iter(range(1, 10**6))
+    settings.data_directory.mkdir(exist_ok=True)
     configuration = Configuration(settings.directory, {}, {})
-    configuration.settings = settings
+    configuration.settings = attrs.evolve(settings, workers=configuration.settings.workers)
 
     async def change_settings(changes: Any, revision: str) -> Any:
         return await configuration.change(InThisThread(), changes, revision)

@@ -30,29 +30,6 @@ from ploinky.values import GitCredential, Repository
 BOX = SecretBox(b"k" * 32, os.urandom)
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """Where the database will lie."""
-    return tmp_path / "ploinky.sqlite"
-
-
-@pytest.fixture
-def database_at() -> Iterator[Callable[[Path], Database]]:
-    """Gives databases that are closed when the test is over."""
-    blocking = Blocking(reactor, 1, "store")
-    blocking.start()
-    made: list[Database] = []
-
-    def make(path: Path) -> Database:
-        made.append(Database(path, blocking))
-        return made[-1]
-
-    yield make
-    for database in made:
-        pytest_twisted.blockon(Deferred.fromCoroutine(database.close()))
-    blocking.stop()
-
-
 @pytest_twisted.ensureDeferred
 async def test_only_its_owner_may_read_it(path, database_at):
     """Database, log and index are 0600, whatever the umask says."""
