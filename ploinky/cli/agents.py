@@ -17,10 +17,12 @@ def agent() -> None:
 
 
 @agent.command("list")
+@click.option("--repository", metavar="NAME", help="Of this registered repository alone.")
 @json_option
-def list_agents(want_json: bool) -> None:
+def list_agents(repository: str | None, want_json: bool) -> None:
     """List the agents of all registered repositories."""
-    answer = client().all_pages("agents", "agents")
+    place = f"repositories/{quote(repository, safe='')}/agents" if repository else "agents"
+    answer = client().all_pages(place, "agents")
     if want_json:
         output.as_json(answer)
         return

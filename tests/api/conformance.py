@@ -40,6 +40,11 @@ class Description:
             schema = {**said["content"][kind]["schema"], "components": self._components}
             jsonschema_rs.validate(schema, json.loads(body))
 
+    def name_of(self, method: str, path: str) -> str:
+        """Give the name of a route; `""` for what is none."""
+        operation = self._find(method, path)
+        return operation["operationId"] if operation else ""
+
     def _find(self, method: str, path: str) -> Any:
         for known, pattern, _, operation in self._operations:
             if known == method and pattern.fullmatch(path):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 
+import pytest
 import pytest_twisted
 from twisted.internet.defer import Deferred
 from twisted.web.client import ResponseNeverReceived
 
-import pytest
 from ploinky.errors import ImageFailed, StateUnusable
 
 DEMO = {"domain": "localhost", "path": "/demo", "agent": "demo"}

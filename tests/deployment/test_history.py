@@ -65,9 +65,7 @@ def test_after_a_rollback_a_restarted_server_finds_the_same(ground: Ground, lead
     assert second.manager.deployments()[0].deployment.active_release == 3
 
 
-def test_a_rollback_needs_a_release_that_served_and_is_kept(
-    ground: Ground, leader: Leader
-) -> None:
+def test_a_rollback_needs_a_release_that_served_and_is_kept(ground: Ground, leader: Leader) -> None:
     with pytest.raises(NotFound):
         only(rollback(leader))
     only(leader.deploy())
@@ -129,9 +127,7 @@ def test_secrets_are_in_nothing_that_is_told_or_kept(ground: Ground, leader: Lea
     ground.push({"install": "print $S"})
     leader.runtime.outcome = RunResult(1, "it said needle-1 and plain-2")
     with pytest.raises(InstallFailed) as raised:
-        only(
-            leader.deploy(environment={"S": "needle-1", "A": "plain-2"}, secrets=("S",))
-        )
+        only(leader.deploy(environment={"S": "needle-1", "A": "plain-2"}, secrets=("S",)))
     assert raised.value.output == "it said *** and plain-2"
     (view,) = leader.manager.deployments()
     assert "needle" not in repr(view.error)

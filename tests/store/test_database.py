@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
-from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import attrs
 import pytest
@@ -14,17 +12,13 @@ import pytest_twisted
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, text
-from twisted.internet import reactor
-from twisted.internet.defer import Deferred
 
 from ploinky.errors import StateUnusable
 from ploinky.security.secrets import SecretBox
-from ploinky.store.database import Database
 from ploinky.store.deployments import SqliteDeploymentStore
 from ploinky.store.repositories import SqliteRepositoryStore
 from ploinky.store.tables import METADATA
 from ploinky.testing.contracts.store import DEMO, release
-from ploinky.threads import Blocking
 from ploinky.values import GitCredential, Repository
 
 BOX = SecretBox(b"k" * 32, os.urandom)
