@@ -523,7 +523,7 @@ class IAuditTrail(Interface):
         """Tell how many there are, and give some of them, the newest first."""
 
     async def verify(expected: str) -> AuditVerdict:
-        """Check the whole chain, and that the hash `expected` is in it (``""``: any)."""
+        """Check the whole chain, and that the hash ``expected`` is in it (``""``: any)."""
 
 
 class IKeyStore(Interface):

@@ -9,7 +9,7 @@ from attrs import Factory, frozen
 from ploinky.api.answers import Answer, as_json
 from ploinky.api.endpoints import API, Collaborators, Endpoint
 from ploinky.api.requests import COOKIE, Call
-from ploinky.api.shapes import Success, secret
+from ploinky.api.shapes import SECRET, Success
 from ploinky.errors import (
     Conflict,
     Forbidden,
@@ -23,17 +23,25 @@ from ploinky.values import NOBODY, Role
 
 @frozen
 class InitForm:
-    """`token`: the bootstrap token; not needed on the server's own machine."""
+    """`token`: the bootstrap token; not needed on the server's own machine.
 
-    token: Annotated[str, secret("The bootstrap token")] = ""
+    Attributes:
+        token: The bootstrap token.
+    """
+
+    token: Annotated[str, SECRET] = ""
 
 
 @frozen
 class AuthForm:
-    """``{"command": "login", "params": [apiKey]}`` or ``{"command": "logout"}``."""
+    """``{"command": "login", "params": [apiKey]}`` or ``{"command": "logout"}``.
+
+    Attributes:
+        params: The API key.
+    """
 
     command: str
-    params: Annotated[list[str], secret("The API key")] = Factory(list)
+    params: Annotated[list[str], SECRET] = Factory(list)
 
 
 @frozen(kw_only=True)

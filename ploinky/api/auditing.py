@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Annotated, Any
+from typing import Any
 
 from attrs import frozen
-from msgspec import Meta
 from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IReactorTime
 
@@ -136,9 +135,13 @@ class EntryList(Page):
 
 @frozen
 class ExpectedQuery:
-    """A hash that was kept from an earlier check."""
+    """A hash that was kept from an earlier check.
 
-    expect: Annotated[str, Meta(description="A hash that must be in the chain")] = ""
+    Attributes:
+        expect: A hash that must be in the chain.
+    """
+
+    expect: str = ""
 
 
 @frozen(kw_only=True)

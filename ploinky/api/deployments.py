@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import attrs
 from attrs import Factory, frozen
-from msgspec import Meta
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -25,7 +24,7 @@ from ploinky.api.forms import structured
 from ploinky.api.places import CHANGE, DEPLOY, Places, Revisions, masked
 from ploinky.api.repositories import check_without_credential
 from ploinky.api.requests import Call
-from ploinky.api.shapes import Domain, KeyForm, PageQuery, Place, Success, secret, whole
+from ploinky.api.shapes import SECRET, Domain, KeyForm, PageQuery, Place, Success, whole
 from ploinky.deployment.fields import FIELDS
 from ploinky.errors import EngineError, EngineUnavailable, NotFound
 from ploinky.security.roles import reaches
@@ -58,21 +57,27 @@ class DeployForm:
 
     Attributes:
         env: The manifest's name for `environment`, which wins.
+        agent: Its directory; repository/agent picks one.
+        repository: URL, or the name of a registered one.
+        branch: Branch, tag or commit.
+        sub_path: Directory in the repository.
+        image: Wins over the manifest's.
+        target: Something that runs: http://host:port.
+        environment: Variables; never given back.
+        secrets: Variables that are masked in output and errors as well.
     """
 
     domain: Domain
     path: Place
-    agent: Annotated[str, Meta(description="Its directory; repository/agent picks one")] = ""
-    repository: Annotated[str, Meta(description="URL, or the name of a registered one")] = ""
-    branch: Annotated[str, Meta(description="Branch, tag or commit")] = ""
-    sub_path: Annotated[str, Meta(description="Directory in the repository")] = ""
-    image: Annotated[str, Meta(description="Wins over the manifest's")] = ""
-    target: Annotated[str, Meta(description="Something that runs: http://host:port")] = ""
-    environment: Annotated[dict[str, str], secret("Variables; never given back")] = Factory(dict)
-    env: Annotated[dict[str, str], secret("The same as environment, which wins")] = Factory(dict)
-    secrets: Annotated[
-        dict[str, str], secret("Variables that are masked in output and errors as well")
-    ] = Factory(dict)
+    agent: str = ""
+    repository: str = ""
+    branch: str = ""
+    sub_path: str = ""
+    image: str = ""
+    target: str = ""
+    environment: Annotated[dict[str, str], SECRET] = Factory(dict)
+    env: Annotated[dict[str, str], SECRET] = Factory(dict)
+    secrets: Annotated[dict[str, str], SECRET] = Factory(dict)
 
 
 @frozen
@@ -100,12 +105,17 @@ class KeyPageQuery(PageQuery):
 
 @frozen
 class OutputQuery:
-    """Which deployment's output, and how much of it."""
+    """Which deployment's output, and how much of it.
+
+    Attributes:
+        lines: The last so many.
+        release: 0: the one that serves.
+    """
 
     domain: Domain
     path: Place
-    lines: Annotated[int, whole(1, MOST_LINES, "The last so many")] = 100
-    release: Annotated[int, whole(0, 2**31, "0: the one that serves")] = 0
+    lines: Annotated[int, whole(1, MOST_LINES)] = 100
+    release: Annotated[int, whole(0, 2**31)] = 0
 
 
 class DeploymentRoutes:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated
 
 from attrs import Factory, frozen
-from msgspec import Meta
 
 from ploinky.api import documents
 from ploinky.api.answers import Answer, as_json
@@ -21,24 +20,30 @@ _TEN_YEARS = 10 * 366 * 86_400
 
 @frozen
 class KeyWanted:
-    """A key to make."""
+    """A key to make.
 
-    name: Annotated[str, Meta(description="Unique; calls are made in this name")]
+    Attributes:
+        name: Unique; calls are made in this name.
+        scope: Domains, or domain/path; empty: all that its maker has.
+        expires_in: Seconds; without: as late as its maker's.
+    """
+
+    name: str
     role: Role
-    scope: Annotated[
-        list[str], Meta(description="Domains, or domain/path; empty: all that its maker has")
-    ] = Factory(list)
-    expires_in: (
-        Annotated[int, whole(1, _TEN_YEARS, "Seconds; without: as late as its maker's")] | None
-    ) = None
+    scope: list[str] = Factory(list)
+    expires_in: Annotated[int, whole(1, _TEN_YEARS)] | None = None
 
 
 @frozen
 class KeyGone:
-    """Which key to remove."""
+    """Which key to remove.
+
+    Attributes:
+        force: Also the last admin's.
+    """
 
     name: str
-    force: Annotated[bool, Meta(description="Also the last admin's")] = False
+    force: bool = False
 
 
 @frozen

@@ -1,12 +1,14 @@
 """The API, described: OpenAPI 3.1 made from the endpoints themselves.
 
 Endpoints and the rules of roles enter, one JSON document leaves.  It cannot drift: bodies are read
-and answers written by the very classes that are described here, by `msgspec`.
+and answers written by the very classes that are described here, by msgspec, in the words of their
+docstrings.
 Source: OpenAPI Specification 3.1.0; JSON Schema 2020-12.
 """
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
@@ -35,6 +37,7 @@ from ploinky.security.roles import RULES
 
 _REFERENCE = "#/components/schemas/{name}"
 _PART = re.compile(r"<(?:\w+:)?(\w+)>")
+_FIELD = re.compile(r"^    (\w+): (.*(?:\n     +\S.*)*)", re.MULTILINE)
 _SCHEMES = {
     "bearer": {
         "type": "http",
@@ -212,7 +215,11 @@ class _Schemas:
         ordered = sorted(kinds, key=lambda kind: kind.__name__)
         named, found = msgspec.json.schema_components(ordered, ref_template=_REFERENCE)
         self._named.update(zip(ordered, named, strict=True))
-        return {name: _outward(one, closed, others.get(name, ())) for name, one in found.items()}
+        words = {kind.__name__: _words(kind) for kind in ordered}
+        return {
+            name: _outward(one, words.get(name, {}), closed, others.get(name, ()))
+            for name, one in found.items()
+        }
 
     def of(self, kind: type[Any]) -> dict[str, Any]:
         """Give the schema of a class, or where it is."""
@@ -228,13 +235,34 @@ class _Schemas:
         return bool(self.inline(kind)["required"])
 
 
-def _outward(schema: dict[str, Any], closed: bool, others: Sequence[str]) -> dict[str, Any]:
-    """Name fields as they are called outside; describe in a sentence."""
+def _words(kind: type[Any]) -> dict[str, str]:
+    """Give what the docstrings of a class and those above it say of its fields."""
+    found: dict[str, str] = {}
+    for one in reversed(kind.__mro__):
+        found |= _of_fields(one.__doc__ or "")
+    return found
+
+
+def _of_fields(docstring: str) -> dict[str, str]:
+    section = inspect.cleandoc(docstring).partition("Attributes:\n")[2]
+    return {
+        name: " ".join(about.split()).replace("`", "") for name, about in _FIELD.findall(section)
+    }
+
+
+def _outward(
+    schema: dict[str, Any], words: Mapping[str, str], closed: bool, others: Sequence[str]
+) -> dict[str, Any]:
+    """Name fields as they are called outside, and describe them."""
+    said = {**_of_fields(schema.get("description", "")), **words}
     if "description" in schema:
         schema["description"] = schema["description"].strip().partition("\n")[0]
     if "properties" not in schema:
         return schema
-    schema["properties"] = {outside(name): kept for name, kept in schema["properties"].items()}
+    schema["properties"] = {
+        outside(name): {**kept, **({"description": said[name]} if name in said else {})}
+        for name, kept in schema["properties"].items()
+    }
     schema["required"] = [outside(name) for name in schema["required"]]
     for name in others:
         schema["properties"].setdefault(name, {"description": "As in manifest.json"})

@@ -14,7 +14,7 @@ from ploinky.api.answers import Answer, as_json
 from ploinky.api.documents import AgentDocument, RepositoryDocument
 from ploinky.api.endpoints import API, Collaborators, Endpoint
 from ploinky.api.requests import Call
-from ploinky.api.shapes import NameForm, Page, PageQuery, Success, secret
+from ploinky.api.shapes import SECRET, NameForm, Page, PageQuery, Success
 from ploinky.errors import (
     Conflict,
     NotFound,
@@ -35,22 +35,31 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 
 @frozen
 class CredentialForm:
-    """Write-only: no answer ever holds it."""
+    """Write-only: no answer ever holds it.
+
+    Attributes:
+        token: Password or access token, for https.
+        ssh_key: Private key in OpenSSH's format.
+    """
 
     username: str = "git"
-    token: Annotated[str, secret("Password or access token, for https")] = ""
-    ssh_key: Annotated[str, secret("Private key in OpenSSH's format")] = ""
+    token: Annotated[str, SECRET] = ""
+    ssh_key: Annotated[str, SECRET] = ""
     known_hosts: str = ""
 
 
 @frozen
 class RepositoryForm:
-    """``{"name", "url", "branch"?, "credential"?: {"username", "token", "sshKey", "knownHosts"}}``."""
+    """``{"name", "url", "branch"?, "credential"?: {"username", "token", "sshKey", "knownHosts"}}``.
+
+    Attributes:
+        credential: What opens it.
+    """
 
     name: str
     url: str
     branch: str = ""
-    credential: Annotated[CredentialForm | None, secret("What opens it")] = None
+    credential: Annotated[CredentialForm | None, SECRET] = None
 
 
 @frozen(kw_only=True)

@@ -18,7 +18,7 @@ from ploinky.api.forms import structured
 from ploinky.api.places import CHANGE, DEPLOY, Places
 from ploinky.api.repositories import check_without_credential
 from ploinky.api.requests import Call
-from ploinky.api.shapes import Domain, Place, Success, secret, whole
+from ploinky.api.shapes import SECRET, Domain, Place, Success, whole
 from ploinky.deployment.fields import FIELDS
 from ploinky.errors import NotFound, PloinkyError
 from ploinky.security.roles import reaches
@@ -33,6 +33,7 @@ class UpdateForm:
 
     Attributes:
         environment: Added to what there is; null takes a variable away.
+        secrets: Added, and masked in output.
     """
 
     domain: Domain
@@ -43,26 +44,34 @@ class UpdateForm:
     sub_path: str | None = None
     image: str | None = None
     target: str | None = None
-    environment: Annotated[dict[str, str | None], secret("Added; null takes away")] = Factory(dict)
-    secrets: Annotated[dict[str, str], secret("Added, and masked in output")] = Factory(dict)
+    environment: Annotated[dict[str, str | None], SECRET] = Factory(dict)
+    secrets: Annotated[dict[str, str], SECRET] = Factory(dict)
 
 
 @frozen
 class RollbackForm:
-    """Which release to serve again; without: the one before."""
+    """Which release to serve again; without: the one before.
+
+    Attributes:
+        release: Its number; 0: the one before.
+    """
 
     domain: Domain
     path: Place
-    release: Annotated[int, whole(0, 2**31, "Its number; 0: the one before")] = 0
+    release: Annotated[int, whole(0, 2**31)] = 0
 
 
 @frozen
 class ScaleForm:
-    """How many instances to run."""
+    """How many instances to run.
+
+    Attributes:
+        replicas: How many.
+    """
 
     domain: Domain
     path: Place
-    replicas: Annotated[int, whole(1, 1000, "How many")]
+    replicas: Annotated[int, whole(1, 1000)]
 
 
 @frozen(kw_only=True)

@@ -13,24 +13,13 @@ MOST_PER_PAGE = 1000
 PER_PAGE = 100
 
 
-def whole(lowest: int, highest: int, about: str = "") -> Meta:
+SECRET = Meta(extra={"secret": True}, extra_json_schema={"writeOnly": True, "format": "password"})
+"""Marks what is taken, and never given or written down in the clear."""
+
+
+def whole(lowest: int, highest: int) -> Meta:
     """A whole number within bounds."""
-    return Meta(ge=lowest, le=highest, description=about or None)
-
-
-def text(about: str, *, longest: int, pattern: str | None = None, expected: str = "") -> Meta:
-    """A text within bounds; `expected` says what it must be, where it is not."""
-    extra = {"expected": expected} if expected else None
-    return Meta(description=about, max_length=longest, pattern=pattern, extra=extra)
-
-
-def secret(about: str) -> Meta:
-    """What is taken, and never given or written down in the clear."""
-    return Meta(
-        description=about,
-        extra={"secret": True},
-        extra_json_schema={"writeOnly": True, "format": "password"},
-    )
+    return Meta(ge=lowest, le=highest)
 
 
 def secret_fields(form: type[Any]) -> frozenset[str]:
@@ -64,10 +53,15 @@ class NameForm:
 
 @frozen
 class PageQuery:
-    """Which part of a list."""
+    """Which part of a list.
 
-    page: Annotated[int, whole(1, 1_000_000, "Counted from 1")] = 1
-    per_page: Annotated[int, whole(1, MOST_PER_PAGE, "Entries of one page")] = PER_PAGE
+    Attributes:
+        page: Counted from 1.
+        per_page: Entries of one page.
+    """
+
+    page: Annotated[int, whole(1, 1000000)] = 1
+    per_page: Annotated[int, whole(1, MOST_PER_PAGE)] = PER_PAGE
 
     def of(self, entries: list[Any]) -> list[Any]:
         """Give this page of them."""

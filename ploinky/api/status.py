@@ -72,9 +72,13 @@ class Overview:
 
 @frozen
 class LinesQuery:
-    """How much of a log."""
+    """How much of a log.
 
-    lines: Annotated[int, whole(1, MOST_LINES, "The last so many")] = 100
+    Attributes:
+        lines: The last so many.
+    """
+
+    lines: Annotated[int, whole(1, MOST_LINES)] = 100
 
 
 class StatusRoutes:

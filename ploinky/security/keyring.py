@@ -107,8 +107,8 @@ class Keyring:
         """Give the key of this name, if it may be removed.
 
         Raises:
-            NotFound: There is none that `remover` may see.
-            Conflict: No admin's key would be left that is valid as long, and `force` is false.
+            NotFound: There is none that ``remover`` may see.
+            Conflict: No admin's key would be left that is valid as long, and ``force`` is false.
         """
         key = next((one for one in await self.keys(remover) if one.id == key_id), None)
         if key is None:
@@ -126,7 +126,7 @@ class Keyring:
         """Give the session with this handle.
 
         Raises:
-            NotFound: There is none that `viewer` may see.
+            NotFound: There is none that ``viewer`` may see.
         """
         for one in await self.sessions(viewer):
             if handle_of(one) == handle:
