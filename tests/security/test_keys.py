@@ -208,3 +208,37 @@ async def test_the_authenticator_knows_keys_and_sessions(clock, keys, admission)
     assert await known.authenticate(DEPLOYER.token_hash) is None
     clock.advance(43_200)
     assert await known.authenticate(token) is None
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_login_that_comes_with_the_removal_of_its_key_lets_nobody_in(clock, store, keys):
+    """Whichever of the two is first: afterwards there is no session."""
+    await keys.add_principal(DEPLOYER)
+    session = attrs.evolve(
+        DEPLOYER, token_hash="s", session=True, expires_at=50.0, parent=DEPLOYER.token_hash
+    )
+    workers = _SlowWorkers()
+    racing = PublishedKeys(clock, store, workers)
+    loading = Deferred.fromCoroutine(racing.load())
+    workers.waiting.pop().callback(None)
+    await loading
+    adding = Deferred.fromCoroutine(racing.add_principal(session))
+    removing = Deferred.fromCoroutine(racing.remove_principal(DEPLOYER.token_hash))
+    while not removing.called:
+        workers.waiting.pop(0).callback(None)
+    await adding
+    await removing
+    assert await racing.principals() == await store.principals() == []
+    assert workers.principals == ()
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_last_use_is_written_down_now_and_then(keys, store):
+    """One write for many uses; what is not written down yet is told as well."""
+    await keys.add_principal(DEPLOYER)
+    for moment in (1.0, 2.0, 3.0):
+        await keys.used({DEPLOYER.token_hash: moment})
+    assert await store.last_used() == {}
+    assert await keys.last_used() == {DEPLOYER.token_hash: 3.0}
+    await keys.flush()
+    assert await store.last_used() == {DEPLOYER.token_hash: 3.0}
