@@ -32,12 +32,8 @@ from ploinky.errors import SettingsInvalid, StateUnusable
 from ploinky.extensions import load, select_runtime
 from ploinky.git.source import GitRepositories
 from ploinky.interfaces import (
-    IAuditTrail,
     IAuthenticatorFactory,
-    IDeploymentStore,
-    IHookStore,
     IKeyStore,
-    IRepositoryStore,
     IRuntime,
     IRuntimeFactory,
     ISource,
@@ -50,23 +46,11 @@ from ploinky.security.admission import Admission
 from ploinky.security.bootstrap import BootstrapToken, is_loopback
 from ploinky.security.keyring import Keyring
 from ploinky.security.published import PublishedKeys
-from ploinky.security.secrets import (
-    SecretBox,
-    fingerprint,
-    key_in_force,
-    master_keys,
-    settle_key,
-)
 from ploinky.security.throttle import LoginThrottle
 from ploinky.settings import Settings
 from ploinky.sockets import SocketPaths
-from ploinky.store.audit import SqliteAuditTrail
+from ploinky.state import DATABASE, Stores, open_box, stores_of
 from ploinky.store.database import Database
-from ploinky.store.deployments import SqliteDeploymentStore
-from ploinky.store.hooks import SqliteHookStore
-from ploinky.store.keys import SqliteKeyStore
-from ploinky.store.repositories import SqliteRepositoryStore
-from ploinky.store.resealing import note_key, sealed_with
 from ploinky.telemetry.counters import Counters
 from ploinky.telemetry.logs import SERVER, DailyFile, JsonLog, at_level, prune, tail
 from ploinky.threads import Blocking
@@ -145,17 +129,6 @@ class Here:
     cluster: str
     files: Blocking
     counters: Counters
-
-
-@frozen
-class Stores:
-    """What is kept."""
-
-    deployments: IDeploymentStore
-    repositories: IRepositoryStore
-    keys: IKeyStore
-    hooks: IHookStore
-    audit: IAuditTrail
 
 
 def log_directory(settings: Settings) -> Path:
@@ -278,33 +251,10 @@ def _worker_environment() -> dict[str, str]:
 
 async def _open_stores(here: Here, rooms: AsyncExitStack) -> Stores:
     data = here.settings.data_directory
-    database = Database(data / "ploinky.sqlite", _pool(here.reactor, 1, "database", rooms))
+    database = Database(data / DATABASE, _pool(here.reactor, 1, "database", rooms))
     rooms.push_async_callback(database.close)
     await database.open()
-    box = await open_box(data, database)
-    return Stores(
-        SqliteDeploymentStore(database, box),
-        SqliteRepositoryStore(database, box),
-        SqliteKeyStore(here.reactor, database),
-        SqliteHookStore(database, box),
-        SqliteAuditTrail(database),
-    )
-
-
-async def open_box(data_directory: Path, database: Database) -> SecretBox:
-    """Give the box that the secrets in a database are sealed with; a rotation is finished first.
-
-    Raises:
-        SettingsInvalid: The master key is not the one.
-        StateUnusable: A secret does not open with it.
-    """
-    noted = await sealed_with(database)
-    key = key_in_force(master_keys(data_directory, os.environ, secrets.token_bytes), noted)
-    settle_key(data_directory, key)
-    box = SecretBox(key, secrets.token_bytes)
-    if not noted:
-        await note_key(database, box, fingerprint(key))
-    return box
+    return stores_of(here.reactor, database, await open_box(data, database))
 
 
 async def _start_runtime(here: Here, rooms: AsyncExitStack) -> IRuntime:

@@ -22,7 +22,6 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 
 from ploinky.errors import PloinkyError, SettingsInvalid
-from ploinky.leader import open_box
 from ploinky.processgroup import LeaderLock
 from ploinky.security.secrets import (
     KEY_BYTES,
@@ -35,12 +34,12 @@ from ploinky.security.secrets import (
     write_key,
 )
 from ploinky.settings import DATA_DIRECTORY
+from ploinky.state import DATABASE, open_box
 from ploinky.store.audit import SqliteAuditTrail
 from ploinky.store.database import Database
 from ploinky.store.resealing import reseal
 from ploinky.threads import Blocking
 
-DATABASE = "ploinky.sqlite"
 MISCONFIGURED = 5
 BROKEN = 1
 """Exit statuses; the second also where the audit trail is not intact."""
@@ -51,7 +50,7 @@ async def rotate_key(reactor: Any, data: Path) -> dict[str, Any]:
 
     Killed at any moment, it leaves a server that starts: the new key lies beside the old one
     until the database, in one transaction, is sealed with it; the next start finds out which of
-    the two is in force (`ploinky.leader.open_box`).
+    the two is in force (`ploinky.state.open_box`).
 
     Returns:
         How many secrets there were, and where the new key is.

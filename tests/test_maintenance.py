@@ -12,10 +12,10 @@ import pytest_twisted
 from twisted.internet import reactor
 
 from ploinky.errors import AlreadyRunning, SettingsInvalid, StateUnusable
-from ploinky.leader import open_box
-from ploinky.maintenance import DATABASE, rotate_key, verify_audit
+from ploinky.maintenance import rotate_key, verify_audit
 from ploinky.processgroup import LeaderLock
 from ploinky.security.secrets import SecretBox, fingerprint, write_key
+from ploinky.state import DATABASE, open_box
 from ploinky.store.database import Database
 from ploinky.store.deployments import SqliteDeploymentStore
 from ploinky.store.hooks import SqliteHookStore

@@ -296,49 +296,50 @@ class DeploymentManager(Service):
     async def _scale(self, key: DeploymentKey, replicas: int, job: Job) -> DeploymentView:
         async with self._turns.of(key):
             entry = self._existing(key)
-            entry.life.restart()
-            before = self._board.targets(entry.id)
-            launched: tuple[Target, ...] = ()
-            with entry.working(job, _unreported) as say:
-                try:
-                    release = with_replicas(entry.serving(), replicas)
-                    self._check_room(entry, replicas)
-                    more = max(0, replicas - len(before))
-                    launched = await self._fleet.launch(release, key, say, more)
-                    job.commit()
-                    await self._store.save_release(release)
-                    await self._want(entry, RUNNING)
-                except Exception:  # failed or cancelled: it stands as before
-                    job.clean_up()
-                    await self._fleet.end(target.instance for target in launched)
-                    entry.life.gave_up()
-                    raise
-                well = self._board.healthy(before)
-                ranked = [*well, *(target for target in before if target not in well), *launched]
-                await self._switch(entry, release, tuple(ranked[:replicas]), say)
-                await self._retire(ranked[replicas:], say)
+            scaled = entry.release and with_replicas(entry.release, replicas)
+            entry.life.restart()  # it refuses what never served
+            if scaled is not None:
+                await self._replace_instances(entry, scaled, job, anew=False)
             return self._view(entry)
 
-    async def _replace_instances(self, entry: Entry, release: Release, job: Job) -> None:
+    async def _replace_instances(
+        self, entry: Entry, release: Release, job: Job, *, anew: bool = True
+    ) -> None:
+        """Run what a release wants, and retire what that leaves over.
+
+        Args:
+            anew: With new instances alone; false: with those there are and as many as are missing.
+        """
         before = self._board.targets(entry.id)
         launched: tuple[Target, ...] = ()
+        wanted = replicas_of(release)
         with entry.working(job, _unreported) as say:
             try:
-                self._check_room(entry, replicas_of(release))
+                self._check_room(entry, wanted)
                 release = await self._releases.image_here(release, say)
-                launched = await self._fleet.launch(release, entry.key, say)
+                missing = None if anew else max(0, wanted - len(before))
+                launched = await self._fleet.launch(release, entry.key, say, missing)
                 job.commit()
-                if release.number == entry.deployment.active_release:
-                    await self._want(entry, RUNNING)
-                else:
-                    release = await self._activate(entry, release)
+                release = await self._put_on_record(entry, release)
             except Exception:  # failed or cancelled: it stands as before
                 job.clean_up()
                 await self._fleet.end(target.instance for target in launched)
                 entry.life.gave_up()
                 raise
-            await self._switch(entry, release, launched, say)
-            await self._retire(before, say)
+            well = self._board.healthy(before)
+            unwell = tuple(target for target in before if target not in well)
+            serving = launched if anew else (*well, *unwell, *launched)[:wanted]
+            await self._switch(entry, release, serving, say)
+            await self._retire([target for target in before if target not in serving], say)
+
+    async def _put_on_record(self, entry: Entry, release: Release) -> Release:
+        """Let a release be the one that runs: the active one as it now is, or an earlier one."""
+        if release.number != entry.deployment.active_release:
+            return await self._activate(entry, release)
+        if release != entry.release:
+            await self._store.save_release(release)
+        await self._want(entry, RUNNING)
+        return release
 
     async def stop(self, key: DeploymentKey) -> DeploymentView:
         """See `IDeploymentManager.stop`; what is stopped already is left alone."""
