@@ -27,8 +27,10 @@ from ploinky.deployment.entries import (
     REMOVED,
     RUNNING,
     STOPPED,
+    Attempt,
     Entry,
     error_record,
+    unreported,
 )
 from ploinky.deployment.fleet import Fleet
 from ploinky.deployment.history import Mask, earlier_release, with_replicas
@@ -146,8 +148,8 @@ class DeploymentManager(Service):
         self._entries[request.key] = entry
         return entry
 
-    def _begin(self, entry: Entry, request: DeployRequest) -> _Attempt:
-        return _Attempt(
+    def _begin(self, entry: Entry, request: DeployRequest) -> Attempt:
+        return Attempt(
             Release(
                 deployment=entry.id,
                 number=entry.newest + 1,
@@ -157,7 +159,7 @@ class DeploymentManager(Service):
             )
         )
 
-    async def _draft(self, entry: Entry, attempt: _Attempt, say: Say) -> None:
+    async def _draft(self, entry: Entry, attempt: Attempt, say: Say) -> None:
         """Resolve, check out, read the manifest; see that there is room for it."""
         # A young mirror will do once; whoever deploys again expects what was pushed since.
         fresh = entry.on_record or entry.key in self._tried
@@ -167,7 +169,7 @@ class DeploymentManager(Service):
         entry.warnings = draft.warnings
         self._check_room(entry, replicas_of(draft.release))
 
-    async def _record(self, entry: Entry, attempt: _Attempt) -> None:
+    async def _record(self, entry: Entry, attempt: Attempt) -> None:
         """Put it on record as being prepared: from here on a failure is part of the history."""
         if not entry.on_record:
             await self._store.save_deployment(entry.deployment)
@@ -176,13 +178,13 @@ class DeploymentManager(Service):
         entry.newest = attempt.release.number
         attempt.on_record = True
 
-    async def _build(self, entry: Entry, attempt: _Attempt, say: Say) -> None:
+    async def _build(self, entry: Entry, attempt: Attempt, say: Say) -> None:
         """Get the image; install, or update what served before."""
         updating = entry.release is not None
         attempt.release = await self._releases.build(attempt.release, say, updating=updating)
         await self._store.save_release(attempt.release)
 
-    async def _launch(self, entry: Entry, attempt: _Attempt, say: Say) -> None:
+    async def _launch(self, entry: Entry, attempt: Attempt, say: Say) -> None:
         """Start the instances and see all of them healthy.
 
         Raises:
@@ -228,7 +230,7 @@ class DeploymentManager(Service):
         kept = {entry.deployment.active_release, *whole[: self._plans.settings.releases_kept]}
         await self._releases.keep_only(entry.id, frozenset(kept))
 
-    async def _give_up(self, entry: Entry, attempt: _Attempt, error: Exception) -> None:
+    async def _give_up(self, entry: Entry, attempt: Attempt, error: Exception) -> None:
         """Clean away what a deploy began, and keep why it failed."""
         try:
             await self._fleet.end(target.instance for target in attempt.launched)
@@ -313,7 +315,7 @@ class DeploymentManager(Service):
         before = self._board.targets(entry.id)
         launched: tuple[Target, ...] = ()
         wanted = replicas_of(release)
-        with entry.working(job, _unreported) as say:
+        with entry.working(job, unreported) as say:
             try:
                 self._check_room(entry, wanted)
                 release = await self._releases.image_here(release, say)
@@ -350,7 +352,7 @@ class DeploymentManager(Service):
             entry = self._existing(key)
             if entry.life.stop():
                 job.commit()
-                with entry.working(job, _unreported) as say:
+                with entry.working(job, unreported) as say:
                     await self._withdraw_instances(entry, say)
             return self._view(entry)
 
@@ -389,7 +391,7 @@ class DeploymentManager(Service):
         async with self._turns.of(entry.key):
             if self._entries.get(entry.key) is not entry:
                 return
-            with entry.working(job, _unreported) as say:
+            with entry.working(job, unreported) as say:
                 before = self._board.targets(entry.id)
                 await self._want(entry, REMOVED)
                 self._board.withdraw(entry.id)
@@ -491,7 +493,7 @@ class DeploymentManager(Service):
             missing = self._missing(entry)
             if not missing:
                 return
-            with entry.working(job, _unreported) as say:
+            with entry.working(job, unreported) as say:
                 release = await self._releases.image_here(entry.serving(), say)
                 launched = await self._fleet.launch(release, entry.key, say, missing)
                 job.commit()
@@ -506,21 +508,3 @@ class DeploymentManager(Service):
         """Cancel deploys that have not switched yet and wait for all work.  Instances stay."""
         super().stopService()  # type: ignore[no-untyped-call]
         return Deferred.fromCoroutine(self._jobs.close())
-
-
-@attrs.define
-class _Attempt:
-    """How far a deploy has come.
-
-    Attributes:
-        launched: Running, and not yet switched to.
-        on_record: Whether the store knows the release.
-    """
-
-    release: Release
-    launched: tuple[Target, ...] = ()
-    on_record: bool = False
-
-
-def _unreported(line: str) -> None:
-    """Nobody listens to the progress of this."""

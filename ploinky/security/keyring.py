@@ -138,22 +138,31 @@ class Keyring:
         await self._keys.remove_principal(principal.token_hash)
 
     async def _own_key(self, principal: Principal) -> Principal:
-        """Give the key that somebody acts by: for a session the one it was opened with."""
-        if not principal.session:
-            return principal
+        """Give the key that somebody acts by: for a session the one it was opened with.
+
+        An admin may come from elsewhere: from a plugin, or with the setting ``auth: none``.
+        """
+        wanted = _acts_by(principal)
         for one in await self._keys.principals():
-            if one.token_hash == principal.parent:
+            if one.token_hash == wanted:
                 return one
-        raise Forbidden("a session of a plugin's can make no keys")
+        if principal.role is Role.ADMIN:
+            return principal
+        raise Forbidden(f"{principal.id} has no key of this server, and so can make none")
 
     async def _seen(self, viewer: Principal) -> list[Principal]:
         known = await self._keys.principals()
         if viewer.role is Role.ADMIN:
             return known
-        mine = {viewer.parent if viewer.session else viewer.token_hash}
+        mine = {_acts_by(viewer)} - {""}  # a plugin's principal has no key, and sees none
         while more := {one.token_hash for one in known if one.parent in mine} - mine:
             mine |= more
         return [one for one in known if one.token_hash in mine]
+
+
+def _acts_by(principal: Principal) -> str:
+    """Give the token hash of the key that somebody acts by; ``""`` for none."""
+    return principal.parent if principal.session else principal.token_hash
 
 
 def handle_of(session: Principal) -> str:

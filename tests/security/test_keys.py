@@ -12,10 +12,11 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
-from ploinky.errors import Conflict, StateUnusable, Unauthenticated
+from ploinky.errors import Conflict, Forbidden, NotFound, StateUnusable, Unauthenticated
 from ploinky.interfaces import IAuthenticator, IKeyStore
 from ploinky.security import authenticator
 from ploinky.security.admission import Admission
+from ploinky.security.keyring import Keyring, WantedKey
 from ploinky.security.published import PublishedKeys
 from ploinky.security.tokens import API_KEY, mint, token_hash
 from ploinky.testing.api import RecordedWorkers
@@ -242,3 +243,20 @@ async def test_the_last_use_is_written_down_now_and_then(keys, store):
     assert await keys.last_used() == {DEPLOYER.token_hash: 3.0}
     await keys.flush()
     assert await store.last_used() == {DEPLOYER.token_hash: 3.0}
+
+
+@pytest.mark.parametrize("session", [False, True])
+@pytest_twisted.ensureDeferred
+async def test_whoever_a_plugin_lets_in_has_no_hand_in_our_keys(clock, keys, session):
+    """They have no key that one of theirs could end with; an admin is an admin."""
+    await keys.add_principal(DEPLOYER)
+    keyring = Keyring(clock, keys, os.urandom)
+    stranger = Principal("oidc", Role.DEPLOYER, session=session)
+    assert await keyring.keys(stranger) == await keyring.sessions(stranger) == []
+    with pytest.raises(NotFound):
+        await keyring.find_removable(stranger, "ci", False)
+    with pytest.raises(Forbidden):
+        await keyring.make(stranger, WantedKey("mine", Role.CALLER))
+    admin = Principal("oidc", Role.ADMIN, session=session)
+    _, made = await keyring.make(admin, WantedKey("theirs", Role.CALLER))
+    assert made.parent == ""
