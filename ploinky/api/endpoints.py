@@ -46,7 +46,8 @@ class Endpoint:
         others: Names of fields beside those of `takes`.
         queries: The query parameters' form.  Where it or `gives` is an attrs class, any other
             parameter is refused.
-        gives: What the answer holds: an attrs class as JSON, or a media type.
+        gives: What the answer holds: an attrs class as JSON, or a media type; ``""``: that is
+            not described.
         statuses: Of answers that are no errors.
         errors: What it may raise beyond what every endpoint of its kind may.
         conditional: Whether it heeds ``If-Match``.

@@ -152,8 +152,8 @@ def _successes(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
         content = {"application/json": {"schema": schemas.of(endpoint.gives)}}
     elif endpoint.gives:
         content = {endpoint.gives: {"schema": {"type": "string"}}}
-    else:
-        content = {"application/json": {"schema": {}}}
+    else:  # whatever it answers
+        return {"default": {"description": "Not described"}}
     return {
         str(status): {"description": HTTPStatus(status).phrase, "content": content}
         for status in endpoint.statuses

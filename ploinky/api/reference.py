@@ -85,8 +85,7 @@ def _section(path: str, method: str, operation: Mapping[str, Any]) -> str:
         schema = operation["requestBody"]["content"]["application/json"]["schema"]
         parameters.append((_type(schema), "body", ""))
     answers = [
-        (status, _type(next(iter(one["content"].values()))["schema"]), one["description"])
-        for status, one in operation["responses"].items()
+        (status, _held(one), one["description"]) for status, one in operation["responses"].items()
     ]
     return (
         f"<details><summary><code><span class=method>{method.upper()}</span> {escape(path)}</code>"
@@ -119,6 +118,11 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [f"<tr>{''.join(f'<th>{escape(head)}</th>' for head in heads)}</tr>"]
     lines += [f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows]
     return f"<table>{''.join(lines)}</table>"
+
+
+def _held(response: Mapping[str, Any]) -> str:
+    """Say what an answer holds."""
+    return next((_type(one["schema"]) for one in response.get("content", {}).values()), "")
 
 
 def _type(schema: Mapping[str, Any]) -> str:

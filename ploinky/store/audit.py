@@ -41,7 +41,7 @@ class SqliteAuditTrail:
             ).first()
             number, before = (last.number, last.hash) if last else (0, "")
             numbered = attrs.evolve(entry, number=number + 1, hash="")
-            chained = attrs.evolve(numbered, hash=_chained(numbered, before))
+            chained = attrs.evolve(numbered, hash=chained(numbered, before))
             connection.execute(insert(AUDIT).values(attrs.asdict(chained)))
 
         await self._database.run(work)
@@ -84,11 +84,12 @@ class SqliteAuditTrail:
 def _problem(entry: AuditEntry, so_far: AuditVerdict) -> str:
     if entry.number != so_far.entries + 1:
         return f"entry {so_far.entries + 1} is missing"
-    if entry.hash != _chained(attrs.evolve(entry, hash=""), so_far.head):
+    if entry.hash != chained(attrs.evolve(entry, hash=""), so_far.head):
         return f"entry {entry.number} is not what was written"
     return ""
 
 
-def _chained(entry: AuditEntry, before: str) -> str:
+def chained(entry: AuditEntry, before: str) -> str:
+    """Give the hash of an entry (without one yet) that follows the hash ``before``."""
     said = json.dumps([before, attrs.asdict(entry)], sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(said.encode()).hexdigest()

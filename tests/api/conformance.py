@@ -29,10 +29,11 @@ class Description:
         operation = self._find("GET" if method == "HEAD" else method, urlsplit(url).path)
         if operation is None or status == 405:
             return
-        said = operation["responses"].get(str(status))
+        responses = operation["responses"]
+        said = responses.get(str(status), responses.get("default"))
         place = f"{method} {url} -> {status}"
         assert said is not None, f"{place} is not described: {body!r}"
-        if method == "HEAD":
+        if method == "HEAD" or "content" not in said:
             return
         kind = (media or "").partition(";")[0]
         assert kind in said["content"], f"{place} is {kind}"

@@ -9,7 +9,7 @@ import pytest
 import pytest_twisted
 from twisted.internet.defer import Deferred
 
-from ploinky.store.audit import SqliteAuditTrail
+from ploinky.store.audit import SqliteAuditTrail, chained
 from ploinky.testing.contracts.store import ENTRY
 
 
@@ -71,3 +71,14 @@ async def test_cutting_it_off_is_found_by_whoever_kept_the_head(path, trail):
     tamper(path, *UNLOCK, "DELETE FROM audit WHERE number = 3")
     assert (await trail.verify("")).problem == ""
     assert head in (await trail.verify(head)).problem
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_entry_that_was_forged_whole_is_found_by_the_next(path, trail):
+    """Its own hash fits, but the one after it was chained to another."""
+    _, (third, second, first) = await trail.entries(0, 3)
+    forged = attrs.evolve(second, user="Mallory", hash="")
+    forged_hash = chained(forged, first.hash)
+    change = f"UPDATE audit SET user = 'Mallory', hash = '{forged_hash}' WHERE number = 2"
+    tamper(path, *UNLOCK, change)
+    assert (await trail.verify("")).problem == f"entry {third.number} is not what was written"
