@@ -41,8 +41,8 @@ class SqliteAuditTrail:
             ).first()
             number, before = (last.number, last.hash) if last else (0, "")
             numbered = attrs.evolve(entry, number=number + 1, hash="")
-            chained = attrs.evolve(numbered, hash=chained(numbered, before))
-            connection.execute(insert(AUDIT).values(attrs.asdict(chained)))
+            row = {**attrs.asdict(numbered), "hash": chained(numbered, before)}
+            connection.execute(insert(AUDIT).values(row))
 
         await self._database.run(work)
 
