@@ -74,7 +74,7 @@ class HookRoutes:
                 self._push,
                 gives=Pushed,
                 statuses=(200, 202),
-                errors=(Unauthenticated, TooManyRequests, BadJson, BodyTooLarge),
+                errors=(Unauthenticated, NotFound, TooManyRequests, BadJson, BodyTooLarge),
                 proves_itself=True,
             ),
         ]
