@@ -29,7 +29,7 @@ the mapping to an answer happens at the gateway's and the API's edge.
     |   +-- EngineUnavailable, ImageUnavailable
     +-- ServerError                this server cannot start or go on
         +-- SettingsInvalid, AlreadyRunning, PortInUse, WorkerCouldNotBoot
-        +-- StateUnusable
+        +-- StateUnusable, InternalError
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ class RequestTimeout(CallFailed):
 
 
 class PreconditionFailed(CallFailed):
-    """The file is not as the request's ``If-Match`` or ``If-Unmodified-Since`` wants it."""
+    """It is not as ``If-Match`` or ``If-Unmodified-Since`` wants it: changed since it was seen."""
 
     code = "PRECONDITION_FAILED"
     status = 412
@@ -462,6 +462,10 @@ class ImageUnavailable(EngineError):
 
 class ServerError(PloinkyError):
     """This server cannot start or go on."""
+
+
+class InternalError(ServerError):
+    """Something that nobody foresaw; the cause is in the server's log alone."""
 
 
 class SettingsInvalid(ServerError):

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     )
     from ploinky.values import (
         AgentListing,
+        AuditEntry,
+        AuditVerdict,
         Deployment,
         DeploymentKey,
         DeploymentView,
@@ -364,6 +366,24 @@ class IDeploymentManager(Interface):
     async def start(key: DeploymentKey) -> DeploymentView:
         """Start the active release of a stopped deployment."""
 
+    async def rollback(key: DeploymentKey, number: int) -> DeploymentView:
+        """Serve an earlier release again, with the code and image it had; drops no request.
+
+        Args:
+            number: Of the release; 0: the newest before the active one that served.
+
+        Raises:
+            NotFound: There is no such release, or its code is not kept any more.
+            Conflict: It is the active one, or never served.
+        """
+
+    async def scale(key: DeploymentKey, replicas: int) -> DeploymentView:
+        """Run that many instances of the active release, from now on; drops no request.
+
+        Raises:
+            Conflict: It has no instances of its own, or there is no room for so many.
+        """
+
     def deployments() -> list[DeploymentView]:
         """All of them, ordered by key."""
 
@@ -632,6 +652,33 @@ class IRepositoryStore(Interface):
         """
 
 
+class IHookStore(Interface):
+    """Secrets that webhooks of deployments are signed with."""
+
+    async def hook_secret(deployment_id: str) -> str:
+        """Give it; ``""`` where there is none."""
+
+    async def save_hook_secret(deployment_id: str, secret: str) -> None:
+        """Keep it in place of an earlier one; it goes with its deployment.
+
+        Raises:
+            NotFound: There is no such deployment.
+        """
+
+
+class IAuditTrail(Interface):
+    """Who did what: written once, never changed."""
+
+    async def append(entry: AuditEntry) -> None:
+        """Write one down; it is on disk when this fires."""
+
+    async def entries(skip: int, most: int) -> tuple[int, list[AuditEntry]]:
+        """Tell how many there are, and give some of them, the newest first."""
+
+    async def verify(expected: str) -> AuditVerdict:
+        """Check the whole chain, and that the hash ``expected`` is in it (``""``: any)."""
+
+
 class IKeyStore(Interface):
     """API keys and login sessions, by the SHA-256 of their token."""
 
@@ -643,10 +690,17 @@ class IKeyStore(Interface):
 
         Raises:
             Conflict: A key with this id exists (sessions share ids freely).
+            Unauthenticated: Its parent is gone.
         """
 
     async def remove_principal(token_hash: str) -> None:
-        """Forget it; one that is gone is no error."""
+        """Forget it and all that ends with it; one that is gone is no error."""
+
+    async def used(moments: Mapping[str, float]) -> None:
+        """Note when principals were used last, by token hash; the unknown are passed over."""
+
+    async def last_used() -> Mapping[str, float]:
+        """Give what `used` was told, by token hash."""
 
     async def add_first_key(principal: Principal) -> bool:
         """Keep it if there is no key at all yet, in one transaction; tell whether it was kept."""

@@ -13,7 +13,7 @@ import secrets
 import string
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -25,22 +25,20 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger, globalLogPublisher
 
+from ploinky.configuration import Change, Configuration
 from ploinky.deployment.compose import Neighbours, make_deployment_manager
+from ploinky.deployment.manager import DeploymentManager
 from ploinky.deployment.planned import planned
 from ploinky.deployment.spec import Layout
-from ploinky.errors import SettingsInvalid
+from ploinky.errors import SettingsInvalid, StateUnusable
 from ploinky.extensions import load, select_runtime
 from ploinky.git.source import GitRepositories
 from ploinky.interfaces import (
     IAuthenticatorFactory,
-    IDeploymentManager,
-    IDeploymentStore,
     IKeyStore,
-    IRepositoryStore,
     IRuntime,
     IRuntimeFactory,
     ISource,
-    ITaskStore,
 )
 from ploinky.link import WorkerLinks
 from ploinky.processgroup import LeaderLock, ProcessGroup, WorkerCommand, WorkerRecords
@@ -50,19 +48,14 @@ from ploinky.runtime.instances import Instances
 from ploinky.runtime.probes import SocketProber
 from ploinky.security.admission import Admission
 from ploinky.security.bootstrap import BootstrapToken, is_loopback
+from ploinky.security.keyring import Keyring
 from ploinky.security.published import PublishedKeys
-from ploinky.security.secrets import SecretBox, read_master_key
 from ploinky.security.throttle import LoginThrottle
 from ploinky.settings import Settings
 from ploinky.sockets import SocketPaths
+from ploinky.state import DATABASE, Stores, open_box, stores_of
 from ploinky.store.database import Database
-from ploinky.store.deployments import SqliteDeploymentStore
-from ploinky.store.keys import SqliteKeyStore
-from ploinky.store.repositories import SqliteRepositoryStore
-from ploinky.store.tasks import SqliteTaskStore
-from ploinky.task_values import (
-    DURABLE_PREFIX,
-)
+from ploinky.task_values import DURABLE_PREFIX
 from ploinky.tasks.commands import commands_of
 from ploinky.tasks.compose import make_durable_tasks
 from ploinky.tasks.durable import DurableTasks
@@ -86,25 +79,28 @@ BUILT_IN_PATHS = ("/management", "/auth", "/client", "/metrics", "/_ploinky", "/
 
 _CONTROL_SECONDS = 3600.0  # a deploy may pull an image before it answers
 _DAY_SECONDS = 86_400.0
+_MINUTE_SECONDS = 60.0
 _ID_LETTERS = string.ascii_lowercase + string.digits
 _FOR_WORKERS = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "VIRTUAL_ENV")
 
 _log = Logger()
 
 
-async def lead(reactor: Any, settings: Settings, rooms: AsyncExitStack) -> None:
+async def lead(reactor: Any, configuration: Configuration, rooms: AsyncExitStack) -> None:
     """Start the leader's rooms, one after the other.
 
     Args:
+        configuration: Its settings as they are now; a few may change while the server runs.
         rooms: Takes how each is stopped.
 
     Raises:
         PloinkyError: One of them cannot start.
     """
+    settings = configuration.settings
     _make_directories(settings)
     _hold_lock(settings, rooms)
     _begin_log(settings, rooms)
-    here = _here(reactor, settings, rooms)
+    here = _here(reactor, configuration, rooms)
     links, group = await _open_workers(here, rooms)
     stores = await _open_stores(here, rooms)
     tasks = await _start_tasks(here, stores, rooms)
@@ -122,9 +118,11 @@ async def lead(reactor: Any, settings: Settings, rooms: AsyncExitStack) -> None:
     await _begin(manager, rooms)
     bootstrap = BootstrapToken(secrets.token_bytes)
     admission = Admission(reactor, keys, secrets.token_bytes)
-    durable = Durable(tasks, stores.tasks)
-    await _start_management(here, neighbours, durable, manager, keys, admission, bootstrap, rooms)
+    await _start_management(
+        here, neighbours, tasks, manager, stores, keys, admission, bootstrap, rooms
+    )
     await keys.load()
+    _begin_flushing(here, keys, rooms)
     await tasks.recover()  # before the manager deletes queues that belong to nothing
     await manager.recover()
     schedules = Schedules(reactor, tasks, lambda: planned(manager.deployments()), new_durable_task)
@@ -141,34 +139,19 @@ class Here:
     """What every room is built with.
 
     Attributes:
+        settings: As they were at the start.
+        configuration: Its settings as they are now.
         cluster: This server's id.
         files: Threads for small work on files.
     """
 
     reactor: Any
     settings: Settings
+    configuration: Configuration
     paths: SocketPaths
     cluster: str
     files: Blocking
     counters: Counters
-
-
-@frozen
-class Stores:
-    """What is kept."""
-
-    deployments: IDeploymentStore
-    repositories: IRepositoryStore
-    keys: IKeyStore
-    tasks: ITaskStore
-
-
-@frozen
-class Durable:
-    """Durable tasks, and where they are kept."""
-
-    tasks: DurableTasks
-    store: ITaskStore
 
 
 def log_directory(settings: Settings) -> Path:
@@ -234,11 +217,12 @@ def _begin_log(settings: Settings, rooms: AsyncExitStack) -> None:
     rooms.callback(globalLogPublisher.removeObserver, observer)
 
 
-def _here(reactor: Any, settings: Settings, rooms: AsyncExitStack) -> Here:
+def _here(reactor: Any, configuration: Configuration, rooms: AsyncExitStack) -> Here:
+    settings = configuration.settings
     paths = SocketPaths(str(settings.run_directory))
     rooms.callback(paths.close)
     files = _pool(reactor, 4, "files", rooms)
-    return Here(reactor, settings, paths, _cluster_id(settings), files, Counters())
+    return Here(reactor, settings, configuration, paths, _cluster_id(settings), files, Counters())
 
 
 def _cluster_id(settings: Settings) -> str:
@@ -295,16 +279,10 @@ def _worker_environment() -> dict[str, str]:
 
 async def _open_stores(here: Here, rooms: AsyncExitStack) -> Stores:
     data = here.settings.data_directory
-    box = SecretBox(read_master_key(data, os.environ, secrets.token_bytes), secrets.token_bytes)
-    database = Database(data / "ploinky.sqlite", _pool(here.reactor, 1, "database", rooms))
+    database = Database(data / DATABASE, _pool(here.reactor, 1, "database", rooms))
     rooms.push_async_callback(database.close)
     await database.open()
-    return Stores(
-        SqliteDeploymentStore(database, box),
-        SqliteRepositoryStore(database, box),
-        SqliteKeyStore(here.reactor, database),
-        SqliteTaskStore(here.reactor, database),
-    )
+    return stores_of(here.reactor, database, await open_box(data, database))
 
 
 async def _start_tasks(here: Here, stores: Stores, rooms: AsyncExitStack) -> DurableTasks:
@@ -357,8 +335,9 @@ async def _start_git(here: Here, rooms: AsyncExitStack) -> ISource:
 async def _start_management(
     here: Here,
     neighbours: Neighbours,
-    durable: Durable,
-    manager: IDeploymentManager,
+    tasks: DurableTasks,
+    manager: DeploymentManager,
+    stores: Stores,
     keys: IKeyStore,
     admission: Admission,
     bootstrap: BootstrapToken,
@@ -377,6 +356,11 @@ async def _start_management(
         calls = here.counters.totals().all
         return Totals(calls.requests, calls.errors, calls.unauthorized)
 
+    async def change_settings(changes: Mapping[str, Any], revision: str) -> Change:
+        made = await here.configuration.change(here.files, changes, revision)
+        await manager.adopt(here.configuration.settings)
+        return made
+
     async def server_log(lines: int) -> str:
         return await here.files.run(tail, log_directory(here.settings), lines)
 
@@ -384,11 +368,13 @@ async def _start_management(
     rooms.callback(upstream.close)
 
     async def commands(deployment: str) -> Sequence[Mapping[str, Any]]:
-        return await commands_of(here.reactor, upstream, durable.tasks.route(deployment))
+        return await commands_of(here.reactor, upstream, tasks.route(deployment))
 
     collaborators = Collaborators(
         clock=here.reactor,
         settings=here.settings,
+        configuration=here.configuration,
+        change_settings=change_settings,
         cluster=here.cluster,
         deployments=manager,
         deployment_store=neighbours.store,
@@ -396,14 +382,19 @@ async def _start_management(
         source=neighbours.source,
         runtime=neighbours.runtime,
         workers=neighbours.workers,
-        tasks=durable.tasks,
-        task_store=durable.store,
+        tasks=tasks,
+        task_store=stores.tasks,
         admission=admission,
+        keys=keys,
+        keyring=Keyring(here.reactor, keys, secrets.token_bytes),
+        hooks=stores.hooks,
+        audit=stores.audit,
         authenticators=await _authenticators(here, keys),
         bootstrap=bootstrap,
         throttle=LoginThrottle(here.reactor),
         operations=operations,
         totals=totals,
+        random_bytes=secrets.token_bytes,
         server_log=server_log,
         commands=commands,
         new_id=new_id,
@@ -426,15 +417,35 @@ def _begin_pruning(here: Here, rooms: AsyncExitStack) -> None:
     """Delete old logs, now and once a day."""
 
     async def sweep() -> None:
-        days = here.settings.log_retention_days
+        days = here.configuration.settings.log_retention_days
         await here.files.run(prune, log_directory(here.settings), days, time.time())
 
-    daily = LoopingCall(lambda: Deferred.fromCoroutine(sweep()))
-    daily.clock = here.reactor
-    ended = daily.start(_DAY_SECONDS)
+    _repeat(here, sweep, _DAY_SECONDS, rooms)
+
+
+def _begin_flushing(here: Here, keys: PublishedKeys, rooms: AsyncExitStack) -> None:
+    """Write down once a minute, and at the end, when keys were used last."""
+
+    async def flush() -> None:
+        try:
+            await keys.flush()
+        except StateUnusable as error:  # it is worth no more than a line
+            _log.warn("when keys were used last is not on record: {why}", why=error.message)
+
+    rooms.push_async_callback(flush)
+    _repeat(here, flush, _MINUTE_SECONDS, rooms)
+
+
+def _repeat(
+    here: Here, work: Callable[[], Coroutine[Any, Any, None]], seconds: float, rooms: AsyncExitStack
+) -> None:
+    """Do something now, and then every so many seconds, until the server stops."""
+    call = LoopingCall(lambda: Deferred.fromCoroutine(work()))
+    call.clock = here.reactor
+    ended = call.start(seconds)
 
     async def end() -> None:
-        daily.stop()
+        call.stop()
         await ended
 
     rooms.push_async_callback(end)

@@ -56,6 +56,14 @@ def _one_of(*choices: str) -> Callable[[Any], str]:
     return read
 
 
+def _flag(raw_value: Any) -> bool:
+    if isinstance(raw_value, bool):
+        return raw_value
+    if str(raw_value).lower() not in ("yes", "no", "true", "false"):
+        raise ValueError("expected yes or no")
+    return str(raw_value).lower() in ("yes", "true")
+
+
 def _text(raw_value: Any) -> str:
     if not isinstance(raw_value, str):
         raise ValueError("expected text")
@@ -124,6 +132,9 @@ class Settings:
         256 * _MEBIBYTE, "taskBytes", _count(1024, 2**40), "bytes durable tasks may take up"
     )
     auth: str = _setting("keys", "auth", _one_of("keys", "none"), "none: everybody is admin")
+    everybody_is_admin: bool = _setting(
+        False, "everybodyIsAdmin", _flag, "yes: auth none also for other machines (dangerous)"
+    )
     trusted_proxies: tuple[str, ...] = _setting(
         (), "trustedProxies", _texts, "addresses whose X-Forwarded-* fields are believed"
     )
@@ -170,33 +181,54 @@ def read_settings(
     """
     directory = Path(os.path.abspath(directory))
     problems: list[str] = []
-    found: dict[str, tuple[str, Any]] = {}
-    config_path = directory / DATA_DIRECTORY / "config.json"
-    for name, value in _config_file(config_path, problems).items():
-        found[name] = (str(config_path), value)
+    path = config_path(directory)
+    found = {name: (str(path), value) for name, value in _config_file(path, problems).items()}
+    found |= overriding(environment, options)
     known = {name: attribute for attribute, name, _ in fields()}
-    for alias, name in (("PORT", "port"), ("CONTAINER_RUNTIME", "runtime")):
-        if environment.get(alias):
-            found[name] = (f"variable {alias}", environment[alias])
-    for name in known:
-        if environment.get(variable(name)):
-            found[name] = (f"variable {variable(name)}", environment[variable(name)])
-    for name, value in options.items():
-        if value is not None:
-            found[name] = (f"option --{name}", value)
     values: dict[str, Any] = {"workers": _workers(AUTO)}
-    readers = {a.name: a.metadata["read"] for a in attrs.fields(Settings) if a.metadata}
     for name, (source, raw_value) in found.items():
         if name not in known:
             problems.append(f"{source}: there is no setting {name!r}")
             continue
         try:
-            values[known[name]] = readers[known[name]](raw_value)
+            values[known[name]] = read_one(name, raw_value)
         except ValueError as error:
             problems.append(f"{source}: {name}: {error}, got {raw_value!r}")
     if problems:
         raise SettingsInvalid(problems)
     return Settings(directory=directory, **values)
+
+
+def overriding(
+    environment: Mapping[str, str], options: Mapping[str, Any]
+) -> dict[str, tuple[str, Any]]:
+    """Give the settings that win over the file's: by name, where from and what."""
+    found: dict[str, tuple[str, Any]] = {}
+    for alias, name in (("PORT", "port"), ("CONTAINER_RUNTIME", "runtime")):
+        if environment.get(alias):
+            found[name] = (f"variable {alias}", environment[alias])
+    for _, name, _ in fields():
+        if environment.get(variable(name)):
+            found[name] = (f"variable {variable(name)}", environment[variable(name)])
+    for name, value in options.items():
+        if value is not None:
+            found[name] = (f"option --{name}", value)
+    return found
+
+
+def read_one(name: str, raw_value: Any) -> Any:
+    """Read one setting, by its name in the contract.
+
+    Raises:
+        ValueError: It does not fit; says what was expected.
+    """
+    readers = {a.metadata["name"]: a.metadata["read"] for a in attrs.fields(Settings) if a.metadata}
+    return readers[name](raw_value)
+
+
+def config_path(directory: Path) -> Path:
+    """Say where the file lies."""
+    return directory / DATA_DIRECTORY / "config.json"
 
 
 def _config_file(path: Path, problems: list[str]) -> dict[str, Any]:

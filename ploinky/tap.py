@@ -19,9 +19,10 @@ from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger
 from twisted.python import usage
 
+from ploinky.configuration import Configuration
 from ploinky.errors import PloinkyError, SettingsInvalid
 from ploinky.leader import lead, say
-from ploinky.settings import fields, read_settings
+from ploinky.settings import fields
 
 COULD_NOT_START = 1
 MISCONFIGURED = 5
@@ -52,11 +53,11 @@ def make_service(options: Mapping[str, Any]) -> IService:
     given = {name: value for name, value in options.items() if name != "dir"}
     directory = options["dir"] or os.environ.get("PLOINKY_CLOUD_DIR") or "."
     try:
-        settings = read_settings(Path(directory), os.environ, given)
+        configuration = Configuration(Path(directory), os.environ, given)
     except SettingsInvalid as error:
         say(sys.stderr, error.message)
         raise SystemExit(MISCONFIGURED) from None
-    return Leader(reactor, lambda rooms: lead(reactor, settings, rooms))
+    return Leader(reactor, lambda rooms: lead(reactor, configuration, rooms))
 
 
 makeService = make_service

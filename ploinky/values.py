@@ -278,9 +278,12 @@ class Principal:
         id: ``Admin``, a key's name, or ``InternetUser`` for nobody.
         token_hash: Hex SHA-256 of the bearer token; ``""`` for nobody.
         expires_at: Unix seconds, or None for never.
-        scope: Domains, or ``domain/path`` deployments, that a ``deployer`` or ``caller``
+        scope: Domains, or ``domain/path`` deployments, that any role but ``admin``
             is confined to; empty for everywhere.
         session: True for a login session, False for an API key.
+        parent: The token hash of the key that it ends with: the one a session was opened
+            with, or the deployer's that made this key; ``""`` for none.
+        created_at: Unix seconds.
     """
 
     id: str
@@ -289,6 +292,8 @@ class Principal:
     expires_at: float | None = None
     scope: tuple[str, ...] = ()
     session: bool = False
+    parent: str = field(default="", repr=False)
+    created_at: float = 0.0
 
 
 NOBODY = Principal(id="InternetUser", role=None)
@@ -519,6 +524,51 @@ class Repository:
     created_at: float = 0.0
 
 
+@frozen(kw_only=True)
+class AuditEntry:
+    """One change that somebody asked for, whatever came of it.
+
+    Attributes:
+        number: 1, 2, 3 ... in the order of writing; 0 before it is written.
+        role: ``""`` for nobody.
+        address: Where the request came from.
+        subject: What it was about, such as ``localhost/demo``.
+        status: Of the answer.
+        code: Of the error; ``""`` where it was done.
+        body: What was sent, as JSON without secrets; ``""`` for nothing.
+        hash: SHA-256 over this entry and the hash of the one before, in hex.
+    """
+
+    at: float
+    user: str
+    role: str
+    address: str
+    action: str
+    subject: str
+    status: int
+    code: str = ""
+    request_id: str = ""
+    body: str = ""
+    number: int = 0
+    hash: str = ""
+
+
+@frozen
+class AuditVerdict:
+    """What became of checking the audit trail.
+
+    Attributes:
+        entries: How many there are.
+        head: Hash of the last one; who keeps it elsewhere can tell later whether the trail was
+            cut off after it.
+        problem: Where the chain is broken; ``""`` where it holds.
+    """
+
+    entries: int
+    head: str
+    problem: str = ""
+
+
 @frozen
 class DeployRequest:
     """What a caller asks to be deployed, validated in form.
@@ -526,6 +576,7 @@ class DeployRequest:
     Attributes:
         repository: URL or registered name; ``""``: search the registered ones.
         settings: Manifest settings that the deployment overrides, by manifest name.
+        secrets: Names of variables whose values are masked wherever they would be shown.
         any_file_url: Whether the caller (an admin) may name any file URL.
     """
 
@@ -538,6 +589,7 @@ class DeployRequest:
     target: str = ""
     environment: Mapping[str, str] = field(factory=dict, repr=False)
     settings: Mapping[str, Any] = field(factory=dict)
+    secrets: tuple[str, ...] = ()
     any_file_url: bool = False
 
 

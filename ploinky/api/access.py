@@ -2,29 +2,70 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from attrs import Factory, frozen
 
 from ploinky.api.answers import Answer, as_json
 from ploinky.api.endpoints import API, Collaborators, Endpoint
 from ploinky.api.requests import COOKIE, Call
-from ploinky.errors import Conflict, Forbidden, ValidationFailed
+from ploinky.api.shapes import SECRET, Success
+from ploinky.errors import (
+    Conflict,
+    Forbidden,
+    TooManyRequests,
+    Unauthenticated,
+    ValidationFailed,
+)
 from ploinky.security.admission import SESSION_SECONDS
-from ploinky.values import NOBODY
+from ploinky.values import NOBODY, Role
 
 
 @frozen
 class InitForm:
-    """`token`: the bootstrap token; not needed on the server's own machine."""
+    """`token`: the bootstrap token; not needed on the server's own machine.
 
-    token: str = ""
+    Attributes:
+        token: The bootstrap token.
+    """
+
+    token: Annotated[str, SECRET] = ""
 
 
 @frozen
 class AuthForm:
-    """``{"command": "login", "params": [apiKey]}`` or ``{"command": "logout"}``."""
+    """``{"command": "login", "params": [apiKey]}`` or ``{"command": "logout"}``.
+
+    Attributes:
+        params: The API key.
+    """
 
     command: str
-    params: list[str] = Factory(list)
+    params: Annotated[list[str], SECRET] = Factory(list)
+
+
+@frozen(kw_only=True)
+class FirstKey(Success):
+    """The first admin key, shown this once."""
+
+    api_key: str
+
+
+@frozen(kw_only=True)
+class LoggedIn(Success):
+    """A session, or that it has ended."""
+
+    authorization_token: str | None = None
+    user_id: str | None = None
+
+
+@frozen
+class Who:
+    """Who calls."""
+
+    authenticated: bool
+    user_id: str | None = None
+    role: Role | None = None
 
 
 class AccessRoutes:
@@ -40,12 +81,29 @@ class AccessRoutes:
     def endpoints(self) -> list[Endpoint]:
         """Give the routes."""
         return [
-            Endpoint("init", "POST", f"{API}/init", self._init),
-            Endpoint("auth", "POST", "/auth", self._auth),
-            Endpoint("check-auth", "GET", f"{API}/check-auth", self._check),
+            Endpoint(
+                "init",
+                "POST",
+                f"{API}/init",
+                self._init,
+                takes=InitForm,
+                gives=FirstKey,
+                errors=(Conflict, TooManyRequests),
+            ),
+            Endpoint(
+                "auth",
+                "POST",
+                "/auth",
+                self._auth,
+                takes=AuthForm,
+                gives=LoggedIn,
+                errors=(Unauthenticated, TooManyRequests),
+            ),
+            Endpoint("check-auth", "GET", f"{API}/check-auth", self._check, gives=Who),
         ]
 
     async def _init(self, call: Call) -> Answer:
+        """Make the first admin key of a new server."""
         form = call.form(InitForm)
         if await self._its.admission.initialized():
             raise Conflict("Already initialized")
@@ -61,9 +119,10 @@ class AccessRoutes:
             call.operation("this server"), self._its.admission.initialize()
         )
         self._its.bootstrap.spend()
-        return as_json({"success": True, "apiKey": key})
+        return as_json(FirstKey(api_key=key))
 
     async def _auth(self, call: Call) -> Answer:
+        """Log in with an API key, or log out."""
         form = call.form(AuthForm)
         if form.command == "login":
             return await self._login(call, form.params)
@@ -79,6 +138,7 @@ class AccessRoutes:
             None, self._its.admission.login(params[0])
         )
         self._its.throttle.succeeded(call.peer.address)
+        call.subjects.append(session.id)
         document = {"success": True, "authorizationToken": token, "userId": session.id}
         return as_json(document, fields=(_cookie(call, token, int(SESSION_SECONDS)),))
 
@@ -90,6 +150,7 @@ class AccessRoutes:
         return as_json({"success": True}, fields=(_cookie(call, "", 0),))
 
     async def _check(self, call: Call) -> Answer:
+        """Tell who calls; never 401."""
         if call.principal == NOBODY:
             return as_json({"authenticated": False})
         role = call.principal.role

@@ -7,6 +7,8 @@ from typing import Any
 
 from attrs import frozen
 
+from ploinky.api.forms import plain
+
 
 @frozen
 class Answer:
@@ -19,8 +21,8 @@ class Answer:
 
 
 def as_json(document: Any, status: int = 200, fields: tuple[tuple[str, str], ...] = ()) -> Answer:
-    """Answer with a JSON document."""
-    body = json.dumps(document, ensure_ascii=False).encode("utf-8", "replace")
+    """Answer with a JSON document; attrs classes in it are objects."""
+    body = json.dumps(plain(document), ensure_ascii=False).encode("utf-8", "replace")
     return Answer(body + b"\n", "application/json", status, fields)
 
 

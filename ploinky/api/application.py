@@ -20,10 +20,14 @@ from werkzeug.routing import PathConverter
 from ploinky.api import problems
 from ploinky.api.access import AccessRoutes
 from ploinky.api.answers import Answer
+from ploinky.api.auditing import Auditor, AuditRoutes
 from ploinky.api.deployments import DeploymentRoutes
 from ploinky.api.domains import DomainRoutes
 from ploinky.api.endpoints import Collaborators, Endpoint
+from ploinky.api.hooks import HookRoutes
+from ploinky.api.keys import KeyRoutes
 from ploinky.api.page import PageRoutes
+from ploinky.api.reference import ReferenceRoutes
 from ploinky.api.repositories import RepositoryRoutes
 from ploinky.api.requests import (
     Call,
@@ -34,9 +38,11 @@ from ploinky.api.requests import (
     credential_of,
     request_id_of,
 )
+from ploinky.api.rollouts import RolloutRoutes
+from ploinky.api.settings import SettingsRoutes
 from ploinky.api.status import StatusRoutes
 from ploinky.api.tasks import TaskRoutes
-from ploinky.errors import BadRequest, Forbidden, SettingsInvalid
+from ploinky.errors import BadRequest, Forbidden, MethodNotAllowed, SettingsInvalid
 from ploinky.routing.headers import TrustedProxies
 from ploinky.security.admission import ADMIN_ID
 from ploinky.security.bootstrap import is_loopback
@@ -64,11 +70,13 @@ def make_site(collaborators: Collaborators) -> Site:
             something that is no address.
     """
     settings = collaborators.settings
-    if settings.auth == "none" and not is_loopback(settings.host):
+    open_to_all = settings.auth == "none" and not settings.everybody_is_admin
+    if open_to_all and not is_loopback(settings.host):
         raise SettingsInvalid(
             [
                 f"auth: none makes everybody an admin, so host must be loopback, not"
-                f" {settings.host!r}; set host to 127.0.0.1, or auth to keys"
+                f" {settings.host!r}; set host to 127.0.0.1, or auth to keys (or, where everybody"
+                " who can reach it may do anything, everybodyIsAdmin to yes as well)"
             ]
         )
     site = _QuietSite(  # type: ignore[no-untyped-call]
@@ -83,15 +91,23 @@ def make_site(collaborators: Collaborators) -> Site:
 def routes(collaborators: Collaborators) -> list[Endpoint]:
     """Give every route of the API."""
     started_at = collaborators.clock.seconds()
-    return [
+    deployments = DeploymentRoutes(collaborators)
+    found = [
         *PageRoutes().endpoints(),
         *AccessRoutes(collaborators).endpoints(),
+        *KeyRoutes(collaborators).endpoints(),
+        *AuditRoutes(collaborators).endpoints(),
         *StatusRoutes(collaborators, started_at).endpoints(),
-        *DeploymentRoutes(collaborators).endpoints(),
+        *deployments.endpoints(),
+        *RolloutRoutes(collaborators, deployments).endpoints(),
+        *HookRoutes(collaborators).endpoints(),
+        *SettingsRoutes(collaborators).endpoints(),
         *DomainRoutes(collaborators).endpoints(),
         *RepositoryRoutes(collaborators).endpoints(),
         *TaskRoutes(collaborators).endpoints(),
+        *ReferenceRoutes(lambda: found).endpoints(),
     ]
+    return found
 
 
 class Application:
@@ -102,6 +118,7 @@ class Application:
     def __init__(self, collaborators: Collaborators, endpoints: Sequence[Endpoint]) -> None:
         self._its = collaborators
         self._proxies = TrustedProxies(collaborators.settings.trusted_proxies)
+        self._auditor = Auditor(collaborators.clock, collaborators.audit)
         self._klein = Klein()
         self._klein.url_map.converters["rest"] = _Rest
         for endpoint in endpoints:
@@ -115,6 +132,9 @@ class Application:
         @self._klein.handle_errors(Exception)
         def answer_error(request: Any, failure: Failure) -> bytes:
             error = problems.foreseen(failure, _place(request), self._log, request.request_id)
+            if isinstance(error, MethodNotAllowed) and request.method == b"OPTIONS":
+                allow = ("Allow", ", ".join(error.allow))
+                return _write(request, Answer(b"", "text/plain", 204, (allow,)))
             return _write(request, problems.answer(error, request.request_id))
 
     def resource(self) -> IResource:
@@ -124,19 +144,36 @@ class Application:
 
     def _served(self, endpoint: Endpoint) -> Callable[..., Coroutine[Any, Any, bytes]]:
         async def serve(request: ManagementRequest, **parts: str) -> bytes:
-            credential, peer = credential_of(request), Peer.of(request, self._proxies)
-            principal = await self._principal(credential, peer)
-            check(endpoint.name, principal)
-            check_origin(request, None if is_open(endpoint.name) else credential)
-            call = Call(endpoint.name, request, principal, credential, peer, parts)
-            return _write(request, await endpoint.answer(call))
+            call = await self._call(endpoint, request, parts)
+            if not endpoint.changes:
+                return _write(request, await self._admitted(endpoint, call))
+            # It is finished and written down even if the client leaves meanwhile.
+            work = self._auditor.recorded(endpoint, call, self._admitted)
+            return _write(request, await self._its.operations.begin(None, work))
 
         serve.__name__ = endpoint.name
         return serve
 
+    async def _call(
+        self, endpoint: Endpoint, request: ManagementRequest, parts: dict[str, str]
+    ) -> Call:
+        credential, peer = credential_of(request), Peer.of(request, self._proxies)
+        principal = await self._principal(credential, peer)
+        return Call(endpoint.name, request, principal, credential, peer, parts)
+
+    async def _admitted(self, endpoint: Endpoint, call: Call) -> Answer:
+        check(endpoint.name, call.principal)
+        if not endpoint.proves_itself:
+            check_origin(call.request, None if is_open(endpoint.name) else call.credential)
+        query = endpoint.parameters()
+        if query is not None and not (endpoint.method == "DELETE" and endpoint.takes):
+            call.queries(query)  # what is unknown is refused before anything is done
+        return await endpoint.answer(call)
+
     async def _principal(self, credential: Credential | None, peer: Peer) -> Principal:
-        if self._its.settings.auth == "none":
-            if not is_loopback(peer.host):
+        settings = self._its.settings
+        if settings.auth == "none":
+            if not (settings.everybody_is_admin or is_loopback(peer.host)):
                 # A page elsewhere can let its own name resolve to this machine.
                 raise Forbidden(f"with auth: none only localhost is answered, not {peer.host!r}")
             return EVERYBODY
@@ -144,6 +181,8 @@ class Application:
             for authenticator in self._its.authenticators:
                 found = await authenticator.authenticate(credential.token)
                 if found is not None:
+                    now = self._its.clock.seconds()
+                    await self._its.keys.used(dict.fromkeys((found.token_hash, found.parent), now))
                     return found
         return NOBODY
 

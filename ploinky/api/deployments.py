@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from typing import Annotated, Any
 
 import attrs
 from attrs import Factory, frozen
@@ -13,27 +13,51 @@ from twisted.python.failure import Failure
 
 from ploinky.api import documents
 from ploinky.api.answers import Answer, as_json, as_text
+from ploinky.api.documents import (
+    CommandList,
+    DeploymentAnswer,
+    DeploymentDocument,
+    DeploymentList,
+    ReleaseList,
+)
 from ploinky.api.endpoints import API, Collaborators, Endpoint
 from ploinky.api.forms import structured
-from ploinky.api.repositories import split_userinfo
+from ploinky.api.places import CHANGE, DEPLOY, Places, Revisions, masked
+from ploinky.api.repositories import check_without_credential
 from ploinky.api.requests import Call
+from ploinky.api.shapes import SECRET, Domain, KeyForm, PageQuery, Place, Success, whole
 from ploinky.deployment.fields import FIELDS
-from ploinky.errors import NotFound, ValidationFailed
+from ploinky.errors import (
+    AgentBroken,
+    AgentUnreachable,
+    Conflict,
+    EngineError,
+    EngineUnavailable,
+    NoHealthyInstance,
+    NotFound,
+)
 from ploinky.security.roles import reaches
-from ploinky.values import DeploymentKey, DeploymentView, DeployRequest, Release, Role
+from ploinky.values import (
+    Deployment,
+    DeploymentKey,
+    DeploymentState,
+    DeploymentView,
+    DeployRequest,
+    Release,
+    Role,
+)
 
 MOST_LINES = 10_000
 
+_ABOUT = {
+    "sync": "Fetch its repository and deploy again what was asked for.",
+    "restart": "Replace its instances by new ones; no call is lost.",
+    "stop": "Stop its instances; it and its releases stay.",
+    "start": "Start it again after stop.",
+}
+
 SETTLE_SECONDS = 1.0
 """How long those who do not wait for a deploy wait to be told that it is refused."""
-
-
-@frozen
-class KeyForm:
-    """Which deployment is meant."""
-
-    domain: str
-    path: str
 
 
 @frozen
@@ -42,66 +66,193 @@ class DeployForm:
 
     Attributes:
         env: The manifest's name for `environment`, which wins.
+        agent: Its directory; repository/agent picks one.
+        repository: URL, or the name of a registered one.
+        branch: Branch, tag or commit.
+        sub_path: Directory in the repository.
+        image: Wins over the manifest's.
+        target: Something that runs: http://host:port.
+        environment: Variables; never given back.
+        secrets: Variables that are masked in output and errors as well.
     """
 
-    domain: str
-    path: str
+    domain: Domain
+    path: Place
     agent: str = ""
     repository: str = ""
     branch: str = ""
     sub_path: str = ""
     image: str = ""
     target: str = ""
-    environment: dict[str, str] = Factory(dict)
-    env: dict[str, str] = Factory(dict)
+    environment: Annotated[dict[str, str], SECRET] = Factory(dict)
+    env: Annotated[dict[str, str], SECRET] = Factory(dict)
+    secrets: Annotated[dict[str, str], SECRET] = Factory(dict)
+
+
+@frozen
+class WaitQuery:
+    """Whether the answer comes when it serves, or (202) once the deploy is under way."""
+
+    wait: bool = True
+
+
+@frozen
+class FindQuery(PageQuery):
+    """Which deployments to list."""
+
+    domain: Domain = ""
+    path: Place = ""
+
+
+@frozen(kw_only=True)
+class KeyPageQuery(PageQuery):
+    """Which deployment is meant, and which part of a list."""
+
+    domain: Domain
+    path: Place
+
+
+@frozen
+class OutputQuery:
+    """Which deployment's output, and how much of it.
+
+    Attributes:
+        lines: The last so many.
+        release: 0: the one that serves.
+    """
+
+    domain: Domain
+    path: Place
+    lines: Annotated[int, whole(1, MOST_LINES)] = 100
+    release: Annotated[int, whole(0, 2**31)] = 0
 
 
 class DeploymentRoutes:
-    """Changes run as operations: they go on if the client leaves."""
+    """Changes run as operations: they go on if the client leaves.
+
+    Attributes:
+        revisions: Holds changes to the version that their caller saw.
+    """
 
     _log = Logger()
 
     def __init__(self, collaborators: Collaborators) -> None:
         self._its = collaborators
+        self._places = Places(collaborators)
+        self.revisions = Revisions(self._places)
 
     def endpoints(self) -> list[Endpoint]:
         """Give the routes."""
-        manager = self._its.deployments
         home = f"{API}/deployments"
         return [
-            Endpoint("deployments.list", "GET", home, self._list),
-            Endpoint("deployments.deploy", "POST", home, self._deploy),
-            Endpoint("deployments.remove", "DELETE", home, self._remove),
             Endpoint(
-                "deployments.remove-named", "DELETE", f"{home}/<domain>/<rest:path>", self._remove
+                "deployments.list", "GET", home, self._list, queries=FindQuery, gives=DeploymentList
             ),
-            Endpoint("deployments.releases", "GET", f"{home}/releases", self._releases),
-            Endpoint("deployments.logs", "GET", f"{home}/logs", self._logs),
-            Endpoint("deployments.commands", "GET", f"{home}/commands", self._commands),
-            Endpoint("deployments.sync", "POST", f"{home}/sync", self._change(self._sync)),
             Endpoint(
-                "deployments.restart", "POST", f"{home}/restart", self._change(manager.restart)
+                "deployments.deploy",
+                "POST",
+                home,
+                self._deploy,
+                takes=DeployForm,
+                others=tuple(FIELDS),
+                queries=WaitQuery,
+                gives=DeploymentAnswer,
+                statuses=(200, 202),
+                errors=DEPLOY,
+                conditional=True,
             ),
-            Endpoint("deployments.stop", "POST", f"{home}/stop", self._change(manager.stop)),
-            Endpoint("deployments.start", "POST", f"{home}/start", self._change(manager.start)),
+            Endpoint(
+                "deployments.remove",
+                "DELETE",
+                home,
+                self._remove,
+                takes=KeyForm,
+                gives=Success,
+                errors=CHANGE,
+                conditional=True,
+            ),
+            Endpoint(
+                "deployments.remove-named",
+                "DELETE",
+                f"{home}/<domain>/<rest:path>",
+                self._remove,
+                gives=Success,
+                errors=CHANGE,
+                conditional=True,
+            ),
+            Endpoint(
+                "deployments.show",
+                "GET",
+                f"{home}/<domain>/<rest:path>",
+                self._show,
+                gives=DeploymentDocument,
+                errors=(NotFound,),
+            ),
+            Endpoint(
+                "deployments.releases",
+                "GET",
+                f"{home}/releases",
+                self._releases,
+                queries=KeyPageQuery,
+                gives=ReleaseList,
+                errors=(NotFound,),
+            ),
+            Endpoint(
+                "deployments.logs",
+                "GET",
+                f"{home}/logs",
+                self._logs,
+                queries=OutputQuery,
+                gives="text/plain",
+                errors=(NotFound, EngineError, EngineUnavailable),
+            ),
+            Endpoint(
+                "deployments.commands",
+                "GET",
+                f"{home}/commands",
+                self._commands,
+                queries=KeyForm,
+                gives=CommandList,
+                errors=(NotFound, Conflict, NoHealthyInstance, AgentUnreachable, AgentBroken),
+            ),
+            *(self._changing(verb) for verb in ("sync", "restart", "stop", "start")),
         ]
+
+    def _changing(self, verb: str) -> Endpoint:
+        manager = self._its.deployments
+        works = {"restart": manager.restart, "stop": manager.stop, "start": manager.start}
+        return Endpoint(
+            f"deployments.{verb}",
+            "POST",
+            f"{API}/deployments/{verb}",
+            self._change(_ABOUT[verb], works.get(verb, self._sync)),
+            takes=KeyForm,
+            gives=DeploymentAnswer,
+            errors=DEPLOY if verb == "sync" else CHANGE,
+            conditional=True,
+        )
 
     # --- what changes ---------------------------------------------------------
 
     async def _deploy(self, call: Call) -> Answer:
-        request = _read(call)
-        begun: Deferred[None] = Deferred()
-        outcome = self._its.operations.begin(
-            call.operation(request.key),
-            self._its.deployments.deploy(request, self._report(call, begun)),
-        )
-        if call.query("wait").lower() not in ("false", "0", "no"):
-            view = await outcome
-        elif (settled := await self._settled(outcome, begun)) is not None:
-            view = settled
-        else:
-            return as_json({"success": True, "deployment": self._as_it_stands(request)}, 202)
-        return as_json({"success": True, "deployment": documents.deployment(view)})
+        """Create a deployment, or replace what it serves; answered when it serves."""
+        return await self.deploy(call, _read(call), wait=call.queries(WaitQuery).wait)
+
+    async def deploy(self, call: Call, request: DeployRequest, *, wait: bool) -> Answer:
+        """Deploy, and answer when it serves or, where nobody waits, once it is under way."""
+        with self.revisions.held(call, request.key):
+            begun: Deferred[None] = Deferred()
+            outcome = self._its.operations.begin(
+                call.operation(request.key),
+                self._its.deployments.deploy(request, self._report(call, begun)),
+            )
+            if wait:
+                view = await outcome
+            elif (settled := await self._settled(outcome, begun)) is not None:
+                view = settled
+            else:
+                return as_json(DeploymentAnswer(deployment=self._as_it_stands(request)), 202)
+            return as_json(DeploymentAnswer(deployment=documents.deployment(view)))
 
     async def _settled(
         self, outcome: Deferred[DeploymentView], begun: Deferred[None]
@@ -136,72 +287,83 @@ class DeploymentRoutes:
         return ended[0]
 
     async def _remove(self, call: Call) -> Answer:
+        """Remove a deployment; calls in hand are finished first."""
         named = KeyForm(**call.parts) if call.parts else call.form(KeyForm)
         key = call.key(named.domain, named.path)
-        await self._its.operations.begin(call.operation(key), self._its.deployments.remove(key))
-        return as_json({"success": True})
+        with self.revisions.held(call, key):
+            await self._its.operations.begin(call.operation(key), self._its.deployments.remove(key))
+        return as_json(Success())
 
     def _change(
-        self, work: Callable[[DeploymentKey], Coroutine[Any, Any, DeploymentView]]
+        self, about: str, work: Callable[[DeploymentKey], Coroutine[Any, Any, DeploymentView]]
     ) -> Callable[[Call], Awaitable[Answer]]:
         async def change(call: Call) -> Answer:
             named = call.form(KeyForm)
             key = call.key(named.domain, named.path)
-            view = await self._its.operations.begin(call.operation(key), work(key))
-            return as_json({"success": True, "deployment": documents.deployment(view)})
+            with self.revisions.held(call, key):
+                view = await self._its.operations.begin(call.operation(key), work(key))
+            return as_json(DeploymentAnswer(deployment=documents.deployment(view)))
 
+        change.__doc__ = about
         return change
 
     async def _sync(self, key: DeploymentKey) -> DeploymentView:
         """Deploy again what was asked for last and served, or else what was asked for first."""
-        view = self._find(key)
-        releases = await self._its.deployment_store.releases(view.deployment.id)
-        wanted = _release(releases, view.deployment.active_release)
-        if wanted is None:
-            raise NotFound(f"{key} has no release yet that could be deployed again")
+        wanted = await self._places.served(key)
         return await self._its.deployments.deploy(wanted.request, lambda line: None)
 
     # --- what only looks ------------------------------------------------------
 
     async def _list(self, call: Call) -> Answer:
-        views = [v for v in self._its.deployments.deployments() if _fits(v, call)]
-        return as_json({"deployments": [documents.deployment(view) for view in views]})
+        """List deployments: all, those of a domain, or the one at a path."""
+        query = call.queries(FindQuery)
+        views = [v for v in self._its.deployments.deployments() if _fits(v, call, query)]
+        shown = [documents.deployment(view) for view in query.of(views)]
+        return as_json(DeploymentList(deployments=shown, **query.at(len(views))))
+
+    async def _show(self, call: Call) -> Answer:
+        """Give one deployment, with its version as ETag."""
+        view = self._places.find(call.key(call.parts["domain"], call.parts["path"]))
+        etag = ("ETag", f'"{documents.revision(view.deployment)}"')
+        return as_json(documents.deployment(view), fields=(etag,))
 
     async def _releases(self, call: Call) -> Answer:
-        view = self._find(call.key(call.query("domain"), call.query("path")))
+        """List the releases of a deployment, newest first."""
+        query = call.queries(KeyPageQuery)
+        view = self._places.find(call.key(query.domain, query.path))
         releases = await self._its.deployment_store.releases(view.deployment.id)
-        return as_json({"releases": [documents.release(release) for release in releases]})
+        shown = [documents.release(release) for release in query.of(releases)]
+        return as_json(ReleaseList(releases=shown, **query.at(len(releases))))
 
     async def _commands(self, call: Call) -> Answer:
-        view = self._find(call.key(call.query("domain"), call.query("path")))
+        """List what its agent can be asked to do."""
+        named = call.queries(KeyForm)
+        view = self._places.find(call.key(named.domain, named.path))
         commands = await self._its.commands(view.deployment.id)
         return as_json({"commands": [dict(command) for command in commands]})
 
     async def _logs(self, call: Call) -> Answer:
-        """The output of the instances that serve, or of what failed where none does."""
-        view = self._find(call.key(call.query("domain"), call.query("path")))
-        lines = call.count("lines", 100, MOST_LINES)
-        number = call.count("release", view.deployment.active_release, 2**31)
+        """Give the output of the instances that serve, or of what failed where none does."""
+        query = call.queries(OutputQuery)
+        view = self._places.find(call.key(query.domain, query.path))
+        number = query.release or view.deployment.active_release
         found = [
             status.instance
             for status in await self._its.runtime.instances(self._its.cluster)
             if status.deployment == view.deployment.id and status.release == number
         ]
+        release = await self._places.release(view, number)
         if not found:
-            releases = await self._its.deployment_store.releases(view.deployment.id)
-            return as_text(_last_words(_release(releases, number)))
-        said = [(instance, await self._its.runtime.output(instance, lines)) for instance in found]
+            return as_text(_last_words(release))
+        said = [
+            (instance, await self._its.runtime.output(instance, query.lines)) for instance in found
+        ]
         if len(said) == 1:
-            return as_text(said[0][1])
-        return as_text("\n".join(f"==> {instance} <==\n{output}" for instance, output in said))
+            return as_text(masked(said[0][1], release))
+        text = "\n".join(f"==> {instance} <==\n{output}" for instance, output in said)
+        return as_text(masked(text, release))
 
     # --- the rest ---------------------------------------------------------------
-
-    def _find(self, key: DeploymentKey) -> DeploymentView:
-        for view in self._its.deployments.deployments():
-            if view.deployment.key == key:
-                return view
-        raise NotFound(f"nothing is deployed at {key}")
 
     def _report(self, call: Call, begun: Deferred[None]) -> Callable[[str], None]:
         def report(line: str) -> None:
@@ -211,12 +373,12 @@ class DeploymentRoutes:
 
         return report
 
-    def _as_it_stands(self, request: DeployRequest) -> dict[str, Any]:
+    def _as_it_stands(self, request: DeployRequest) -> DeploymentDocument:
         try:
-            return documents.deployment(self._find(request.key))
+            return documents.deployment(self._places.find(request.key))
         except NotFound:  # it has begun, and is not in the list yet
-            domain, path = request.key.domain, request.key.path
-            return {"domain": domain, "path": path, "agent": request.agent, "status": "deploying"}
+            new = Deployment("", request.key, request.agent)
+            return documents.deployment(DeploymentView(new, None, DeploymentState.DEPLOYING))
 
 
 def _read(call: Call) -> DeployRequest:
@@ -229,13 +391,7 @@ def _read(call: Call) -> DeployRequest:
         document = {k: v for k, v in document.items() if k not in settings}
     form = structured(DeployForm, document, others=FIELDS)
     key = call.key(form.domain, form.path)
-    if split_userinfo(form.repository)[1]:
-        raise ValidationFailed(
-            {
-                "repository": "a URL must not hold a credential; register the repository with it:"
-                " p-cli cloud repo add NAME URL --token-file FILE"
-            }
-        )
+    check_without_credential(form.repository)
     return DeployRequest(
         key=key,
         agent=form.agent,
@@ -244,28 +400,20 @@ def _read(call: Call) -> DeployRequest:
         sub_path=form.sub_path,
         image=form.image,
         target=form.target,
-        environment={**form.env, **form.environment},
+        environment={**form.env, **form.environment, **form.secrets},
         settings=settings,
+        secrets=tuple(form.secrets),
         any_file_url=call.principal.role is Role.ADMIN,
     )
 
 
-def _fits(view: DeploymentView, call: Call) -> bool:
+def _fits(view: DeploymentView, call: Call, query: FindQuery) -> bool:
     key = view.deployment.key
-    domain, path = call.query("domain"), call.query("path")
     return (
         reaches(call.principal, key)
-        and (not domain or key.domain == domain.lower())
-        and (not path or key.path == "/" + path.strip("/"))
+        and (not query.domain or key.domain == query.domain.lower())
+        and (not query.path or key.path == "/" + query.path.strip("/"))
     )
-
-
-def _release(releases: list[Release], number: int) -> Release | None:
-    """Find a release by its number; 0 is the newest."""
-    for release in releases:
-        if number in (0, release.number):
-            return release
-    return None
 
 
 def _last_words(release: Release | None) -> str:

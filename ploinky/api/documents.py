@@ -1,14 +1,145 @@
-"""Values to what clients see of them.  What is secret stops here."""
+"""What clients see of the server's values: answer types, and how they are made.
+
+What is secret stops here.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any
 
-from ploinky.values import AgentListing, DeploymentView, DeployRequest, Release, Repository
+from attrs import Factory, frozen
+
+from ploinky.api.shapes import Page, Success
+from ploinky.values import (
+    AgentListing,
+    Deployment,
+    DeploymentState,
+    DeploymentView,
+    DeployRequest,
+    Release,
+    ReleaseState,
+    Repository,
+)
 
 MASK = "********"
+
+
+@frozen(kw_only=True)
+class _Made:
+    """What a release was made from.
+
+    Attributes:
+        environment: Names, each with a mask for its value.
+        secrets: Names of those variables whose values are masked in output as well.
+    """
+
+    kind: str | None = None
+    image: str | None = None
+    commit: str | None = None
+    repository: str | None = None
+    branch: str | None = None
+    sub_path: str | None = None
+    target: str | None = None
+    environment: Mapping[str, str] = Factory(dict)
+    secrets: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = Factory(dict)
+
+
+@frozen(kw_only=True)
+class DeploymentDocument(_Made):
+    """A deployment as it stands.
+
+    Attributes:
+        step: What a deploy in progress is doing.
+        error: Why the last release failed: ``{code, step, message, output}``.
+        revision: For ``If-Match``.
+    """
+
+    id: str
+    domain: str
+    path: str
+    agent: str
+    status: DeploymentState
+    step: str
+    release: int
+    healthy_instances: int
+    error: Mapping[str, Any] | None
+    warnings: tuple[str, ...]
+    created_at: str | None
+    updated_at: str | None
+    revision: str
+
+
+@frozen(kw_only=True)
+class ReleaseDocument(_Made):
+    """A release."""
+
+    number: int
+    state: ReleaseState
+    created_at: str | None
+    error: Mapping[str, Any] | None
+
+
+@frozen
+class RepositoryDocument:
+    """A repository, without what opens it."""
+
+    name: str
+    url: str
+    branch: str
+    has_credential: bool
+    created_at: str | None
+
+
+@frozen
+class AgentDocument:
+    """An agent found in a repository."""
+
+    name: str
+    repository: str
+    path: str
+    about: str
+    problem: str
+
+
+@frozen(kw_only=True)
+class DeploymentList(Page):
+    """A page of deployments, ordered by domain and path."""
+
+    deployments: list[DeploymentDocument]
+
+
+@frozen(kw_only=True)
+class ReleaseList(Page):
+    """A page of releases, newest first."""
+
+    releases: list[ReleaseDocument]
+
+
+@frozen(kw_only=True)
+class DeploymentAnswer(Success):
+    """A change is done, or (202) under way."""
+
+    deployment: DeploymentDocument
+
+
+@frozen(kw_only=True)
+class CommandDocument:
+    """Something that an agent can be asked to do."""
+
+    name: str
+    kind: str
+    about: str = ""
+
+
+@frozen
+class CommandList:
+    """What an agent can be asked to do, by name."""
+
+    commands: list[CommandDocument]
 
 
 def moment(unix_seconds: float) -> str | None:
@@ -19,59 +150,56 @@ def moment(unix_seconds: float) -> str | None:
     return told.replace("+00:00", "Z")
 
 
-def deployment(view: DeploymentView) -> dict[str, Any]:
+def deployment(view: DeploymentView) -> DeploymentDocument:
     """A deployment as it stands; values of its environment are masked."""
-    kept, release = view.deployment, view.release
-    document: dict[str, Any] = {
-        "id": kept.id,
-        "domain": kept.key.domain,
-        "path": kept.key.path,
-        "agent": kept.agent,
-        "status": view.state.value,
-        "step": view.step,
-        "release": kept.active_release,
-        "healthyInstances": view.healthy_instances,
-        "error": view.error,
-        "warnings": list(view.warnings),
-        "createdAt": moment(kept.created_at),
-        "updatedAt": moment(kept.updated_at),
-    }
-    if release is not None:
-        document |= _made_from(release)
-    return document
+    kept = view.deployment
+    return DeploymentDocument(
+        id=kept.id,
+        domain=kept.key.domain,
+        path=kept.key.path,
+        agent=kept.agent,
+        status=view.state,
+        step=view.step,
+        release=kept.active_release,
+        healthy_instances=view.healthy_instances,
+        error=view.error,
+        warnings=view.warnings,
+        created_at=moment(kept.created_at),
+        updated_at=moment(kept.updated_at),
+        revision=revision(kept),
+        **(_made_from(view.release) if view.release is not None else {}),
+    )
 
 
-def release(kept: Release) -> dict[str, Any]:
+def revision(kept: Deployment) -> str:
+    """Name this version of a deployment: another one after every change of it."""
+    said = f"{kept.id} {kept.active_release} {kept.wanted} {kept.updated_at}"
+    return hashlib.sha256(said.encode()).hexdigest()[:16]
+
+
+def release(kept: Release) -> ReleaseDocument:
     """A release; values of its environment are masked."""
-    return {
-        "number": kept.number,
-        "state": kept.state.value,
-        "createdAt": moment(kept.created_at),
-        "error": kept.error,
+    return ReleaseDocument(
+        number=kept.number,
+        state=kept.state,
+        created_at=moment(kept.created_at),
+        error=kept.error,
         **_made_from(kept),
-    }
+    )
 
 
-def repository(kept: Repository) -> dict[str, Any]:
+def repository(kept: Repository) -> RepositoryDocument:
     """A repository, without what opens it."""
-    return {
-        "name": kept.name,
-        "url": kept.url,
-        "branch": kept.branch,
-        "hasCredential": kept.credential is not None,
-        "createdAt": moment(kept.created_at),
-    }
+    has_credential = kept.credential is not None
+    created_at = moment(kept.created_at)
+    return RepositoryDocument(kept.name, kept.url, kept.branch, has_credential, created_at)
 
 
-def agent(listing: AgentListing, repository_name: str) -> dict[str, Any]:
+def agent(listing: AgentListing, repository_name: str) -> AgentDocument:
     """An agent found in a repository."""
-    return {
-        "name": listing.name,
-        "repository": repository_name,
-        "path": listing.path,
-        "about": listing.about,
-        "problem": listing.problem,
-    }
+    return AgentDocument(
+        listing.name, repository_name, listing.path, listing.about, listing.problem
+    )
 
 
 def _made_from(release: Release) -> dict[str, Any]:
@@ -82,9 +210,10 @@ def _made_from(release: Release) -> dict[str, Any]:
         "commit": release.commit,
         "repository": request.repository,
         "branch": request.branch,
-        "subPath": request.sub_path,
+        "sub_path": request.sub_path,
         "target": request.target,
         "environment": _masked(release.environment or request.environment),
+        "secrets": request.secrets,
         "settings": _without_values(release.settings),
     }
 

@@ -7,16 +7,32 @@ from attrs import frozen
 from ploinky.api.answers import Answer, as_json
 from ploinky.api.endpoints import API, Collaborators, Endpoint
 from ploinky.api.requests import Call
-from ploinky.errors import Conflict
+from ploinky.api.shapes import NameForm, Page, PageQuery, Success
+from ploinky.errors import Conflict, NotFound
 from ploinky.security.roles import reaches_domain
 from ploinky.values import validated_domain
 
 
 @frozen
-class DomainForm:
-    """``{"name": "api.example.com"}``."""
+class DomainDocument:
+    """A host name."""
 
     name: str
+    enabled: bool
+
+
+@frozen(kw_only=True)
+class DomainList(Page):
+    """A page of host names."""
+
+    domains: list[DomainDocument]
+
+
+@frozen(kw_only=True)
+class DomainAnswer(Success):
+    """The host name as it stands."""
+
+    domain: DomainDocument
 
 
 class DomainRoutes:
@@ -29,26 +45,53 @@ class DomainRoutes:
         """Give the routes."""
         home = f"{API}/domains"
         return [
-            Endpoint("domains.list", "GET", home, self._list),
-            Endpoint("domains.add", "POST", home, self._add),
-            Endpoint("domains.remove", "DELETE", home, self._remove),
-            Endpoint("domains.remove-named", "DELETE", f"{home}/<name>", self._remove),
+            Endpoint("domains.list", "GET", home, self._list, queries=PageQuery, gives=DomainList),
+            Endpoint(
+                "domains.add",
+                "POST",
+                home,
+                self._add,
+                takes=NameForm,
+                gives=DomainAnswer,
+                errors=(Conflict,),
+            ),
+            Endpoint(
+                "domains.remove",
+                "DELETE",
+                home,
+                self._remove,
+                takes=NameForm,
+                gives=Success,
+                errors=(Conflict, NotFound),
+            ),
+            Endpoint(
+                "domains.remove-named",
+                "DELETE",
+                f"{home}/<name>",
+                self._remove,
+                gives=Success,
+                errors=(Conflict, NotFound),
+            ),
         ]
 
     async def _list(self, call: Call) -> Answer:
+        """List the host names that deployments may be reached at."""
+        page = call.queries(PageQuery)
         domains = await self._its.repositories.domains()
-        seen = [d for d in domains if reaches_domain(call.principal, d["name"])]
-        return as_json({"domains": seen})
+        seen = [DomainDocument(**d) for d in domains if reaches_domain(call.principal, d["name"])]
+        return as_json(DomainList(domains=page.of(seen), **page.at(len(seen))))
 
     async def _add(self, call: Call) -> Answer:
-        name = validated_domain(call.form(DomainForm).name)
+        """Let deployments be reached at a host name."""
+        name = validated_domain(call.form(NameForm).name)
         await self._its.operations.begin(
             call.operation(name), self._its.repositories.add_domain(name)
         )
-        return as_json({"success": True, "domain": {"name": name, "enabled": True}})
+        return as_json(DomainAnswer(domain=DomainDocument(name, True)))
 
     async def _remove(self, call: Call) -> Answer:
-        name = validated_domain(call.parts.get("name") or call.form(DomainForm).name)
+        """Forget a host name at which nothing is deployed."""
+        name = validated_domain(call.parts.get("name") or call.form(NameForm).name)
         used = [
             str(view.deployment.key)
             for view in self._its.deployments.deployments()
@@ -59,4 +102,4 @@ class DomainRoutes:
         await self._its.operations.begin(
             call.operation(name), self._its.repositories.remove_domain(name)
         )
-        return as_json({"success": True})
+        return as_json(Success())

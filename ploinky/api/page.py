@@ -127,7 +127,7 @@ class PageRoutes:
             f"<body>{_BODY}<script>{_SCRIPT}</script></body></html>\n"
         )
         policy = (
-            f"default-src 'none'; script-src {_digest(_SCRIPT)}; style-src {_digest(_STYLE)};"
+            f"default-src 'none'; script-src {digest(_SCRIPT)}; style-src {digest(_STYLE)};"
             " connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
         )
         self._page = as_html(html, fields=(("Content-Security-Policy", policy),))
@@ -135,17 +135,20 @@ class PageRoutes:
     def endpoints(self) -> list[Endpoint]:
         """Give the routes."""
         return [
-            Endpoint("page", "GET", "/management", self._show),
-            Endpoint("root", "GET", "/", self._lead),
+            Endpoint("page", "GET", "/management", self._show, gives="text/html"),
+            Endpoint("root", "GET", "/", self._lead, gives="text/html", statuses=(302,)),
         ]
 
     async def _show(self, call: Call) -> Answer:
+        """Show the page."""
         return self._page
 
     async def _lead(self, call: Call) -> Answer:
+        """Lead to the page, where nothing is deployed at ``/``."""
         return as_html("", status=302, fields=(("Location", "/management"),))
 
 
-def _digest(text: str) -> str:
-    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-    return f"'sha256-{digest}'"
+def digest(text: str) -> str:
+    """Name an inline script or style for a ``Content-Security-Policy``."""
+    encoded = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return f"'sha256-{encoded}'"

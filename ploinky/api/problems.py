@@ -18,15 +18,12 @@ from ploinky.api.answers import Answer, as_json
 from ploinky.errors import (
     CallFailed,
     DeployFailed,
+    InternalError,
     MethodNotAllowed,
     NotFound,
     PloinkyError,
     Unauthenticated,
 )
-
-
-class InternalError(PloinkyError):
-    """Something that nobody foresaw; the cause is in the log alone."""
 
 
 def foreseen(failure: Failure, place: str, log: Logger, request_id: str) -> PloinkyError:
@@ -41,7 +38,7 @@ def foreseen(failure: Failure, place: str, log: Logger, request_id: str) -> Ploi
             log.warn("{place}: {code}: {said}", place=place, code=error.code, said=error.message)
         return error
     if isinstance(error, WrongMethod):
-        allow = sorted(error.valid_methods or ())
+        allow = sorted({*(error.valid_methods or ()), "OPTIONS"})
         return MethodNotAllowed(f"{place} is not possible; use {', '.join(allow)}", allow=allow)
     if isinstance(error, HTTPException):
         return NotFound(f"there is nothing at {place}")

@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 from attrs import field, frozen
 from twisted.web.server import Request
 
-from ploinky.api.forms import parse_json, structured
+from ploinky.api.forms import from_query, parse_json, structured
 from ploinky.api.operations import Operation
 from ploinky.errors import BodyTooLarge, Forbidden, ValidationFailed
 from ploinky.routing.headers import TrustedProxies
@@ -199,6 +199,7 @@ class Call:
         principal: Who calls; the route's rule has let them through.
         credential: How they said so.
         parts: What the path's variable parts were.
+        subjects: What it is found to be about, for the audit trail.
     """
 
     route: str
@@ -207,15 +208,18 @@ class Call:
     credential: Credential | None
     peer: Peer
     parts: Mapping[str, str]
+    subjects: list[str] = field(factory=list)
 
     def document(self) -> Any:
-        """Give the body's JSON; where there is no body, the query's values as an object.
+        """Give the body's JSON; for a ``DELETE`` without one, the query's values as an object.
 
         Raises:
             BadJson, BodyTooLarge
         """
         body = self.request.whole_body()
-        return parse_json(body) if body.strip() else self._queries()
+        if not body.strip() and self.request.method == b"DELETE":
+            return self.query_values()
+        return parse_json(body)
 
     def form(self, form: type[T]) -> T:
         """Give the body as an attrs class.
@@ -225,11 +229,20 @@ class Call:
         """
         return structured(form, self.document())
 
+    def queries(self, form: type[T]) -> T:
+        """Give the query as an attrs class.
+
+        Raises:
+            ValidationFailed
+        """
+        return from_query(form, self.query_values())
+
     def query(self, name: str) -> str:
         """Give a query value, ``""`` where it was not sent."""
-        return self._queries().get(name, "")
+        return self.query_values().get(name, "")
 
-    def _queries(self) -> dict[str, str]:
+    def query_values(self) -> dict[str, str]:
+        """Give the query's values; of those sent twice the last."""
         query = self.request.uri.partition(b"?")[2].decode("ascii", "replace")
         return {k: v[-1] for k, v in parse_qs(query, keep_blank_values=True).items()}
 
@@ -261,4 +274,5 @@ class Call:
 
     def operation(self, subject: object) -> Operation:
         """Name the change that this call asks for."""
+        self.subjects.append(str(subject))
         return Operation(self.route, str(subject), self.principal.id, self.request.request_id)

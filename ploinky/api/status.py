@@ -1,10 +1,10 @@
-"""`health`, ``overview``, ``config``, `logs`: how the server is."""
+"""`health`, ``overview``, `logs`: how the server is."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
-import attrs
+from attrs import frozen
 from twisted.internet.defer import Deferred, TimeoutError
 
 from ploinky.api import documents
@@ -12,15 +12,73 @@ from ploinky.api.answers import Answer, as_json, as_text
 from ploinky.api.endpoints import API, Collaborators, Endpoint
 from ploinky.api.operations import Finished
 from ploinky.api.requests import Call
+from ploinky.api.shapes import whole
 from ploinky.errors import PloinkyError
 from ploinky.security.roles import READERS, reaches
-from ploinky.settings import fields
 from ploinky.values import DeploymentState
 
 DATABASE_TIMEOUT_SECONDS = 5.0
 MOST_LINES = 100_000
 
 _TROUBLED = (DeploymentState.UNHEALTHY, DeploymentState.FAILED)
+
+
+@frozen
+class Where:
+    """A deployment, and how it stands."""
+
+    domain: str
+    path: str
+    status: DeploymentState
+
+
+@frozen
+class Health:
+    """How the server is; who may not read more is told the status alone."""
+
+    status: Literal["ok", "degraded", "down"]
+    server: str | None = None
+    database: str | None = None
+    workers: list[dict[str, Any]] | None = None
+    agents: dict[str, int] | None = None
+    deployments: list[Where] | None = None
+
+
+@frozen(kw_only=True)
+class Activity:
+    """One change that ended."""
+
+    time: str | None
+    action: str
+    subject: str
+    user: str
+    success: bool
+    error: str | None
+    request_id: str
+
+
+@frozen(kw_only=True)
+class Overview:
+    """Counts since the server's first start; ``uptime`` in milliseconds."""
+
+    total_requests: int
+    active_agents: int
+    total_deployments: int
+    error_rate: str
+    unauthorized_requests: int
+    uptime: int
+    recent_activity: list[Activity]
+
+
+@frozen
+class LinesQuery:
+    """How much of a log.
+
+    Attributes:
+        lines: The last so many.
+    """
+
+    lines: Annotated[int, whole(1, MOST_LINES)] = 100
 
 
 class StatusRoutes:
@@ -37,14 +95,18 @@ class StatusRoutes:
     def endpoints(self) -> list[Endpoint]:
         """Give the routes."""
         return [
-            Endpoint("health", "GET", f"{API}/health", self._health),
-            Endpoint("overview", "GET", f"{API}/overview", self._overview),
-            Endpoint("config", "GET", f"{API}/config", self._config),
-            Endpoint("logs", "GET", f"{API}/logs", self._logs),
+            Endpoint(
+                "health", "GET", f"{API}/health", self._health, gives=Health, statuses=(200, 503)
+            ),
+            Endpoint("overview", "GET", f"{API}/overview", self._overview, gives=Overview),
+            Endpoint(
+                "logs", "GET", f"{API}/logs", self._logs, queries=LinesQuery, gives="text/plain"
+            ),
         ]
 
     async def _health(self, call: Call) -> Answer:
-        """``down``: it cannot do its work (503).  ``degraded``: a part of it cannot."""
+        """Tell how the server is: ``down`` (503) or, where a part cannot work, ``degraded``."""
+        status: Literal["ok", "degraded", "down"]
         database = await self._database()
         workers = self._its.workers.status()
         serving = [worker for worker in workers if worker["state"] == "serving"]
@@ -55,25 +117,22 @@ class StatusRoutes:
             status = "degraded"
         else:
             status = "ok"
-        document: dict[str, Any] = {"status": status}
-        if call.principal.role in READERS:
-            running = sum(view.healthy_instances for view in views)
-            document |= {
-                "server": "ok",
-                "database": database,
-                "workers": workers,
-                "agents": {"healthyInstances": running},
-                "deployments": [
-                    {
-                        "domain": view.deployment.key.domain,
-                        "path": view.deployment.key.path,
-                        "status": view.state.value,
-                    }
-                    for view in views
-                    if reaches(call.principal, view.deployment.key)
-                ],
-            }
-        return as_json(document, status=503 if status == "down" else 200)
+        code = 503 if status == "down" else 200
+        if call.principal.role not in READERS:
+            return as_json({"status": status}, status=code)
+        document = Health(
+            status,
+            server="ok",
+            database=database,
+            workers=workers,
+            agents={"healthyInstances": sum(view.healthy_instances for view in views)},
+            deployments=[
+                Where(view.deployment.key.domain, view.deployment.key.path, view.state)
+                for view in views
+                if reaches(call.principal, view.deployment.key)
+            ],
+        )
+        return as_json(document, status=code)
 
     async def _database(self) -> str:
         asked = Deferred.fromCoroutine(self._its.repositories.domains())
@@ -86,39 +145,35 @@ class StatusRoutes:
         return "ok"
 
     async def _overview(self, call: Call) -> Answer:
+        """Give counts, and what was done last."""
         totals = self._its.totals()
         views = self._its.deployments.deployments()
         share = 100 * totals.errors / totals.requests if totals.requests else 0.0
         return as_json(
-            {
-                "totalRequests": totals.requests,
-                "activeAgents": sum(view.healthy_instances > 0 for view in views),
-                "totalDeployments": len(views),
-                "errorRate": f"{share:.2f}%",
-                "unauthorizedRequests": totals.unauthorized,
-                "uptime": round((self._its.clock.seconds() - self._started_at) * 1000),
-                "recentActivity": [_activity(one) for one in self._its.operations.recent()],
-            }
+            Overview(
+                total_requests=totals.requests,
+                active_agents=sum(view.healthy_instances > 0 for view in views),
+                total_deployments=len(views),
+                error_rate=f"{share:.2f}%",
+                unauthorized_requests=totals.unauthorized,
+                uptime=round((self._its.clock.seconds() - self._started_at) * 1000),
+                recent_activity=[_activity(one) for one in self._its.operations.recent()],
+            )
         )
 
-    async def _config(self, call: Call) -> Answer:
-        values = attrs.asdict(self._its.settings, recurse=False)
-        settings = {name: values[attribute] for attribute, name, _ in fields()}
-        directory = str(self._its.settings.directory)
-        return as_json({"settings": settings, "directory": directory})
-
     async def _logs(self, call: Call) -> Answer:
-        return as_text(await self._its.server_log(call.count("lines", 100, MOST_LINES)))
+        """Give the last lines of the server's log."""
+        return as_text(await self._its.server_log(call.queries(LinesQuery).lines))
 
 
-def _activity(finished: Finished) -> dict[str, Any]:
+def _activity(finished: Finished) -> Activity:
     operation = finished.operation
-    return {
-        "time": documents.moment(finished.ended_at),
-        "action": operation.action,
-        "subject": operation.subject,
-        "user": operation.user,
-        "success": not finished.error,
-        "error": finished.error or None,
-        "requestId": operation.request_id,
-    }
+    return Activity(
+        time=documents.moment(finished.ended_at),
+        action=operation.action,
+        subject=operation.subject,
+        user=operation.user,
+        success=not finished.error,
+        error=finished.error or None,
+        request_id=operation.request_id,
+    )

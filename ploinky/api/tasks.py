@@ -6,17 +6,22 @@ whoever made a call, and `tasks` of the management API for those who look after 
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any
 from urllib.parse import unquote
 
 import msgspec
+from attrs import frozen
 
 from ploinky.api.answers import Answer, as_json
 from ploinky.api.documents import moment
 from ploinky.api.endpoints import API, Collaborators, Endpoint
+from ploinky.api.forms import plain
 from ploinky.api.requests import Call, ManagementRequest
+from ploinky.api.shapes import Domain, Page, PageQuery, Place, whole
 from ploinky.errors import (
     CallFailed,
+    Conflict,
     Forbidden,
     NotFound,
     ResultGone,
@@ -38,10 +43,77 @@ from ploinky.values import (
     Role,
 )
 
-MOST_PER_PAGE = 500
-LONGEST_WAIT_SECONDS = 300.0
+LONGEST_WAIT_SECONDS = 300
 
 _PLACE = "/_ploinky/tasks"
+
+
+@frozen(kw_only=True)
+class TaskFacts:
+    """A durable task, without what was called and what came of it.
+
+    Attributes:
+        status: ``running``: handed to an instance, which has begun it or will.
+        attempts: How often an instance began it.
+        http_status: Of what came of it; there is none before.
+    """
+
+    task_id: str
+    status: TaskState
+    attempts: int
+    domain: str
+    path: str
+    command: str
+    user: str
+    request_id: str
+    created_at: str | None
+    started_at: str | None
+    finished_at: str | None
+    http_status: int | None = None
+
+
+@frozen(kw_only=True)
+class TaskDocument(TaskFacts):
+    """A durable task as it stands.
+
+    Attributes:
+        result: What the agent answered; there is none unless it succeeded.
+        error: Why it failed, as a caller would have been told.
+    """
+
+    result: Any = None
+    error: Any = None
+
+
+@frozen(kw_only=True)
+class TaskList(Page):
+    """A page of durable tasks, newest first."""
+
+    tasks: list[TaskFacts]
+
+
+@frozen
+class TasksQuery(PageQuery):
+    """Which tasks to list.
+
+    Attributes:
+        status: Some of queued, running, succeeded, failed, cancelled, with commas between.
+    """
+
+    status: str = ""
+    domain: Domain = ""
+    path: Place = ""
+
+
+@frozen
+class PatienceQuery:
+    """How long to wait.
+
+    Attributes:
+        wait: Seconds in which the task may end before it is shown as it stands.
+    """
+
+    wait: Annotated[int, whole(0, LONGEST_WAIT_SECONDS)] = 0
 
 
 class TaskRoutes:
@@ -53,16 +125,51 @@ class TaskRoutes:
     def endpoints(self) -> list[Endpoint]:
         """Give the routes."""
         home = f"{API}/tasks"
+        own = f"{_PLACE}/<task>"
+        mine = (NotFound, Unauthenticated)
         return [
-            Endpoint("tasks.submit", "POST", SUBMISSIONS, self._submit),
-            Endpoint("tasks.own", "GET", f"{_PLACE}/<task>", self._own),
-            Endpoint("tasks.cancel-own", "DELETE", f"{_PLACE}/<task>", self._cancel_own),
-            Endpoint("tasks.list", "GET", home, self._list),
-            Endpoint("tasks.dead", "GET", f"{home}/dead", self._dead),
-            Endpoint("tasks.show", "GET", f"{home}/<task>", self._show),
-            Endpoint("tasks.cancel", "POST", f"{home}/<task>/cancel", self._cancel),
-            Endpoint("tasks.retry", "POST", f"{home}/<task>/retry", self._retry),
+            Endpoint("tasks.submit", "POST", SUBMISSIONS, self._submit, internal=True),
+            Endpoint(
+                "tasks.own",
+                "GET",
+                own,
+                self._own,
+                queries=PatienceQuery,
+                gives=TaskDocument,
+                errors=mine,
+            ),
+            Endpoint(
+                "tasks.cancel-own",
+                "DELETE",
+                own,
+                self._cancel_own,
+                gives=TaskDocument,
+                errors=(*mine, Conflict),
+            ),
+            Endpoint("tasks.list", "GET", home, self._list, queries=TasksQuery, gives=TaskList),
+            Endpoint(
+                "tasks.dead", "GET", f"{home}/dead", self._dead, queries=TasksQuery, gives=TaskList
+            ),
+            Endpoint(
+                "tasks.show",
+                "GET",
+                f"{home}/<task>",
+                self._show,
+                gives=TaskDocument,
+                errors=(NotFound,),
+            ),
+            *(self._changing(verb) for verb in ("cancel", "retry")),
         ]
+
+    def _changing(self, verb: str) -> Endpoint:
+        return Endpoint(
+            f"tasks.{verb}",
+            "POST",
+            f"{API}/tasks/<task>/{verb}",
+            self._cancel if verb == "cancel" else self._retry,
+            gives=TaskDocument,
+            errors=(NotFound, Conflict),
+        )
 
     # --- workers --------------------------------------------------------------
 
@@ -87,16 +194,14 @@ class TaskRoutes:
     # --- callers --------------------------------------------------------------
 
     async def _own(self, call: Call) -> Answer:
+        """Show a task to whoever called it, or to whoever cares for its deployment."""
         task = await self._of_caller(call)
-        wait = call.query("wait")
-        if wait and not task.over:
-            seconds = float(call.count("wait", 0, int(LONGEST_WAIT_SECONDS)))
-            task = await self._finished(task, seconds)
-        return _document(task)
+        seconds = call.queries(PatienceQuery).wait
+        return _document(await self._finished(task, float(seconds)) if seconds else task)
 
     async def _cancel_own(self, call: Call) -> Answer:
-        task = await self._of_caller(call)
-        return _document(await self._its.tasks.cancel(task.id))
+        """Cancel a task of one's own; a running handler is aborted."""
+        return await self._change(call, await self._of_caller(call), self._its.tasks.cancel)
 
     async def _of_caller(self, call: Call) -> Task:
         """Find a task that the caller may see: one's own, or one in one's care.
@@ -115,44 +220,44 @@ class TaskRoutes:
     # --- management -----------------------------------------------------------
 
     async def _list(self, call: Call) -> Answer:
+        """List durable tasks, newest first."""
         return await self._page(call, dead=False)
 
     async def _dead(self, call: Call) -> Answer:
+        """List dead letters: tasks that failed for no fault of their caller's."""
         return await self._page(call, dead=True)
 
     async def _page(self, call: Call, dead: bool) -> Answer:
-        page = call.count("page", 1, 1_000_000)
-        per_page = call.count("perPage", 50, MOST_PER_PAGE)
+        asked = call.queries(TasksQuery)
         query = TaskQuery(
-            states=_states(call.query("status")),
-            domain=call.query("domain").lower(),
-            path=_path(call.query("path")),
+            states=_states(asked.status),
+            domain=asked.domain.lower(),
+            path=_path(asked.path),
             scope=call.principal.scope if is_confined(call.principal) else (),
             dead=dead,
-            page=page,
-            per_page=per_page,
+            page=asked.page,
+            per_page=asked.per_page,
         )
         found = await self._its.task_store.tasks(query)
-        return as_json(
-            {
-                "tasks": [_facts(task) for task in found.tasks],
-                "total": found.total,
-                "page": page,
-                "perPage": per_page,
-            }
-        )
+        shown = [_facts(task) for task in found.tasks]
+        return as_json({"tasks": shown, **plain(Page(**asked.at(found.total)))})
 
     async def _show(self, call: Call) -> Answer:
+        """Give one durable task, with what came of it."""
         return _document(await self._in_scope(call))
 
     async def _cancel(self, call: Call) -> Answer:
-        task = await self._in_scope(call)
-        work = self._its.tasks.cancel(task.id)
-        return _document(await self._its.operations.begin(call.operation(task.id), work))
+        """Cancel a durable task; a running handler is aborted."""
+        return await self._change(call, await self._in_scope(call), self._its.tasks.cancel)
 
     async def _retry(self, call: Call) -> Answer:
-        task = await self._in_scope(call)
-        work = self._its.tasks.retry(task.id)
+        """Queue a failed or cancelled task again."""
+        return await self._change(call, await self._in_scope(call), self._its.tasks.retry)
+
+    async def _change(
+        self, call: Call, task: Task, change: Callable[[str], Coroutine[Any, Any, Task]]
+    ) -> Answer:
+        work = change(task.id)
         return _document(await self._its.operations.begin(call.operation(task.id), work))
 
     async def _in_scope(self, call: Call) -> Task:
@@ -225,25 +330,29 @@ def _refused(error: CallFailed, request_id: str) -> Answer:
 
 
 def _facts(task: Task) -> dict[str, Any]:
-    return {
-        "taskId": task.id,
-        "status": task.state.value,
-        "attempts": task.attempts,
-        "domain": task.key.domain,
-        "path": task.key.path,
-        "command": task.command,
-        "user": task.user,
-        "requestId": task.request_id,
-        "createdAt": moment(task.created_at),
-        "startedAt": moment(task.started_at),
-        "finishedAt": moment(task.finished_at),
-        **({"httpStatus": task.status} if task.status else {}),
-    }
+    facts = TaskFacts(
+        task_id=task.id,
+        status=task.state,
+        attempts=task.attempts,
+        domain=task.key.domain,
+        path=task.key.path,
+        command=task.command,
+        user=task.user,
+        request_id=task.request_id,
+        created_at=moment(task.created_at),
+        started_at=moment(task.started_at),
+        finished_at=moment(task.finished_at),
+        http_status=task.status,
+    )
+    shown: dict[str, Any] = plain(facts)
+    if not task.status:
+        del shown["httpStatus"]
+    return shown
 
 
 def _document(task: Task) -> Answer:
     """Show a task with what came of it, whose JSON is passed on as it is."""
-    document: dict[str, Any] = _facts(task)
+    document = _facts(task)
     if task.outcome:
         name = "result" if task.state is TaskState.SUCCEEDED else "error"
         document[name] = msgspec.Raw(task.outcome)

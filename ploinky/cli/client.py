@@ -19,6 +19,7 @@ from ploinky.cli.failures import CONFIGURATION, CONNECTION, CommandFailed, from_
 API = "/management/api"
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 60.0
+_PER_PAGE = 500
 
 
 class Client:
@@ -58,6 +59,22 @@ class Client:
             CommandFailed: No connection, or an error answer.
         """
         return self._json(method, f"{API}/{path}", body, query=query, timeout_seconds=timeout)
+
+    def all_pages(self, path: str, name: str, /, **query: Any) -> Any:
+        """Get a whole list of the management API, page by page.
+
+        Args:
+            name: Of the list in the answer.
+
+        Returns:
+            The first answer, with all entries in it.
+        """
+        whole = answer = self.api("GET", path, page=1, perPage=_PER_PAGE, **query)
+        while answer[name] and len(whole[name]) < whole["total"]:
+            number = answer["page"] + 1
+            answer = self.api("GET", path, page=number, perPage=_PER_PAGE, **query)
+            whole[name] += answer[name]
+        return whole
 
     def login(self, key: str) -> Mapping[str, Any]:
         """Exchange an API key for a session: ``{authorizationToken, userId}``."""

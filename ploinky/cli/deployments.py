@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +20,12 @@ from ploinky.cli.shared import client, json_option
 _POLL_SECONDS = 0.25
 
 
-def _environment(pairs: tuple[str, ...]) -> dict[str, str]:
+def environment_of(pairs: tuple[str, ...]) -> dict[str, str]:
+    """Read ``NAME=VALUE`` pairs.
+
+    Raises:
+        CommandFailed: One is none.
+    """
     environment = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
@@ -29,6 +35,22 @@ def _environment(pairs: tuple[str, ...]) -> dict[str, str]:
             )
         environment[name] = value
     return environment
+
+
+def secrets_of(pairs: tuple[str, ...]) -> dict[str, str]:
+    """Read secrets; one without a value comes from p-cli's environment, and shows in no argv.
+
+    Raises:
+        CommandFailed: There is no such variable.
+    """
+    missing = [name for name in pairs if "=" not in name and name not in os.environ]
+    if missing:
+        raise CommandFailed(
+            f"--secret {missing[0]}: there is no variable {missing[0]} to take it from",
+            hint=f"export {missing[0]}=VALUE first, or write --secret {missing[0]}=VALUE",
+            exit_code=CONFIGURATION,
+        )
+    return environment_of(tuple(p if "=" in p else f"{p}={os.environ[p]}" for p in pairs))
 
 
 def _config(path: Path | None) -> dict[str, Any]:
@@ -55,6 +77,12 @@ def _config(path: Path | None) -> dict[str, Any]:
     "--env", multiple=True, metavar="NAME=VALUE", help="Environment variable; repeatable."
 )
 @click.option(
+    "--secret",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Variable that is masked in output as well; NAME alone takes it from p-cli's own.",
+)
+@click.option(
     "--config",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="JSON file with any of these, and the manifest's settings.",
@@ -65,6 +93,7 @@ def deploy(
     path: str | None,
     agent: str | None,
     env: tuple[str, ...],
+    secret: tuple[str, ...],
     config: Path | None,
     want_json: bool,
     **options: str | None,
@@ -74,7 +103,9 @@ def deploy(
     given = {"domain": domain, "path": path, "agent": agent, **options}
     body |= {name: value for name, value in given.items() if value is not None}
     if env:
-        body["environment"] = {**body.get("environment", {}), **_environment(env)}
+        body["environment"] = {**body.get("environment", {}), **environment_of(env)}
+    if secret:
+        body["secrets"] = {**body.get("secrets", {}), **secrets_of(secret)}
     missing = [name for name in ("domain", "path") if not body.get(name)]
     if missing:
         raise CommandFailed(
@@ -133,10 +164,11 @@ def _step(watcher: Client, body: Mapping[str, Any]) -> str:
 @click.command()
 @click.argument("domain")
 @click.argument("path")
-def undeploy(domain: str, path: str) -> None:
+@json_option
+def undeploy(domain: str, path: str, want_json: bool) -> None:
     """Remove the deployment at DOMAIN and PATH; calls in hand are finished first."""
-    client().api("DELETE", "deployments", {"domain": domain, "path": path})
-    click.echo(f"{domain}{path} is gone.")
+    answer = client().api("DELETE", "deployments", {"domain": domain, "path": path})
+    output.done(answer, want_json, f"{domain}{path} is gone.")
 
 
 @click.group(invoke_without_command=True)
@@ -146,7 +178,7 @@ def deployments(context: click.Context, want_json: bool) -> None:
     """List the deployments; or restart, stop, start or sync one, or see its output."""
     if context.invoked_subcommand is not None:
         return
-    answer = client().api("GET", "deployments")
+    answer = client().all_pages("deployments", "deployments")
     if want_json:
         output.as_json(answer)
         return
@@ -179,7 +211,7 @@ def deployments(context: click.Context, want_json: bool) -> None:
 @json_option
 def releases(domain: str, path: str, want_json: bool) -> None:
     """List the releases of the deployment at DOMAIN and PATH, newest first."""
-    answer = client().api("GET", "deployments/releases", domain=domain, path=path)
+    answer = client().all_pages("deployments/releases", "releases", domain=domain, path=path)
     if want_json:
         output.as_json(answer)
         return
@@ -203,9 +235,11 @@ def _change(verb: str, about: str, done: str) -> click.Command:
     @click.command(verb, help=about)
     @click.argument("domain")
     @click.argument("path")
-    def command(domain: str, path: str) -> None:
-        client().api("POST", f"deployments/{verb}", {"domain": domain, "path": path}, timeout=None)
-        click.echo(f"{domain}{path} {done}.")
+    @json_option
+    def command(domain: str, path: str, want_json: bool) -> None:
+        body = {"domain": domain, "path": path}
+        answer = client().api("POST", f"deployments/{verb}", body, timeout=None)
+        output.done(answer, want_json, f"{domain}{path} {done}.")
 
     return command
 

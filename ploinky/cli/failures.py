@@ -34,7 +34,12 @@ _BY_CODE = {
 _BY_STATUS = {401: AUTHENTICATION, 403: AUTHENTICATION}
 _HINTS = {
     401: "log in with: p-cli cloud login <API_KEY>  (or set PLOINKY_API_KEY)",
-    403: "this key's role does not allow it; use a key with a larger role",
+    403: "this key's role or scope does not allow it; see: p-cli cloud status",
+    404: "see what there is: p-cli cloud deployments, repo list, host list, keys list",
+    409: "see how it stands: p-cli cloud deployments",
+    412: "somebody else was faster; look again, then repeat it",
+    429: "wait as long as it says; keys that are right are not slowed down",
+    503: "see how the server is: p-cli cloud health",
 }
 
 
@@ -75,7 +80,7 @@ def from_answer(status: int, body: Any) -> CommandFailed:
         output, step = str(details.get("output") or ""), str(details.get("step") or "")
     return CommandFailed(
         (f"[{step}] " if step else "") + message + (f" ({code})" if code else ""),
-        hint=_HINTS.get(status, ""),
+        hint="" if "p-cli " in message else _HINTS.get(status, ""),
         exit_code=_BY_STATUS.get(status) or _BY_CODE.get(code, ERROR),
         output=output,
     )

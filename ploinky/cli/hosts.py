@@ -15,25 +15,28 @@ def host() -> None:
 
 @host.command("add")
 @click.argument("name")
-def add(name: str) -> None:
+@json_option
+def add(name: str, want_json: bool) -> None:
     """Let deployments be reached at the domain NAME."""
-    client().api("POST", "domains", {"name": name})
-    click.echo(f"Domain {name} added.  Next: p-cli cloud deploy {name} /path agent")
+    answer = client().api("POST", "domains", {"name": name})
+    words = f"Domain {name} added.  Next: p-cli cloud deploy {name} /path agent"
+    output.done(answer, want_json, words)
 
 
 @host.command("remove")
 @click.argument("name")
-def remove(name: str) -> None:
+@json_option
+def remove(name: str, want_json: bool) -> None:
     """Forget the domain NAME."""
-    client().api("DELETE", "domains", {"name": name})
-    click.echo(f"Domain {name} removed.")
+    answer = client().api("DELETE", "domains", {"name": name})
+    output.done(answer, want_json, f"Domain {name} removed.")
 
 
 @host.command("list")
 @json_option
 def list_hosts(want_json: bool) -> None:
     """List the domains."""
-    answer = client().api("GET", "domains")
+    answer = client().all_pages("domains", "domains")
     if want_json:
         output.as_json(answer)
         return

@@ -7,7 +7,19 @@ import sys
 
 import click
 
-from ploinky.cli import agents, calls, deployments, hosts, repositories, server, session
+from ploinky.cli import (
+    agents,
+    calls,
+    completion,
+    deployments,
+    hosts,
+    keys,
+    repositories,
+    rollouts,
+    server,
+    session,
+    settings,
+)
 from ploinky.cli.failures import ERROR, CommandFailed
 
 
@@ -29,10 +41,16 @@ for command in (
     repositories.repo,
     agents.agent,
     *deployments.COMMANDS,
+    *rollouts.COMMANDS,
+    *keys.COMMANDS,
+    *settings.COMMANDS,
     calls.call,
 ):
     cloud.add_command(command)
 cli.add_command(calls.client)
+
+
+cli.add_command(completion.completion)
 
 
 def main() -> None:

@@ -28,6 +28,14 @@ def as_json(document: Any) -> None:
     click.echo(json.dumps(document, indent=2, ensure_ascii=False))
 
 
+def done(answer: Any, want_json: bool, words: str) -> None:
+    """Print what was done: the answer for programs, or a sentence for people."""
+    if want_json:
+        as_json(answer)
+    else:
+        click.echo(words)
+
+
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str) -> None:
     """Print rows under a heading, or one line that says there are none."""
     drawn = Table(box=None, pad_edge=False, header_style="bold")

@@ -31,8 +31,15 @@ def repo() -> None:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="File with a private key in OpenSSH's format.",
 )
+@json_option
 def add(
-    name: str, url: str, branch: str, username: str, token_file: Path | None, ssh_key: Path | None
+    name: str,
+    url: str,
+    branch: str,
+    username: str,
+    token_file: Path | None,
+    ssh_key: Path | None,
+    want_json: bool,
 ) -> None:
     """Register the repository at URL as NAME.
 
@@ -51,33 +58,37 @@ def add(
     if ssh_key:
         credential["sshKey"] = ssh_key.read_text(encoding="utf-8")
     body = {"name": name, "url": url, "branch": branch}
-    client().api(
+    answer = client().api(
         "POST", "repositories", {**body, **({"credential": credential} if credential else {})}
     )
-    click.echo(f"Repository {name} added.  Its agents: p-cli cloud agent list")
+    words = f"Repository {name} added.  Its agents: p-cli cloud agent list"
+    output.done(answer, want_json, words)
 
 
 @repo.command("remove")
 @click.argument("name")
-def remove(name: str) -> None:
+@json_option
+def remove(name: str, want_json: bool) -> None:
     """Forget the repository NAME; what is deployed from it goes on running."""
-    client().api("DELETE", f"repositories/{name}")
-    click.echo(f"Repository {name} removed.  Deployments from it go on running.")
+    answer = client().api("DELETE", f"repositories/{name}")
+    words = f"Repository {name} removed.  Deployments from it go on running."
+    output.done(answer, want_json, words)
 
 
 @repo.command("sync")
 @click.argument("name")
-def sync(name: str) -> None:
+@json_option
+def sync(name: str, want_json: bool) -> None:
     """Fetch the repository NAME now."""
-    client().api("POST", f"repositories/{name}/sync")
-    click.echo(f"Repository {name} is up to date.")
+    answer = client().api("POST", f"repositories/{name}/sync")
+    output.done(answer, want_json, f"Repository {name} is up to date.")
 
 
 @repo.command("list")
 @json_option
 def list_repositories(want_json: bool) -> None:
     """List the repositories."""
-    answer = client().api("GET", "repositories")
+    answer = client().all_pages("repositories", "repositories")
     if want_json:
         output.as_json(answer)
         return

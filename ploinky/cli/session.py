@@ -107,6 +107,26 @@ def health(want_json: bool) -> None:
         )
 
 
+@click.command()
+@json_option
+def overview(want_json: bool) -> None:
+    """Show counts of calls, agents and errors, and what was changed last."""
+    answer = client().api("GET", "overview")
+    if want_json:
+        output.as_json(answer)
+        return
+    output.pairs({k: v for k, v in answer.items() if k != "recentActivity"})
+    click.echo()
+    output.table(
+        ("time", "who", "did", "to", "result"),
+        (
+            (a["time"], a["user"], a["action"], a["subject"], a["error"] or "done")
+            for a in answer["recentActivity"]
+        ),
+        empty="Nothing was changed yet.",
+    )
+
+
 def _said(value: object) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{k} {v}" for k, v in value.items())
@@ -115,4 +135,4 @@ def _said(value: object) -> str:
     return str(value)
 
 
-COMMANDS = (connect, init, login, logout, status, health)
+COMMANDS = (connect, init, login, logout, status, health, overview)

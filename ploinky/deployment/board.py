@@ -62,6 +62,10 @@ class RouteBoard:
         if self._posts.pop(deployment_id, None) is not None:
             self._version += 1
 
+    def posted(self, deployment_id: str) -> Route | None:
+        """Give a deployment's route as it was posted; None where it has none."""
+        return self._posts.get(deployment_id)
+
     def targets(self, deployment_id: str) -> tuple[Target, ...]:
         """Give all targets of a deployment, well or not."""
         post = self._posts.get(deployment_id)

@@ -15,7 +15,14 @@ from ploinky.deployment.releases import OUTPUT_CHARACTERS, Say
 from ploinky.deployment.spec import replicas_of
 from ploinky.errors import DeployFailed, PloinkyError
 from ploinky.interfaces import Report
-from ploinky.values import Deployment, DeploymentKey, DeploymentState, DeploymentView, Release
+from ploinky.values import (
+    Deployment,
+    DeploymentKey,
+    DeploymentState,
+    DeploymentView,
+    Release,
+    Target,
+)
 
 RUNNING = "running"
 STOPPED = "stopped"
@@ -100,6 +107,24 @@ class Entry:
             error=self.failed.error if self.failed else None,
             warnings=self.warnings,
         )
+
+
+@define
+class Attempt:
+    """How far a deploy has come.
+
+    Attributes:
+        launched: Running, and not yet switched to.
+        on_record: Whether the store knows the release.
+    """
+
+    release: Release
+    launched: tuple[Target, ...] = ()
+    on_record: bool = False
+
+
+def unreported(line: str) -> None:
+    """Nobody listens to the progress of this."""
 
 
 def error_record(error: Exception, step: str) -> Mapping[str, Any]:

@@ -27,10 +27,13 @@ from ploinky.deployment.entries import (
     REMOVED,
     RUNNING,
     STOPPED,
+    Attempt,
     Entry,
     error_record,
+    unreported,
 )
 from ploinky.deployment.fleet import Fleet
+from ploinky.deployment.history import Mask, earlier_release, with_replicas
 from ploinky.deployment.jobs import Job, Jobs, Turns
 from ploinky.deployment.life import Life, life_machine
 from ploinky.deployment.recovery import Recovery, Survey, Survivor
@@ -38,6 +41,7 @@ from ploinky.deployment.releases import ReleaseBuilder, Say
 from ploinky.deployment.spec import Plans, replicas_of
 from ploinky.errors import Conflict, DeployFailed, NotFound, PloinkyError, ProbeFailed
 from ploinky.interfaces import IDeploymentManager, IDeploymentStore, IInstances, Report
+from ploinky.settings import Settings
 from ploinky.values import (
     Address,
     Deployment,
@@ -111,11 +115,12 @@ class DeploymentManager(Service):
         return await self._jobs.run(lambda job: self._deploy(admitted, report, job))
 
     async def _deploy(self, request: DeployRequest, report: Report, job: Job) -> DeploymentView:
+        mask = Mask(request)
         async with self._turns.of(request.key):
             entry = self._entries.get(request.key) or self._new_entry(request)
             entry.life.deploy()
             before = self._board.targets(entry.id)
-            with entry.working(job, report) as say:
+            with entry.working(job, mask.report(report)) as say:
                 attempt = self._begin(entry, request)
                 try:
                     await self._draft(entry, attempt, say)
@@ -123,9 +128,10 @@ class DeploymentManager(Service):
                     await self._build(entry, attempt, say)
                     await self._launch(entry, attempt, say)
                     job.commit()
-                    release = await self._activate(entry, attempt)
+                    release = await self._activate(entry, attempt.release)
                 except Exception as error:  # refused, failed or cancelled: what served still does
                     job.clean_up()
+                    mask.error(error)
                     await self._give_up(entry, attempt, error)
                     raise
                 await self._switch(entry, release, attempt.launched, say)
@@ -142,8 +148,8 @@ class DeploymentManager(Service):
         self._entries[request.key] = entry
         return entry
 
-    def _begin(self, entry: Entry, request: DeployRequest) -> _Attempt:
-        return _Attempt(
+    def _begin(self, entry: Entry, request: DeployRequest) -> Attempt:
+        return Attempt(
             Release(
                 deployment=entry.id,
                 number=entry.newest + 1,
@@ -153,7 +159,7 @@ class DeploymentManager(Service):
             )
         )
 
-    async def _draft(self, entry: Entry, attempt: _Attempt, say: Say) -> None:
+    async def _draft(self, entry: Entry, attempt: Attempt, say: Say) -> None:
         """Resolve, check out, read the manifest; see that there is room for it."""
         # A young mirror will do once; whoever deploys again expects what was pushed since.
         fresh = entry.on_record or entry.key in self._tried
@@ -163,7 +169,7 @@ class DeploymentManager(Service):
         entry.warnings = draft.warnings
         self._check_room(entry, replicas_of(draft.release))
 
-    async def _record(self, entry: Entry, attempt: _Attempt) -> None:
+    async def _record(self, entry: Entry, attempt: Attempt) -> None:
         """Put it on record as being prepared: from here on a failure is part of the history."""
         if not entry.on_record:
             await self._store.save_deployment(entry.deployment)
@@ -172,13 +178,13 @@ class DeploymentManager(Service):
         entry.newest = attempt.release.number
         attempt.on_record = True
 
-    async def _build(self, entry: Entry, attempt: _Attempt, say: Say) -> None:
+    async def _build(self, entry: Entry, attempt: Attempt, say: Say) -> None:
         """Get the image; install, or update what served before."""
         updating = entry.release is not None
         attempt.release = await self._releases.build(attempt.release, say, updating=updating)
         await self._store.save_release(attempt.release)
 
-    async def _launch(self, entry: Entry, attempt: _Attempt, say: Say) -> None:
+    async def _launch(self, entry: Entry, attempt: Attempt, say: Say) -> None:
         """Start the instances and see all of them healthy.
 
         Raises:
@@ -188,17 +194,17 @@ class DeploymentManager(Service):
         if len(self._board.healthy(attempt.launched)) < len(attempt.launched):
             raise ProbeFailed("an instance became ready, and died before it was switched to")
 
-    async def _activate(self, entry: Entry, attempt: _Attempt) -> Release:
+    async def _activate(self, entry: Entry, release: Release) -> Release:
         """Switch, on record: one transaction, and the point of no return."""
         deployment = attrs.evolve(
             entry.deployment,
-            agent=attempt.release.request.agent,
+            agent=release.request.agent,
             wanted=RUNNING,
             updated_at=self._clock.seconds(),
         )
-        entry.deployment = await self._store.activate(deployment, attempt.release.number)
+        entry.deployment = await self._store.activate(deployment, release.number)
         entry.failed = None
-        return attrs.evolve(attempt.release, state=ReleaseState.ACTIVE)
+        return attrs.evolve(release, state=ReleaseState.ACTIVE)
 
     async def _switch(
         self, entry: Entry, release: Release, targets: tuple[Target, ...], say: Say
@@ -224,7 +230,7 @@ class DeploymentManager(Service):
         kept = {entry.deployment.active_release, *whole[: self._plans.settings.releases_kept]}
         await self._releases.keep_only(entry.id, frozenset(kept))
 
-    async def _give_up(self, entry: Entry, attempt: _Attempt, error: Exception) -> None:
+    async def _give_up(self, entry: Entry, attempt: Attempt, error: Exception) -> None:
         """Clean away what a deploy began, and keep why it failed."""
         try:
             await self._fleet.end(attempt.launched)
@@ -268,27 +274,74 @@ class DeploymentManager(Service):
         async with self._turns.of(key):
             entry = self._existing(key)
             if begin(entry.life):
-                await self._replace_instances(entry, job)
+                await self._replace_instances(entry, entry.serving(), job)
             return self._view(entry)
 
-    async def _replace_instances(self, entry: Entry, job: Job) -> None:
-        release = entry.serving()
+    async def rollback(self, key: DeploymentKey, number: int) -> DeploymentView:
+        """See `IDeploymentManager.rollback`."""
+        return await self._jobs.run(lambda job: self._rollback(key, number, job))
+
+    async def _rollback(self, key: DeploymentKey, number: int, job: Job) -> DeploymentView:
+        async with self._turns.of(key):
+            entry = self._existing(key)
+            known = await self._store.releases(entry.id)
+            release = earlier_release(known, entry.deployment, number)
+            await self._releases.check_kept(release)
+            entry.life.deploy()
+            await self._replace_instances(entry, release, job)
+            return self._view(entry)
+
+    async def scale(self, key: DeploymentKey, replicas: int) -> DeploymentView:
+        """See `IDeploymentManager.scale`."""
+        return await self._jobs.run(lambda job: self._scale(key, replicas, job))
+
+    async def _scale(self, key: DeploymentKey, replicas: int, job: Job) -> DeploymentView:
+        async with self._turns.of(key):
+            entry = self._existing(key)
+            scaled = entry.release and with_replicas(entry.release, replicas)
+            entry.life.restart()  # it refuses what never served
+            if scaled is not None:
+                await self._replace_instances(entry, scaled, job, anew=False)
+            return self._view(entry)
+
+    async def _replace_instances(
+        self, entry: Entry, release: Release, job: Job, *, anew: bool = True
+    ) -> None:
+        """Run what a release wants, and retire what that leaves over.
+
+        Args:
+            anew: With new instances alone; false: with those there are and as many as are missing.
+        """
         before = self._board.targets(entry.id)
         launched: tuple[Target, ...] = ()
-        with entry.working(job, _unreported) as say:
+        wanted = replicas_of(release)
+        with entry.working(job, unreported) as say:
             try:
-                self._check_room(entry, replicas_of(release))
+                self._check_room(entry, wanted)
                 release = await self._releases.image_here(release, say)
-                launched = await self._fleet.launch(release, entry.key, say)
+                missing = None if anew else max(0, wanted - len(before))
+                launched = await self._fleet.launch(release, entry.key, say, missing)
                 job.commit()
-                await self._want(entry, RUNNING)
+                release = await self._put_on_record(entry, release)
             except Exception:  # failed or cancelled: it stands as before
                 job.clean_up()
                 await self._fleet.end(launched)
                 entry.life.gave_up()
                 raise
-            await self._switch(entry, release, launched, say)
-            await self._retire([one for one in before if one not in launched], say)
+            well = self._board.healthy(before)
+            unwell = tuple(target for target in before if target not in well)
+            serving = launched if anew else (*well, *unwell, *launched)[:wanted]
+            await self._switch(entry, release, serving, say)
+            await self._retire([target for target in before if target not in serving], say)
+
+    async def _put_on_record(self, entry: Entry, release: Release) -> Release:
+        """Let a release be the one that runs: the active one as it now is, or an earlier one."""
+        if release.number != entry.deployment.active_release:
+            return await self._activate(entry, release)
+        if release != entry.release:
+            await self._store.save_release(release)
+        await self._want(entry, RUNNING)
+        return release
 
     async def stop(self, key: DeploymentKey) -> DeploymentView:
         """See `IDeploymentManager.stop`; what is stopped already is left alone."""
@@ -299,7 +352,7 @@ class DeploymentManager(Service):
             entry = self._existing(key)
             if entry.life.stop():
                 job.commit()
-                with entry.working(job, _unreported) as say:
+                with entry.working(job, unreported) as say:
                     await self._withdraw_instances(entry, say)
             return self._view(entry)
 
@@ -338,7 +391,7 @@ class DeploymentManager(Service):
         async with self._turns.of(entry.key):
             if self._entries.get(entry.key) is not entry:
                 return
-            with entry.working(job, _unreported) as say:
+            with entry.working(job, unreported) as say:
                 before = self._board.targets(entry.id)
                 await self._want(entry, REMOVED)
                 self._board.withdraw(entry.id)
@@ -348,6 +401,15 @@ class DeploymentManager(Service):
                 await self._store.delete_deployment(entry.id)
                 del self._entries[entry.key]
         self.log.info("{key} is removed", key=str(entry.key))
+
+    async def adopt(self, settings: Settings) -> None:
+        """Go by these settings from now on; fires once every worker does."""
+        self._plans.settings = settings
+        for entry in self._entries.values():
+            if entry.release is not None and (route := self._board.posted(entry.id)) is not None:
+                fresh = self._plans.route(entry.deployment, entry.release, route.targets)
+                self._board.post(attrs.evolve(fresh, reason=route.reason))
+        await self._board.publish()
 
     def deployments(self) -> list[DeploymentView]:
         """See `IDeploymentManager.deployments`."""
@@ -431,7 +493,7 @@ class DeploymentManager(Service):
             missing = self._missing(entry)
             if not missing:
                 return
-            with entry.working(job, _unreported) as say:
+            with entry.working(job, unreported) as say:
                 release = await self._releases.image_here(entry.serving(), say)
                 launched = await self._fleet.launch(release, entry.key, say, missing)
                 job.commit()
@@ -446,21 +508,3 @@ class DeploymentManager(Service):
         """Cancel deploys that have not switched yet and wait for all work.  Instances stay."""
         super().stopService()  # type: ignore[no-untyped-call]
         return Deferred.fromCoroutine(self._jobs.close())
-
-
-@attrs.define
-class _Attempt:
-    """How far a deploy has come.
-
-    Attributes:
-        launched: Running, and not yet switched to.
-        on_record: Whether the store knows the release.
-    """
-
-    release: Release
-    launched: tuple[Target, ...] = ()
-    on_record: bool = False
-
-
-def _unreported(line: str) -> None:
-    """Nobody listens to the progress of this."""

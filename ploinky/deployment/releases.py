@@ -27,6 +27,7 @@ from ploinky.errors import (
     ImageFailed,
     ImageUnavailable,
     InstallFailed,
+    NotFound,
     SourceError,
     SourceFailed,
     UrlRefused,
@@ -202,6 +203,19 @@ class ReleaseBuilder:
             )
         if result.exit_code:
             raise InstallFailed(f"{name} exited with status {result.exit_code}", output=output)
+
+    async def check_kept(self, release: Release) -> None:
+        """See that a release that served before could be started again.
+
+        Raises:
+            NotFound: Its code is not kept any more.
+        """
+        code = self._layout.code(release.deployment, release.number)
+        if release.commit and not await self._blocking.run(code.is_dir):
+            raise NotFound(
+                f"the code of release {release.number} is not kept any more; deploy its commit"
+                f" {release.commit[:12]} with --branch, or raise the setting releasesKept"
+            )
 
     async def discard(self, release: Release) -> None:
         """Delete a release's code."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from attrs import frozen
+from attrs import define, frozen
 
 from ploinky.deployment.manifest import Manifest
 from ploinky.errors import ValidationFailed
@@ -64,12 +64,13 @@ class Layout:
         return self.queues / instance
 
 
-@frozen
+@define
 class Plans:
     """What a release means for this server.
 
     Attributes:
         cluster: This server's id.
+        settings: May be replaced while the server runs.
     """
 
     cluster: str

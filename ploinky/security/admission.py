@@ -44,7 +44,8 @@ class Admission:
             Conflict: There is a key already.
         """
         key = mint(API_KEY, self._random_bytes)
-        first = Principal(id=ADMIN_ID, role=Role.ADMIN, token_hash=token_hash(key))
+        now = self._clock.seconds()
+        first = Principal(ADMIN_ID, Role.ADMIN, token_hash(key), created_at=now)
         if not await self._keys.add_first_key(first):
             raise Conflict("Already initialized")
         return key
@@ -65,7 +66,8 @@ class Admission:
         else:
             raise Unauthenticated("this API key is not valid")
         token = mint(SESSION, self._random_bytes)
-        ends_at = self._clock.seconds() + SESSION_SECONDS
+        now = self._clock.seconds()
+        ends_at = now + SESSION_SECONDS
         session = Principal(
             id=key.id,
             role=key.role,
@@ -73,6 +75,8 @@ class Admission:
             expires_at=ends_at if key.expires_at is None else min(ends_at, key.expires_at),
             scope=key.scope,
             session=True,
+            parent=key.token_hash,
+            created_at=now,
         )
         await self._keys.add_principal(session)
         return token, session

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from twisted.internet.defer import DeferredLock
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
@@ -28,12 +30,14 @@ class PublishedKeys:
         self._store = store
         self._workers = workers
         self._known: dict[str, Principal] = {}
-        self._publishing = DeferredLock()
+        self._used: dict[str, float] = {}
+        self._changing = DeferredLock()
 
     async def load(self) -> None:
         """Read the store and tell the workers; call it once, before anything else."""
-        self._known = {kept.token_hash: kept for kept in await self._store.principals()}
-        await self._publish()
+        async with self._changing:
+            self._known = {kept.token_hash: kept for kept in await self._store.principals()}
+            await self._publish()
 
     async def principals(self) -> list[Principal]:
         """See `IKeyStore`."""
@@ -46,29 +50,52 @@ class PublishedKeys:
 
     async def add_principal(self, principal: Principal) -> None:
         """See `IKeyStore`."""
-        await self._store.add_principal(principal)
-        await self._learn(principal)
+        async with self._changing:
+            await self._store.add_principal(principal)
+            self._known[principal.token_hash] = principal
+            await self._publish()
 
     async def remove_principal(self, token_hash: str) -> None:
         """See `IKeyStore`.  It is refused here at once, also where the store then fails."""
-        self._known.pop(token_hash, None)
-        await self._store.remove_principal(token_hash)
-        await self._publish()
+        self._forget(token_hash)
+        async with self._changing:
+            # A login that was under way may have been let in meanwhile.
+            self._forget(token_hash)
+            await self._store.remove_principal(token_hash)
+            await self._publish()
 
     async def add_first_key(self, principal: Principal) -> bool:
         """See `IKeyStore`."""
-        if not await self._store.add_first_key(principal):
-            return False
-        await self._learn(principal)
-        return True
+        async with self._changing:
+            if not await self._store.add_first_key(principal):
+                return False
+            self._known[principal.token_hash] = principal
+            await self._publish()
+            return True
 
-    async def _learn(self, principal: Principal) -> None:
-        self._known[principal.token_hash] = principal
-        await self._publish()
+    async def used(self, moments: Mapping[str, float]) -> None:
+        """See `IKeyStore`.  It is kept in memory until `flush`."""
+        self._used |= moments
+
+    async def last_used(self) -> Mapping[str, float]:
+        """See `IKeyStore`."""
+        return {**await self._store.last_used(), **self._used}
+
+    async def flush(self) -> None:
+        """Write down what `used` was told since: one transaction, however much it is."""
+        moments, self._used = self._used, {}
+        if moments:
+            await self._store.used(moments)
+
+    def _forget(self, token_hash: str) -> None:
+        """Forget a principal, and those that end with it."""
+        self._known.pop(token_hash, None)
+        for known in list(self._known.values()):
+            if known.parent == token_hash:
+                self._forget(known.token_hash)
 
     async def _publish(self) -> None:
-        """Tell the workers.  One at a time, so that the last they hear is the newest."""
-        async with self._publishing:
-            valid = await self.principals()
-            self._known = {principal.token_hash: principal for principal in valid}
-            await self._workers.publish_principals(valid)
+        """Tell the workers, within `_changing`: so the last that they hear is the newest."""
+        valid = await self.principals()
+        self._known = {principal.token_hash: principal for principal in valid}
+        await self._workers.publish_principals(valid)

@@ -38,6 +38,7 @@ _READ_ALL = Rule(READERS, confined=False)
 _DEPLOY = Rule(frozenset({Role.ADMIN, Role.DEPLOYER}))
 _DEPLOY_ALL = Rule(frozenset({Role.ADMIN, Role.DEPLOYER}), confined=False)
 _ADMIN = Rule(frozenset({Role.ADMIN}))
+_SOMEBODY = Rule(frozenset(Role))
 
 RULES: Mapping[str, Rule] = MappingProxyType(
     {
@@ -47,14 +48,33 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "auth": _EVERYBODY,
         "check-auth": _EVERYBODY,
         "health": _EVERYBODY,
-        "overview": _READ_ALL,
         "config": _READ_ALL,
+        "settings.show": _READ_ALL,
+        "settings.change": _ADMIN,
+        "all.stop": _ADMIN,
+        "hooks.push": _EVERYBODY,
+        "openapi": _EVERYBODY,
+        "docs": _EVERYBODY,
+        "keys.list": _DEPLOY,
+        "keys.add": _DEPLOY,
+        "keys.remove": _DEPLOY,
+        "keys.remove-named": _DEPLOY,
+        "sessions.list": _SOMEBODY,
+        "sessions.end": _SOMEBODY,
+        "audit.list": _ADMIN,
+        "audit.verify": _ADMIN,
+        "overview": _READ_ALL,
         "logs": _READ_ALL,
         "deployments.list": _READ,
+        "deployments.show": _READ,
         "deployments.releases": _READ,
         "deployments.logs": _READ,
         "deployments.commands": _READ,
         "deployments.deploy": _DEPLOY,
+        "deployments.update": _DEPLOY,
+        "deployments.rollback": _DEPLOY,
+        "deployments.scale": _DEPLOY,
+        "deployments.hook": _DEPLOY,
         "deployments.remove": _DEPLOY,
         "deployments.remove-named": _DEPLOY,
         "deployments.restart": _DEPLOY,
@@ -81,6 +101,9 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "tasks.show": _READ,
         "tasks.cancel": _DEPLOY,
         "tasks.retry": _DEPLOY,
+        "agents.start": _DEPLOY,
+        "agents.stop": _DEPLOY,
+        "agents.restart": _DEPLOY,
     }
 )
 

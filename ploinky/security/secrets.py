@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
+import hmac
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
@@ -21,7 +23,10 @@ from ploinky.interfaces import ISecretBox
 
 KEY_BYTES = 32
 VARIABLE = "PLOINKY_MASTER_KEY"
+NEW_VARIABLE = "PLOINKY_NEW_MASTER_KEY"
 FILE_NAME = "master.key"
+NEXT_NAME = "master.key.next"
+"""There while the key is being replaced: the database says which of the two is in force."""
 
 _VERSION = b"\x01"
 _NONCE_BYTES = 12  # NIST SP 800-38D, 8.2.2; random, so fine for 2**32 seals under one key
@@ -62,37 +67,112 @@ class SecretBox:
             ) from error
 
 
-def read_master_key(
-    directory: Path, environment: Mapping[str, str], random_bytes: Callable[[int], bytes]
-) -> bytes:
-    """Give the master key; it is made and written to ``directory`` where there is none yet.
+def fingerprint(master_key: bytes) -> str:
+    """Name a master key without giving it away."""
+    return hmac.new(master_key, b"ploinky master key", hashlib.sha256).hexdigest()[:32]
 
-    Reads and writes one small file, so it belongs before the reactor runs.
+
+def master_keys(
+    directory: Path, environment: Mapping[str, str], random_bytes: Callable[[int], bytes]
+) -> list[bytes]:
+    """Give the master key, and the one that a rotation was about to put in its place, if any.
+
+    The first is made and written to ``directory`` where there is none yet.  Reads and writes
+    small files.
 
     Args:
         directory: The data directory, which exists.
         environment: Usually ``os.environ``.
 
     Raises:
-        SettingsInvalid: The variable or the file does not hold a key, or others may read the file.
+        SettingsInvalid: The variable or a file does not hold a key, or others may read the file.
     """
     given = environment.get(VARIABLE)
     if given:
-        return _decoded(given, f"variable {VARIABLE}")
-    path = directory / FILE_NAME
-    if path.exists():
-        return _from_file(path)
-    key = random_bytes(KEY_BYTES)
+        return [_decoded(given, f"variable {VARIABLE}")]
+    path, unfinished = directory / FILE_NAME, directory / NEXT_NAME
+    if not path.exists():
+        write_key(path, random_bytes(KEY_BYTES))
+    return [_from_file(one) for one in (path, unfinished) if one.exists()]
+
+
+def key_in_force(candidates: Sequence[bytes], noted: str) -> bytes:
+    """Choose the key that the database was sealed with.
+
+    Args:
+        noted: Its `fingerprint`, as the database has it; ``""`` where it has none yet.
+
+    Raises:
+        SettingsInvalid: None of them is.
+    """
+    for key in candidates:
+        if not noted or fingerprint(key) == noted:
+            return key
+    raise SettingsInvalid(
+        [
+            f"the secrets in the database were sealed with another master key; start with the"
+            f" {FILE_NAME} or {VARIABLE} that the data directory was made with, or that its last"
+            " rotation gave"
+        ]
+    )
+
+
+def settle_key(directory: Path, key: bytes) -> None:
+    """Finish, or forget, a rotation of the file: ``key`` is in force, and no other stays.
+
+    Where the key comes from the environment nothing is touched.
+    """
+    path, unfinished = directory / FILE_NAME, directory / NEXT_NAME
+    if not unfinished.exists():
+        return
+    if _from_file(unfinished) == key:
+        unfinished.rename(path)
+    else:
+        unfinished.unlink()
+    _sync(directory)
+
+
+def new_key(environment: Mapping[str, str]) -> bytes:
+    """Give the key that is to come in place of ``PLOINKY_MASTER_KEY``.
+
+    Raises:
+        SettingsInvalid: ``PLOINKY_NEW_MASTER_KEY`` does not hold one.
+    """
+    given = environment.get(NEW_VARIABLE)
+    if not given:
+        raise SettingsInvalid(
+            [
+                f"the master key comes from {VARIABLE}, so the new one must come from"
+                f" {NEW_VARIABLE}; make one with: openssl rand -base64 32 | tr +/ -_"
+            ]
+        )
+    return _decoded(given, f"variable {NEW_VARIABLE}")
+
+
+def write_key(path: Path, key: bytes) -> None:
+    """Write a key to a file of its own, for its owner alone; it is on disk when this returns.
+
+    Raises:
+        SettingsInvalid: It cannot be written.
+    """
     try:
         _write(path, base64.urlsafe_b64encode(key) + b"\n")
+        _sync(path.parent)
     except OSError as error:
         raise SettingsInvalid([f"{path}: cannot be written: {error.strerror}"]) from error
-    return key
+
+
+def _sync(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _write(path: Path, content: bytes) -> None:
     """Write it whole or not at all: half a key would lock everything up."""
-    unfinished = path.with_suffix(".new")
+    unfinished = path.with_name(f"{path.name}.new")
     unfinished.unlink(missing_ok=True)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     with open(os.open(unfinished, flags, 0o600), "wb") as file:

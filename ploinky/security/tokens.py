@@ -9,6 +9,7 @@ from collections.abc import Callable
 API_KEY = "pk_"
 SESSION = "ps_"
 BOOTSTRAP = "pb_"
+HOOK = "ph_"
 
 _TOKEN_BYTES = 32
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, delete, insert, or_, select
+from collections.abc import Mapping
+
+from sqlalchemy import Connection, delete, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
-from ploinky.errors import Conflict
+from ploinky.errors import Conflict, Unauthenticated
 from ploinky.interfaces import IKeyStore
 from ploinky.store import records
 from ploinky.store.database import Database
@@ -49,12 +51,34 @@ class SqliteKeyStore:
         try:
             await self._database.run(work)
         except IntegrityError as error:
+            if "FOREIGN KEY" in str(error.orig):
+                raise Unauthenticated("the key that this was to end with is gone") from error
             raise Conflict(f"there is a key {principal.id!r} already") from error
 
     async def remove_principal(self, token_hash: str) -> None:
         """See `IKeyStore`."""
         query = delete(PRINCIPALS).where(PRINCIPALS.c.token_hash == token_hash)
         await self._database.run(lambda connection: connection.execute(query) and None)
+
+    async def used(self, moments: Mapping[str, float]) -> None:
+        """See `IKeyStore`."""
+
+        def work(connection: Connection) -> None:
+            for token_hash, at in moments.items():
+                row = update(PRINCIPALS).where(PRINCIPALS.c.token_hash == token_hash)
+                connection.execute(row.values(last_used_at=at))
+
+        await self._database.run(work)
+
+    async def last_used(self) -> Mapping[str, float]:
+        """See `IKeyStore`."""
+        query = select(PRINCIPALS.c.token_hash, PRINCIPALS.c.last_used_at)
+        query = query.where(PRINCIPALS.c.last_used_at.is_not(None))
+
+        def work(connection: Connection) -> Mapping[str, float]:
+            return {row.token_hash: row.last_used_at for row in connection.execute(query)}
+
+        return await self._database.run(work)
 
     async def add_first_key(self, principal: Principal) -> bool:
         """See `IKeyStore`."""

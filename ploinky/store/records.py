@@ -44,7 +44,7 @@ def deployment_from_row(row: Row) -> Deployment:
 
 def release_to_row(release: Release, box: ISecretBox) -> dict[str, Any]:
     """Give the columns of `releases`; both environments sealed for this very row."""
-    where = _release_purpose(release.deployment, release.number)
+    where = release_purpose(release.deployment, release.number)
     return {
         "deployment": release.deployment,
         "number": release.number,
@@ -68,7 +68,7 @@ def release_from_row(row: Row, box: ISecretBox) -> Release:
     Raises:
         StateUnusable: It was sealed by another key.
     """
-    where = _release_purpose(row["deployment"], row["number"])
+    where = release_purpose(row["deployment"], row["number"])
     asked_environment = _unseal(
         row["request_environment_sealed"], box, f"{where}/request-environment"
     )
@@ -92,7 +92,7 @@ def repository_to_row(repository: Repository, box: ISecretBox) -> dict[str, Any]
     row = attrs.asdict(repository, recurse=False)
     del row["credential"]
     row["credential_sealed"] = (
-        _seal(attrs.asdict(credential), box, f"repository/{repository.name}")
+        _seal(attrs.asdict(credential), box, repository_purpose(repository.name))
         if credential is not None
         else None
     )
@@ -109,7 +109,7 @@ def repository_from_row(row: Row, box: ISecretBox) -> Repository:
     sealed = columns.pop("credential_sealed")
     credential = None
     if sealed is not None:
-        credential = GitCredential(**_unseal(sealed, box, f"repository/{columns['name']}"))
+        credential = GitCredential(**_unseal(sealed, box, repository_purpose(columns["name"])))
     return Repository(credential=credential, **columns)
 
 
@@ -119,12 +119,16 @@ def principal_to_row(principal: Principal) -> dict[str, Any]:
     return row | {
         "role": principal.role.value if principal.role else "",
         "scope": list(principal.scope),
+        "parent": principal.parent or None,
     }
 
 
 def principal_from_row(row: Row) -> Principal:
     """Read what `principal_to_row` gave."""
-    return Principal(**dict(row) | {"role": Role(row["role"]), "scope": tuple(row["scope"])})
+    columns = dict(row)
+    del columns["last_used_at"]
+    columns |= {"role": Role(row["role"]), "scope": tuple(row["scope"])}
+    return Principal(**columns | {"parent": row["parent"] or ""})
 
 
 def _request_to_document(request: DeployRequest) -> dict[str, Any]:
@@ -137,11 +141,23 @@ def _request_from_document(document: Row, environment: Mapping[str, str]) -> Dep
     known = {attribute.name for attribute in attrs.fields(DeployRequest)}
     fields = {name: value for name, value in document.items() if name in known}
     fields["key"] = DeploymentKey(**document["key"])
+    fields["secrets"] = tuple(document.get("secrets", ()))
     return DeployRequest(environment=environment, **fields)
 
 
-def _release_purpose(deployment: str, number: int) -> str:
+def release_purpose(deployment: str, number: int) -> str:
+    """Say what the secrets of a release are sealed for, up to their name."""
     return f"release/{deployment}/{number}"
+
+
+def repository_purpose(name: str) -> str:
+    """Say what the credential of a repository is sealed for."""
+    return f"repository/{name}"
+
+
+def hook_purpose(deployment: str) -> str:
+    """Say what the secret of a webhook is sealed for."""
+    return f"hook/{deployment}"
 
 
 def _seal(document: Mapping[str, Any], box: ISecretBox, purpose: str) -> bytes:

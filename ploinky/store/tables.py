@@ -85,6 +85,13 @@ PRINCIPALS = Table(
     Column("expires_at", Float),
     Column("scope", JSON, nullable=False),
     Column("session", Boolean(create_constraint=False), nullable=False),
+    Column(
+        "parent",
+        Text,
+        ForeignKey("principals.token_hash", ondelete="CASCADE", name="principals_parent"),
+    ),
+    Column("created_at", Float, nullable=False, server_default="0"),
+    Column("last_used_at", Float),
 )
 Index("principals_key_id", PRINCIPALS.c.id, unique=True, sqlite_where=text("session = 0"))
 
@@ -119,3 +126,40 @@ TASKS = Table(
 )
 Index("tasks_state", TASKS.c.state, TASKS.c.number)
 Index("tasks_place", TASKS.c.domain, TASKS.c.path, TASKS.c.number)
+
+HOOKS = Table(
+    "hooks",
+    METADATA,
+    Column(
+        "deployment",
+        Text,
+        ForeignKey("deployments.id", ondelete="CASCADE", name="hooks_deployment"),
+        primary_key=True,
+    ),
+    Column("secret_sealed", LargeBinary, nullable=False),
+)
+
+AUDIT = Table(
+    "audit",
+    METADATA,
+    Column("number", Integer, primary_key=True),
+    Column("at", Float, nullable=False),
+    Column("user", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("address", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("status", Integer, nullable=False),
+    Column("code", Text, nullable=False),
+    Column("request_id", Text, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("hash", Text, nullable=False),
+)
+"""Triggers, in the migration, refuse to change or delete what is written."""
+
+SEALED_WITH = Table(
+    "sealed_with",
+    METADATA,
+    Column("fingerprint", Text, primary_key=True),
+)
+"""One row: which master key opens the columns ``*_sealed``."""

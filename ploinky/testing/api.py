@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
+from ploinky.deployment.history import earlier_release
 from ploinky.errors import Conflict, NotFound, PloinkyError
 from ploinky.interfaces import (
     IDeploymentManager,
@@ -115,6 +116,20 @@ class MemoryDeploymentManager:
     async def start(self, key: DeploymentKey) -> DeploymentView:
         """See `IDeploymentManager`."""
         return await self._become(key, DeploymentState.RUNNING, 1)
+
+    async def rollback(self, key: DeploymentKey, number: int) -> DeploymentView:
+        """See `IDeploymentManager`."""
+        view = self._find(key)
+        releases = await self.store.releases(view.deployment.id)
+        release = earlier_release(releases, view.deployment, number)
+        kept = await self.store.activate(view.deployment, release.number)
+        await self._become(key, DeploymentState.RUNNING, 1)
+        self._views[key] = attrs.evolve(self._views[key], deployment=kept, release=release)
+        return self._views[key]
+
+    async def scale(self, key: DeploymentKey, replicas: int) -> DeploymentView:
+        """See `IDeploymentManager`."""
+        return await self._become(key, DeploymentState.RUNNING, replicas)
 
     def deployments(self) -> list[DeploymentView]:
         """See `IDeploymentManager`."""

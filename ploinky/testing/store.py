@@ -9,8 +9,15 @@ import attrs
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
-from ploinky.errors import Conflict, NotFound
-from ploinky.interfaces import IDeploymentStore, IKeyStore, IRepositoryStore, ITaskStore
+from ploinky.errors import Conflict, NotFound, Unauthenticated
+from ploinky.interfaces import (
+    IAuditTrail,
+    IDeploymentStore,
+    IHookStore,
+    IKeyStore,
+    IRepositoryStore,
+    ITaskStore,
+)
 from ploinky.task_values import (
     Task,
     TaskPage,
@@ -18,6 +25,8 @@ from ploinky.task_values import (
     TaskState,
 )
 from ploinky.values import (
+    AuditEntry,
+    AuditVerdict,
     Deployment,
     Principal,
     Release,
@@ -128,6 +137,7 @@ class MemoryKeyStore:
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
         self._principals: dict[str, Principal] = {}
+        self._used: dict[str, float] = {}
 
     async def principals(self) -> list[Principal]:
         """See `IKeyStore`."""
@@ -146,6 +156,8 @@ class MemoryKeyStore:
             for token_hash, kept in self._principals.items()
             if kept.expires_at is None or kept.expires_at > now
         }
+        if principal.parent and principal.parent not in self._principals:
+            raise Unauthenticated("the key that this was to end with is gone")
         key_ids = {kept.id for kept in self._principals.values() if not kept.session}
         if principal.token_hash in self._principals or (
             not principal.session and principal.id in key_ids
@@ -156,6 +168,16 @@ class MemoryKeyStore:
     async def remove_principal(self, token_hash: str) -> None:
         """See `IKeyStore`."""
         self._principals.pop(token_hash, None)
+        for ends_with_it in [p for p in self._principals.values() if p.parent == token_hash]:
+            await self.remove_principal(ends_with_it.token_hash)
+
+    async def used(self, moments: Mapping[str, float]) -> None:
+        """See `IKeyStore`."""
+        self._used |= {kept: at for kept, at in moments.items() if kept in self._principals}
+
+    async def last_used(self) -> Mapping[str, float]:
+        """See `IKeyStore`."""
+        return dict(self._used)
 
     async def add_first_key(self, principal: Principal) -> bool:
         """See `IKeyStore`."""
@@ -244,3 +266,47 @@ def _wanted(task: Task, query: TaskQuery) -> bool:
         and (not query.scope or task.key.domain in query.scope or str(task.key) in query.scope)
         and (not query.dead or (task.state is TaskState.FAILED and task.status >= 500))
     )
+
+
+@implementer(IHookStore)
+class MemoryHookStore:
+    """`IHookStore` in memory; it knows any deployment."""
+
+    def __init__(self) -> None:
+        self._secrets: dict[str, str] = {}
+
+    async def hook_secret(self, deployment_id: str) -> str:
+        """See `IHookStore`."""
+        return self._secrets.get(deployment_id, "")
+
+    async def save_hook_secret(self, deployment_id: str, secret: str) -> None:
+        """See `IHookStore`."""
+        self._secrets[deployment_id] = secret
+
+
+@implementer(IAuditTrail)
+class MemoryAuditTrail:
+    """`IAuditTrail` in memory, without a chain.
+
+    Attributes:
+        written: Every entry, in order.
+        refusal: Where it is set, nothing can be written.
+    """
+
+    def __init__(self) -> None:
+        self.written: list[AuditEntry] = []
+        self.refusal: Exception | None = None
+
+    async def append(self, entry: AuditEntry) -> None:
+        """See `IAuditTrail`."""
+        if self.refusal is not None:
+            raise self.refusal
+        self.written.append(attrs.evolve(entry, number=len(self.written) + 1, hash="h"))
+
+    async def entries(self, skip: int, most: int) -> tuple[int, list[AuditEntry]]:
+        """See `IAuditTrail`."""
+        return len(self.written), self.written[::-1][skip : skip + most]
+
+    async def verify(self, expected: str) -> AuditVerdict:
+        """See `IAuditTrail`."""
+        return AuditVerdict(len(self.written), "h")

@@ -22,26 +22,32 @@ from twisted.web.client import Agent, HTTPConnectionPool
 from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
-from ploinky.api.application import make_site
+from ploinky.api.application import make_site, routes
 from ploinky.api.endpoints import Collaborators, Totals
+from ploinky.api.openapi import describe
 from ploinky.api.operations import Operations
+from ploinky.configuration import Configuration
 from ploinky.errors import RepositoryUnreachable
 from ploinky.interfaces import IRuntime, ISource
 from ploinky.security.admission import Admission
 from ploinky.security.authenticator import KeyAuthenticator
 from ploinky.security.bootstrap import BootstrapToken
+from ploinky.security.keyring import Keyring
 from ploinky.security.published import PublishedKeys
 from ploinky.security.throttle import LoginThrottle
 from ploinky.security.tokens import token_hash
 from ploinky.settings import Settings
 from ploinky.testing.api import MemoryDeploymentManager, MemoryDurableTasks, RecordedWorkers
 from ploinky.testing.store import (
+    MemoryAuditTrail,
     MemoryDeploymentStore,
+    MemoryHookStore,
     MemoryKeyStore,
     MemoryRepositoryStore,
     MemoryTaskStore,
 )
 from ploinky.values import AgentListing, GitSource, InstanceStatus, Principal, Role
+from tests.api.conformance import Description
 
 API = "/management/api"
 
@@ -117,6 +123,13 @@ class ListedRuntime:
         return "\n".join(self.outputs.get(instance, "").splitlines()[-lines:])
 
 
+class InThisThread:
+    """`Blocking` without threads."""
+
+    async def run(self, work, *args, **kwargs):
+        return work(*args, **kwargs)
+
+
 @define
 class Answered:
     """One answer, read."""
@@ -155,6 +168,7 @@ class Server:
     bootstrap: BootstrapToken
     collaborators: Collaborators
     client: HTTPClient
+    description: Description
     totals: Totals = Factory(Totals)
     log: list[str] = Factory(list)
 
@@ -169,7 +183,7 @@ class Server:
         fields: dict[str, str] | None = None,
         data: bytes | None = None,
     ) -> Answered:
-        """Send a request as the gateway would hand it on.
+        """Send a request as the gateway would hand it on; the answer must be a described one.
 
         Args:
             path: Below `/management/api` where it does not begin with a slash.
@@ -184,7 +198,11 @@ class Server:
         answer = await self.client.request(
             method, url, headers=sent, data=data, allow_redirects=False
         )
-        return Answered(answer.code, answer.headers, await treq.content(answer))
+        answered = Answered(answer.code, answer.headers, await treq.content(answer))
+        self.description.check(
+            method, url, answered.status, answered.field("Content-Type"), answered.body
+        )
+        return answered
 
     async def deploy(self, path: str = "/demo", domain: str = "localhost", **more: Any) -> Any:
         """Deploy something as an admin."""
@@ -258,9 +276,18 @@ def _server(settings: Settings) -> Server:
         return [{"name": "hello", "kind": "handler", "about": f"of {deployment}"}]
 
     numbers = iter(range(1, 10**6))
+    settings.data_directory.mkdir(exist_ok=True)
+    configuration = Configuration(settings.directory, {}, {})
+    configuration.settings = attrs.evolve(settings, workers=configuration.settings.workers)
+
+    async def change_settings(changes: Any, revision: str) -> Any:
+        return await configuration.change(InThisThread(), changes, revision)
+
     collaborators = Collaborators(
         clock=clock,
         settings=settings,
+        configuration=configuration,
+        change_settings=change_settings,
         cluster="cluster",
         deployments=MemoryDeploymentManager(deployment_store),
         deployment_store=deployment_store,
@@ -271,6 +298,11 @@ def _server(settings: Settings) -> Server:
         tasks=tasks,
         task_store=task_store,
         admission=Admission(clock, keys, os.urandom),
+        keys=keys,
+        keyring=Keyring(clock, keys, os.urandom),
+        hooks=MemoryHookStore(),
+        audit=MemoryAuditTrail(),
+        random_bytes=os.urandom,
         authenticators=[KeyAuthenticator(keys)],
         bootstrap=BootstrapToken(os.urandom),
         throttle=LoginThrottle(clock),
@@ -294,5 +326,6 @@ def _server(settings: Settings) -> Server:
         bootstrap=collaborators.bootstrap,
         collaborators=collaborators,
         client=HTTPClient(Agent(reactor)),
+        description=Description(describe(routes(collaborators))),
     )
     return server

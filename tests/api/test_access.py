@@ -243,3 +243,21 @@ async def test_auth_none_does_not_listen_to_the_world(serve, host):
     """The start is refused with what to set instead."""
     with pytest.raises(SettingsInvalid, match="host must be loopback"):
         await serve(with_keys=False, auth="none", host=host)
+
+
+@pytest_twisted.ensureDeferred
+async def test_auth_none_listens_to_the_world_for_those_who_say_it_twice(serve):
+    """Then everybody is an admin indeed, by whatever name they come."""
+    server = await serve(with_keys=False, auth="none", everybody_is_admin=True, host="0.0.0.0")
+    answer = await server.ask("GET", "deployments", key=None, host="cloud.example")
+    assert answer.status == 200
+    evil = {"Origin": "http://evil.example"}
+    body = {"name": "x.example"}
+    assert (await server.ask("POST", "domains", body, key=None, fields=evil)).status == 403
+
+
+@pytest_twisted.ensureDeferred
+async def test_saying_it_once_too_often_opens_nothing(serve):
+    """Without auth none the setting has no effect."""
+    server = await serve(everybody_is_admin=True)
+    assert (await server.ask("GET", "deployments", key=None)).status == 401

@@ -67,11 +67,11 @@ async def test_what_is_not_there_is_404(server, path):
 @pytest.mark.parametrize(
     ("method", "path", "allow"),
     [
-        ("PUT", "deployments", {"GET", "HEAD", "POST", "DELETE"}),
-        ("POST", "health", {"GET", "HEAD"}),
-        ("GET", "/auth", {"POST"}),
-        ("GET", "deployments/restart", {"POST"}),
-        ("BREW", "domains", {"GET", "HEAD", "POST", "DELETE"}),
+        ("PUT", "deployments", {"GET", "HEAD", "OPTIONS", "POST", "DELETE"}),
+        ("POST", "health", {"GET", "HEAD", "OPTIONS"}),
+        ("GET", "/auth", {"OPTIONS", "POST"}),
+        ("GET", "deployments/restart", {"OPTIONS", "POST"}),
+        ("BREW", "domains", {"GET", "HEAD", "OPTIONS", "POST", "DELETE"}),
     ],
 )
 @pytest_twisted.ensureDeferred
@@ -175,7 +175,8 @@ READ = {"admin", "deployer", "confined", "viewer"}
 READ_ALL = READ - {"confined"}
 DEPLOY = {"admin", "deployer", "confined"}
 DEPLOY_ALL = {"admin", "deployer"}
-EVERYBODY = {"admin", "deployer", "confined", "viewer", "caller", None}
+SOMEBODY = {"admin", "deployer", "confined", "viewer", "caller"}
+EVERYBODY = {*SOMEBODY, None}
 
 CARL = {"domain": "localhost", "path": "/carl"}
 CARL_QUERY = "domain=localhost&path=/carl"
@@ -187,6 +188,20 @@ WALK = {
     "auth": ("POST", "/auth", {"command": "logout"}, EVERYBODY),
     "check-auth": ("GET", "check-auth", None, EVERYBODY),
     "health": ("GET", "health", None, EVERYBODY),
+    "openapi": ("GET", "openapi.json", None, EVERYBODY),
+    "docs": ("GET", "docs", None, EVERYBODY),
+    "hooks.push": ("POST", "hooks/absent", {}, set()),
+    "keys.list": ("GET", "keys", None, DEPLOY),
+    "keys.add": ("POST", "keys", {"name": "n", "role": "caller"}, DEPLOY),
+    "keys.remove": ("DELETE", "keys", {"name": "absent"}, DEPLOY),
+    "keys.remove-named": ("DELETE", "keys/absent", None, DEPLOY),
+    "sessions.list": ("GET", "sessions", None, SOMEBODY),
+    "sessions.end": ("DELETE", "sessions/absent", None, SOMEBODY),
+    "audit.list": ("GET", "audit", None, {"admin"}),
+    "audit.verify": ("GET", "audit/verify", None, {"admin"}),
+    "settings.show": ("GET", "settings", None, READ_ALL),
+    "settings.change": ("POST", "settings", {"taskTimeout": 5}, {"admin"}),
+    "all.stop": ("POST", "stopAndDeleteAll", None, {"admin"}),
     "overview": ("GET", "overview", None, READ_ALL),
     "config": ("GET", "config", None, READ_ALL),
     "logs": ("GET", "logs", None, READ_ALL),
@@ -194,6 +209,11 @@ WALK = {
     "deployments.releases": ("GET", f"deployments/releases?{CARL_QUERY}", None, READ),
     "deployments.logs": ("GET", f"deployments/logs?{CARL_QUERY}", None, READ),
     "deployments.commands": ("GET", f"deployments/commands?{CARL_QUERY}", None, READ),
+    "deployments.show": ("GET", "deployments/localhost/carl", None, READ),
+    "deployments.update": ("POST", "deployments/update", CARL, DEPLOY),
+    "deployments.rollback": ("POST", "deployments/rollback", CARL, DEPLOY),
+    "deployments.scale": ("POST", "deployments/scale", {**CARL, "replicas": 2}, DEPLOY),
+    "deployments.hook": ("POST", "deployments/hook", CARL, DEPLOY),
     "deployments.deploy": ("POST", "deployments", {**CARL, "agent": "demo"}, DEPLOY),
     "deployments.restart": ("POST", "deployments/restart", CARL, DEPLOY),
     "deployments.stop": ("POST", "deployments/stop", CARL, DEPLOY),
@@ -220,6 +240,9 @@ WALK = {
     "tasks.show": ("GET", "tasks/t-1", None, READ),
     "tasks.cancel": ("POST", "tasks/t-1/cancel", None, DEPLOY),
     "tasks.retry": ("POST", "tasks/t-1/retry", None, DEPLOY),
+    "agents.start": ("POST", "agents/demo/start", None, DEPLOY),
+    "agents.stop": ("POST", "agents/demo/stop", None, DEPLOY),
+    "agents.restart": ("POST", "agents/demo/restart", None, DEPLOY),
 }
 
 
@@ -239,7 +262,7 @@ async def test_each_role_is_let_in_where_it_should_be_and_nowhere_else(server, r
     answer = await server.ask(method, path, body, key=key)
     if key in who:
         assert answer.status not in (401, 403) or route == "init"
-    elif key is None:
+    elif key is None or route == "hooks.push":  # a push proves itself, whoever sends it
         assert fits(answer, 401, "UNAUTHENTICATED")
     else:
         assert fits(answer, 403, "FORBIDDEN")
@@ -253,7 +276,11 @@ async def test_every_secret_stays_inside(server):
     credential = {"username": "me", "token": "needle-1", "sshKey": "needle-2"}
     repository = {"name": "n", "url": "https://git.example/x.git", "credential": credential}
     said = [await server.ask("POST", "repositories", repository)]
-    environment = {"environment": {"TOKEN": "needle-3"}, "env": {"OTHER": "needle-4"}}
+    environment = {
+        "environment": {"TOKEN": "needle-3"},
+        "env": {"OTHER": "needle-4"},
+        "secrets": {"MORE": "needle-5"},
+    }
     deploy = {**CARL, "agent": "demo", **environment}
     said.append(await server.ask("POST", "deployments", deploy))
     server.manager.gate = Deferred()

@@ -14,13 +14,15 @@ from ploinky.errors import ImageFailed, StateUnusable
 from ploinky.values import AgentListing, DeploymentKey, DeploymentState, GitCredential, GitSource
 
 URL = "https://git.example/x.git"
+ONE_PAGE = {"total": 1, "page": 1, "perPage": 100}
 
 
 @pytest_twisted.ensureDeferred
 async def test_domains_are_added_listed_and_removed(server):
     """In canonical form; by body or by path."""
     assert (await server.ask("GET", "domains")).json == {
-        "domains": [{"name": "localhost", "enabled": True}]
+        "domains": [{"name": "localhost", "enabled": True}],
+        **ONE_PAGE,
     }
     answer = await server.ask("POST", "domains", {"name": "API.Example.com."})
     assert answer.json["domain"] == {"name": "api.example.com", "enabled": True}
@@ -53,7 +55,7 @@ async def test_a_repository_is_read_before_it_is_registered(server):
     """A wrong URL is told at once, and leaves nothing."""
     answer = await server.ask("POST", "repositories", {"name": "demo", "url": URL})
     assert (answer.status, answer.code) == (422, "REPOSITORY_UNREACHABLE")
-    assert (await server.ask("GET", "repositories")).json == {"repositories": []}
+    assert (await server.ask("GET", "repositories")).json["repositories"] == []
     server.source.contents[URL] = []
     answer = await server.ask("POST", "repositories", {"name": "demo", "url": URL})
     expected = {
@@ -64,7 +66,10 @@ async def test_a_repository_is_read_before_it_is_registered(server):
         "createdAt": "2023-11-14T22:13:20.000Z",
     }
     assert answer.json == {"success": True, "repository": expected}
-    assert (await server.ask("GET", "repositories")).json == {"repositories": [expected]}
+    assert (await server.ask("GET", "repositories")).json == {
+        "repositories": [expected],
+        **ONE_PAGE,
+    }
     twice = await server.ask("POST", "repositories", {"name": "demo", "url": URL})
     assert (twice.status, twice.code) == (409, "CONFLICT")
 

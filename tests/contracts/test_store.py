@@ -13,23 +13,37 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from ploinky.errors import StateUnusable
-from ploinky.interfaces import IDeploymentStore, IKeyStore, IRepositoryStore, ITaskStore
+from ploinky.interfaces import (
+    IAuditTrail,
+    IDeploymentStore,
+    IHookStore,
+    IKeyStore,
+    IRepositoryStore,
+    ITaskStore,
+)
 from ploinky.security.secrets import SecretBox
+from ploinky.store.audit import SqliteAuditTrail
 from ploinky.store.database import Database
 from ploinky.store.deployments import SqliteDeploymentStore
+from ploinky.store.hooks import SqliteHookStore
 from ploinky.store.keys import SqliteKeyStore
 from ploinky.store.repositories import SqliteRepositoryStore
 from ploinky.store.tasks import SqliteTaskStore
 from ploinky.task_values import TaskQuery
 from ploinky.testing.contracts.store import (
+    DEMO,
+    AuditTrailContract,
     DeploymentStoreContract,
+    HookStoreContract,
     KeyStoreContract,
     RepositoryStoreContract,
     TaskStoreContract,
     a_task,
 )
 from ploinky.testing.store import (
+    MemoryAuditTrail,
     MemoryDeploymentStore,
+    MemoryHookStore,
     MemoryKeyStore,
     MemoryRepositoryStore,
     MemoryTaskStore,
@@ -140,3 +154,37 @@ class TestSqliteTaskStore(TaskStoreContract):
         for each in failing:
             with pytest.raises(StateUnusable):
                 await each
+
+
+class TestMemoryHookStore(HookStoreContract):
+    """The one that tests and plugin authors use."""
+
+    @pytest.fixture
+    def hook_store(self) -> IHookStore:
+        return MemoryHookStore()
+
+
+class TestSqliteHookStore(HookStoreContract):
+    """The one that the server uses."""
+
+    @pytest.fixture
+    def hook_store(self, database: Database) -> IHookStore:
+        saving = SqliteDeploymentStore(database, BOX).save_deployment(DEMO)
+        pytest_twisted.blockon(Deferred.fromCoroutine(saving))
+        return SqliteHookStore(database, BOX)
+
+
+class TestMemoryAuditTrail(AuditTrailContract):
+    """The one that tests use."""
+
+    @pytest.fixture
+    def audit_trail(self) -> IAuditTrail:
+        return MemoryAuditTrail()
+
+
+class TestSqliteAuditTrail(AuditTrailContract):
+    """The one that the server uses."""
+
+    @pytest.fixture
+    def audit_trail(self, database: Database) -> IAuditTrail:
+        return SqliteAuditTrail(database)

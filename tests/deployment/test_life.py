@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import attrs
 import pytest
 from twisted.internet.defer import CancelledError
 
@@ -298,3 +299,23 @@ def test_the_servers_stop_waits_for_a_switch_that_has_begun(ground: Ground, lead
 
     only(stopping)
     assert only(deploying).state is DeploymentState.RUNNING
+
+
+def test_new_settings_hold_at_once_for_what_is_deployed(ground: Ground, leader: Leader) -> None:
+    only(leader.deploy())
+    before = ground.engine.running()
+    quick = attrs.evolve(ground.settings, task_timeout_ms=1500)
+
+    only(leader.begin(leader.manager.adopt(quick)))
+
+    assert ground.workers.route().timeout_seconds == 1.5
+    assert ground.workers.routed() == ground.engine.running() == before
+
+
+def test_new_settings_leave_what_is_stopped_stopped(ground: Ground, leader: Leader) -> None:
+    only(leader.deploy())
+    only(leader.begin(leader.manager.stop(KEY)))
+    only(leader.begin(leader.manager.adopt(attrs.evolve(ground.settings, max_containers=1))))
+    assert ground.workers.route().reason == "localhost/demo is stopped"
+    with pytest.raises(Conflict, match="maxContainers"):
+        only(leader.deploy(settings={"replicas": 2}))

@@ -12,10 +12,11 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
-from ploinky.errors import Conflict, StateUnusable, Unauthenticated
+from ploinky.errors import Conflict, Forbidden, NotFound, StateUnusable, Unauthenticated
 from ploinky.interfaces import IAuthenticator, IKeyStore
 from ploinky.security import authenticator
 from ploinky.security.admission import Admission
+from ploinky.security.keyring import Keyring, WantedKey
 from ploinky.security.published import PublishedKeys
 from ploinky.security.tokens import API_KEY, mint, token_hash
 from ploinky.testing.api import RecordedWorkers
@@ -78,7 +79,11 @@ async def test_a_session_does_what_its_key_does(admission, keys):
     token, session = await admission.login("pk_ci")
     assert re.fullmatch(r"ps_[A-Za-z0-9_-]{43}", token)
     assert session == attrs.evolve(
-        DEPLOYER, token_hash=token_hash(token), session=True, expires_at=43_200
+        DEPLOYER,
+        token_hash=token_hash(token),
+        session=True,
+        expires_at=43_200,
+        parent=DEPLOYER.token_hash,
     )
 
 
@@ -204,3 +209,54 @@ async def test_the_authenticator_knows_keys_and_sessions(clock, keys, admission)
     assert await known.authenticate(DEPLOYER.token_hash) is None
     clock.advance(43_200)
     assert await known.authenticate(token) is None
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_login_that_comes_with_the_removal_of_its_key_lets_nobody_in(clock, store, keys):
+    """Whichever of the two is first: afterwards there is no session."""
+    await keys.add_principal(DEPLOYER)
+    session = attrs.evolve(
+        DEPLOYER, token_hash="s", session=True, expires_at=50.0, parent=DEPLOYER.token_hash
+    )
+    workers = _SlowWorkers()
+    racing = PublishedKeys(clock, store, workers)
+    loading = Deferred.fromCoroutine(racing.load())
+    workers.waiting.pop().callback(None)
+    await loading
+    adding = Deferred.fromCoroutine(racing.add_principal(session))
+    removing = Deferred.fromCoroutine(racing.remove_principal(DEPLOYER.token_hash))
+    while not removing.called:
+        workers.waiting.pop(0).callback(None)
+    await adding
+    await removing
+    assert await racing.principals() == await store.principals() == []
+    assert workers.principals == ()
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_last_use_is_written_down_now_and_then(keys, store):
+    """One write for many uses; what is not written down yet is told as well."""
+    await keys.add_principal(DEPLOYER)
+    for moment in (1.0, 2.0, 3.0):
+        await keys.used({DEPLOYER.token_hash: moment})
+    assert await store.last_used() == {}
+    assert await keys.last_used() == {DEPLOYER.token_hash: 3.0}
+    await keys.flush()
+    assert await store.last_used() == {DEPLOYER.token_hash: 3.0}
+
+
+@pytest.mark.parametrize("session", [False, True])
+@pytest_twisted.ensureDeferred
+async def test_whoever_a_plugin_lets_in_has_no_hand_in_our_keys(clock, keys, session):
+    """They have no key that one of theirs could end with; an admin is an admin."""
+    await keys.add_principal(DEPLOYER)
+    keyring = Keyring(clock, keys, os.urandom)
+    stranger = Principal("oidc", Role.DEPLOYER, session=session)
+    assert await keyring.keys(stranger) == await keyring.sessions(stranger) == []
+    with pytest.raises(NotFound):
+        await keyring.find_removable(stranger, "ci", False)
+    with pytest.raises(Forbidden):
+        await keyring.make(stranger, WantedKey("mine", Role.CALLER))
+    admin = Principal("oidc", Role.ADMIN, session=session)
+    _, made = await keyring.make(admin, WantedKey("theirs", Role.CALLER))
+    assert made.parent == ""

@@ -13,7 +13,7 @@ from zope.interface.verify import verifyObject
 
 from ploinky.errors import SettingsInvalid, StateUnusable
 from ploinky.interfaces import ISecretBox
-from ploinky.security.secrets import SecretBox, read_master_key
+from ploinky.security.secrets import SecretBox, master_keys
 
 KEY = b"k" * 32
 BOX = SecretBox(KEY, os.urandom)
@@ -57,11 +57,11 @@ def test_the_master_key_is_made_once(tmp_path):
     """0600, the same at every start, and gone with the data directory alone."""
     before = os.umask(0)
     try:
-        key = read_master_key(tmp_path, {}, os.urandom)
+        (key,) = master_keys(tmp_path, {}, os.urandom)
     finally:
         os.umask(before)
     assert len(key) == 32
-    assert read_master_key(tmp_path, {}, os.urandom) == key
+    assert master_keys(tmp_path, {}, os.urandom) == [key]
     (file,) = tmp_path.iterdir()
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
@@ -69,7 +69,7 @@ def test_the_master_key_is_made_once(tmp_path):
 def test_the_variable_keeps_the_key_off_the_disk(tmp_path):
     """It wins over a file, and none is written."""
     given_key = {"PLOINKY_MASTER_KEY": base64.urlsafe_b64encode(KEY).decode()}
-    assert read_master_key(tmp_path, given_key, os.urandom) == KEY
+    assert master_keys(tmp_path, given_key, os.urandom) == [KEY]
     assert list(tmp_path.iterdir()) == []
 
 
@@ -79,19 +79,19 @@ def test_the_variable_keeps_the_key_off_the_disk(tmp_path):
 def test_a_variable_that_is_no_key_is_refused(tmp_path, text):
     """Its name and form are told, its value is not."""
     with pytest.raises(SettingsInvalid, match=r"PLOINKY_MASTER_KEY: expected 32 bytes") as raised:
-        read_master_key(tmp_path, {"PLOINKY_MASTER_KEY": text}, os.urandom)
+        master_keys(tmp_path, {"PLOINKY_MASTER_KEY": text}, os.urandom)
     assert text not in str(raised.value)
 
 
 def test_a_key_that_others_can_read_is_refused(tmp_path):
     """With the command that mends it."""
-    read_master_key(tmp_path, {}, os.urandom)
+    master_keys(tmp_path, {}, os.urandom)
     (tmp_path / "master.key").chmod(0o640)
     with pytest.raises(SettingsInvalid, match=r"chmod 600 .*master\.key"):
-        read_master_key(tmp_path, {}, os.urandom)
+        master_keys(tmp_path, {}, os.urandom)
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
     """With the system's reason."""
     with pytest.raises(SettingsInvalid, match="No such file"):
-        read_master_key(tmp_path / "absent", {}, os.urandom)
+        master_keys(tmp_path / "absent", {}, os.urandom)

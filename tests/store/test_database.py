@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
-from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import attrs
 import pytest
@@ -14,43 +12,16 @@ import pytest_twisted
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, text
-from twisted.internet import reactor
-from twisted.internet.defer import Deferred
 
 from ploinky.errors import StateUnusable
 from ploinky.security.secrets import SecretBox
-from ploinky.store.database import Database
 from ploinky.store.deployments import SqliteDeploymentStore
 from ploinky.store.repositories import SqliteRepositoryStore
 from ploinky.store.tables import METADATA
 from ploinky.testing.contracts.store import DEMO, release
-from ploinky.threads import Blocking
 from ploinky.values import GitCredential, Repository
 
 BOX = SecretBox(b"k" * 32, os.urandom)
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """Where the database will lie."""
-    return tmp_path / "ploinky.sqlite"
-
-
-@pytest.fixture
-def database_at() -> Iterator[Callable[[Path], Database]]:
-    """Gives databases that are closed when the test is over."""
-    blocking = Blocking(reactor, 1, "store")
-    blocking.start()
-    made: list[Database] = []
-
-    def make(path: Path) -> Database:
-        made.append(Database(path, blocking))
-        return made[-1]
-
-    yield make
-    for database in made:
-        pytest_twisted.blockon(Deferred.fromCoroutine(database.close()))
-    blocking.stop()
 
 
 @pytest_twisted.ensureDeferred

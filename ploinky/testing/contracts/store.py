@@ -13,14 +13,22 @@ import pytest_twisted
 from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
-from ploinky.errors import Conflict, NotFound
-from ploinky.interfaces import IDeploymentStore, IKeyStore, IRepositoryStore, ITaskStore
+from ploinky.errors import Conflict, NotFound, Unauthenticated
+from ploinky.interfaces import (
+    IAuditTrail,
+    IDeploymentStore,
+    IHookStore,
+    IKeyStore,
+    IRepositoryStore,
+    ITaskStore,
+)
 from ploinky.task_values import (
     Task,
     TaskQuery,
     TaskState,
 )
 from ploinky.values import (
+    AuditEntry,
     Deployment,
     DeploymentKey,
     DeployRequest,
@@ -287,6 +295,34 @@ class KeyStoreContract:
         assert await key_store.principals() == [ADMIN]
 
     @pytest_twisted.ensureDeferred
+    async def test_what_ends_with_a_key_goes_with_it(self, key_store: IKeyStore) -> None:
+        """Sessions and keys, and what ends with those; nothing else."""
+        child = attrs.evolve(DEPLOYER, parent=ADMIN.token_hash, created_at=3.5)
+        grandchild = attrs.evolve(SESSION, parent=DEPLOYER.token_hash)
+        other = attrs.evolve(ADMIN, id="other", token_hash="e" * 64)
+        for principal in (ADMIN, child, grandchild, other):
+            await key_store.add_principal(principal)
+        assert set(await key_store.principals()) == {ADMIN, child, grandchild, other}
+        await key_store.remove_principal(ADMIN.token_hash)
+        assert await key_store.principals() == [other]
+
+    @pytest_twisted.ensureDeferred
+    async def test_nothing_begins_with_a_key_that_is_gone(self, key_store: IKeyStore) -> None:
+        """A login that comes too late is refused."""
+        with pytest.raises(Unauthenticated):
+            await key_store.add_principal(attrs.evolve(SESSION, parent=ADMIN.token_hash))
+        assert await key_store.principals() == []
+
+    @pytest_twisted.ensureDeferred
+    async def test_the_last_use_is_kept(self, key_store: IKeyStore) -> None:
+        """Of those that exist; the newest that was told."""
+        await key_store.add_principal(ADMIN)
+        await key_store.used({ADMIN.token_hash: 5.0, "unknown": 1.0})
+        await key_store.used({ADMIN.token_hash: 6.5})
+        assert await key_store.last_used() == {ADMIN.token_hash: 6.5}
+        assert await key_store.principals() == [ADMIN]
+
+    @pytest_twisted.ensureDeferred
     async def test_there_is_one_first_key(self, key_store: IKeyStore) -> None:
         """Of two that claim to be the first, one is kept; a session is not a key."""
         await key_store.add_principal(SESSION)
@@ -457,3 +493,59 @@ class TaskStoreContract:
         kept = await task_store.task("t-key")
         assert kept is not None
         assert (kept.params, kept.outcome, kept.status) == (b"", b"", 200)
+
+
+class HookStoreContract:
+    """`IHookStore`; the fixture ``hook_store`` gives an empty one that knows the deployment `KEY`."""
+
+    def test_it_has_every_method(self, hook_store: IHookStore) -> None:
+        """Whoever is given one can call all of `IHookStore`."""
+        assert verifyObject(IHookStore, hook_store)
+
+    @pytest_twisted.ensureDeferred
+    async def test_a_secret_is_kept_and_replaced(self, hook_store: IHookStore) -> None:
+        """Without one there is none."""
+        assert await hook_store.hook_secret(DEMO.id) == ""
+        for secret in ("first", "second"):
+            await hook_store.save_hook_secret(DEMO.id, secret)
+            assert await hook_store.hook_secret(DEMO.id) == secret
+
+
+ENTRY = AuditEntry(
+    at=1_700_000_000.125,
+    user="Admin",
+    role="admin",
+    address="203.0.113.9",
+    action="domains.add",
+    subject="a.example",
+    status=200,
+    request_id="r-1",
+    body='{"name": "a.example"}',
+)
+
+
+class AuditTrailContract:
+    """`IAuditTrail`; the fixture ``audit_trail`` gives an empty one."""
+
+    def test_it_has_every_method(self, audit_trail: IAuditTrail) -> None:
+        """Whoever is given one can call all of `IAuditTrail`."""
+        assert verifyObject(IAuditTrail, audit_trail)
+
+    @pytest_twisted.ensureDeferred
+    async def test_entries_come_back_as_they_were_written(self, audit_trail: IAuditTrail) -> None:
+        """Numbered, the newest first, page by page."""
+        for number in range(3):
+            await audit_trail.append(attrs.evolve(ENTRY, subject=f"d{number}"))
+        total, entries = await audit_trail.entries(1, 5)
+        assert total == 3
+        assert [(one.number, one.subject) for one in entries] == [(2, "d1"), (1, "d0")]
+        assert attrs.evolve(entries[0], number=0, hash="", subject=ENTRY.subject) == ENTRY
+
+    @pytest_twisted.ensureDeferred
+    async def test_what_was_only_added_to_is_intact(self, audit_trail: IAuditTrail) -> None:
+        """An empty one as well; the head is the last entry's hash."""
+        assert (await audit_trail.verify("")).entries == 0
+        await audit_trail.append(ENTRY)
+        verdict = await audit_trail.verify("")
+        assert (verdict.entries, verdict.problem) == (1, "")
+        assert verdict.head == (await audit_trail.entries(0, 1))[1][0].hash

@@ -1,0 +1,136 @@
+"""What the routes of deployments share: finding one, its releases, and the version a caller saw."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ploinky.api.documents import revision
+from ploinky.api.endpoints import Collaborators
+from ploinky.api.requests import Call
+from ploinky.errors import (
+    AgentAmbiguous,
+    AgentNotFound,
+    Conflict,
+    DeployFailed,
+    EngineError,
+    EngineUnavailable,
+    EnvironmentMissing,
+    ImageFailed,
+    InstallFailed,
+    ManifestInvalid,
+    NotFound,
+    PreconditionFailed,
+    ProbeFailed,
+    SourceFailed,
+    StartFailed,
+    UrlRefused,
+)
+from ploinky.telemetry.redaction import Redactor
+from ploinky.values import DeploymentKey, DeploymentState, DeploymentView, Release
+
+CHANGE = (NotFound, Conflict, EngineError, EngineUnavailable, ImageFailed, StartFailed, ProbeFailed)
+"""What may come of changing what is deployed."""
+
+DEPLOY = (
+    *CHANGE,
+    UrlRefused,
+    AgentAmbiguous,
+    AgentNotFound,
+    ManifestInvalid,
+    EnvironmentMissing,
+    DeployFailed,
+    SourceFailed,
+    InstallFailed,
+)
+"""What may come of a deploy."""
+
+_CHANGING = (DeploymentState.DEPLOYING, DeploymentState.REMOVING)
+
+
+class Places:
+    """Finds what is deployed."""
+
+    def __init__(self, collaborators: Collaborators) -> None:
+        self._its = collaborators
+
+    def find(self, key: DeploymentKey) -> DeploymentView:
+        """Give the deployment at a place.
+
+        Raises:
+            NotFound: Nothing is there.
+        """
+        for view in self._its.deployments.deployments():
+            if view.deployment.key == key:
+                return view
+        raise NotFound(f"nothing is deployed at {key}; see p-cli cloud deployments")
+
+    async def release(self, view: DeploymentView, number: int) -> Release | None:
+        """Give a release by its number; 0 is the newest."""
+        for release in await self._its.deployment_store.releases(view.deployment.id):
+            if number in (0, release.number):
+                return release
+        return None
+
+    async def served(self, key: DeploymentKey) -> Release:
+        """Give the release that serves, or else the newest that was tried.
+
+        Raises:
+            NotFound: There is none.
+        """
+        view = self.find(key)
+        release = await self.release(view, view.deployment.active_release)
+        if release is None:
+            raise NotFound(f"{key} has no release yet that could be deployed again")
+        return release
+
+
+class Revisions:
+    """Holds a change to the version of a deployment that its caller saw (``If-Match``).
+
+    Source: RFC 9110, section 13.1.1.
+    """
+
+    def __init__(self, places: Places) -> None:
+        self._places = places
+        self._held: set[DeploymentKey] = set()
+
+    @contextmanager
+    def held(self, call: Call, key: DeploymentKey) -> Iterator[None]:
+        """Let a change happen within, if nothing has changed since.
+
+        Of two that come with the same version at once, the first is let through.
+
+        Raises:
+            PreconditionFailed: It has changed, or is being changed.
+        """
+        wanted = call.request.text_field("If-Match")
+        if not wanted:
+            yield
+            return
+        self._check(key, wanted)
+        self._held.add(key)
+        try:
+            yield
+        finally:
+            self._held.discard(key)
+
+    def _check(self, key: DeploymentKey, wanted: str) -> None:
+        try:
+            view = self._places.find(key)
+        except NotFound as error:
+            raise PreconditionFailed(f"{key} is not deployed any more") from error
+        if key in self._held or view.state in _CHANGING:
+            raise PreconditionFailed(f"{key} is being changed now; look again when that is done")
+        seen = {one.strip().strip('"') for one in wanted.split(",")}
+        if not seen & {"*", revision(view.deployment)}:
+            raise PreconditionFailed(f"{key} has changed since you saw it; look again")
+
+
+def masked(text: str, release: Release | None) -> str:
+    """Give what an instance printed, without the values of its secret variables."""
+    if release is None or not release.request.secrets:
+        return text
+    redactor = Redactor()
+    redactor.add(*(release.request.environment.get(name, "") for name in release.request.secrets))
+    return redactor(text)

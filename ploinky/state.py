@@ -1,0 +1,81 @@
+"""What is kept, opened: the database, the key to its secrets, and the stores on top of it.
+
+A part of the roots, which name concrete classes: the leader and `ploinky.maintenance` open the
+same data directory in the same way.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+from attrs import frozen
+from twisted.internet.interfaces import IReactorTime
+
+from ploinky.interfaces import (
+    IAuditTrail,
+    IDeploymentStore,
+    IHookStore,
+    IKeyStore,
+    IRepositoryStore,
+    ITaskStore,
+)
+from ploinky.security.secrets import (
+    SecretBox,
+    fingerprint,
+    key_in_force,
+    master_keys,
+    settle_key,
+)
+from ploinky.store.audit import SqliteAuditTrail
+from ploinky.store.database import Database
+from ploinky.store.deployments import SqliteDeploymentStore
+from ploinky.store.hooks import SqliteHookStore
+from ploinky.store.keys import SqliteKeyStore
+from ploinky.store.repositories import SqliteRepositoryStore
+from ploinky.store.resealing import note_key, sealed_with
+from ploinky.store.tasks import SqliteTaskStore
+
+DATABASE = "ploinky.sqlite"
+"""The file's name in the data directory."""
+
+
+@frozen
+class Stores:
+    """What is kept."""
+
+    deployments: IDeploymentStore
+    repositories: IRepositoryStore
+    keys: IKeyStore
+    tasks: ITaskStore
+    hooks: IHookStore
+    audit: IAuditTrail
+
+
+def stores_of(clock: IReactorTime, database: Database, box: SecretBox) -> Stores:
+    """Give the stores on an open database."""
+    return Stores(
+        SqliteDeploymentStore(database, box),
+        SqliteRepositoryStore(database, box),
+        SqliteKeyStore(clock, database),
+        SqliteTaskStore(clock, database),
+        SqliteHookStore(database, box),
+        SqliteAuditTrail(database),
+    )
+
+
+async def open_box(data_directory: Path, database: Database) -> SecretBox:
+    """Give the box that the secrets in a database are sealed with; a rotation is finished first.
+
+    Raises:
+        SettingsInvalid: The master key is not the one.
+        StateUnusable: A secret does not open with it.
+    """
+    noted = await sealed_with(database)
+    key = key_in_force(master_keys(data_directory, os.environ, secrets.token_bytes), noted)
+    settle_key(data_directory, key)
+    box = SecretBox(key, secrets.token_bytes)
+    if not noted:
+        await note_key(database, box, fingerprint(key))
+    return box
