@@ -26,6 +26,7 @@ from ploinky.routing.headers import NO_FRAME, Peer
 from ploinky.routing.http import RequestHead, end_of_head, read_request, unreadable_head
 from ploinky.routing.memo import Memo, may_be_remembered
 from ploinky.routing.pace import Pace
+from ploinky.routing.relay import Relay
 from ploinky.routing.streams import Outlet, read_no_more, read_straight
 from ploinky.routing.tunnel import Tunnel
 from ploinky.routing.wheel import NEVER
@@ -65,10 +66,12 @@ class Connection(Protocol):
     Attributes:
         peer: Who is at the other end.
         last_frame: What the last answer began with: for `Call`.
+        relays: Nothing is known of that an answer would have to heed: for `Relay`.
+        outlet: Where answers go.
     """
 
     transport: Any
-    _outlet: Outlet
+    outlet: Outlet
     # What most connections never come to needs no place in each:
     _client_ended = False  # its writing half is closed
     _departure: Departure | None = None
@@ -85,6 +88,7 @@ class Connection(Protocol):
         self._factory = factory
         self._gateway = factory.gateway
         self._limits = factory.gateway.limits
+        self._idle_seconds = self._limits.idle_seconds
         self._wheel = factory.gateway.wheel
         self._seconds = factory.gateway.clock.seconds
         self._stage = _IDLE
@@ -98,13 +102,14 @@ class Connection(Protocol):
         self._feeding = False
         self._ending = False
         self._memo: Memo | None = None
+        self.relays = not factory.draining
 
     # --- what Twisted and the wheel call
 
     def connectionMade(self) -> None:
         self._factory.connections[self] = None
         self.peer = self._gateway.trusted.peer(getattr(self.transport.getPeer(), "host", None))
-        self._outlet = Outlet(self.transport, self._moved)
+        self.outlet = Outlet(self.transport, self._moved)
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
         read_straight(self.transport, self.dataReceived)
@@ -135,6 +140,7 @@ class Connection(Protocol):
         """
         call = self._call
         self._client_ended = True
+        self.relays = False
         if self._tunnel is not None and self._tunnel.agent_has_ended and not self._ending:
             self._tunnel.client_ended()  # the second half: a hang-up is the orderly end
         elif self._ending or hung_up(self.transport):
@@ -143,7 +149,7 @@ class Connection(Protocol):
             self._tunnel.client_ended()
             if not self._ending:
                 self._await_any(self._tunnel)
-        elif self._body is not None or (call is None and not self._outlet.queued):
+        elif self._body is not None or (call is None and not self.outlet.queued):
             self._leave()  # there is no whole request that could be answered
         elif call is None:
             if not self._buffer:
@@ -205,9 +211,9 @@ class Connection(Protocol):
     def send(self, data: bytes) -> int:
         """Send a piece of the answer; give how much is queued."""
         queued = 0
-        self._outlet.send(data)
-        if self._outlet.queued:
-            queued = self._outlet.queued
+        self.outlet.send(data)
+        if self.outlet.queued:
+            queued = self.outlet.queued
             if self._stage is Stage.STREAMING or self._stage is Stage.TUNNEL:
                 self._await_client()
         return queued
@@ -219,7 +225,7 @@ class Connection(Protocol):
             return
         self._body_wanted = True
         if call.head.expects_continue and not self._buffer:
-            self._outlet.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self.outlet.send(b"HTTP/1.1 100 Continue\r\n\r\n")
         self._allow(Stage.BODY, self._limits.body_seconds)
         self._feed()
         if self._client_ended and self._body is not None and self._call is call:
@@ -260,12 +266,24 @@ class Connection(Protocol):
             self._regulate()
         if call.closes:
             self._end()
-        elif self._outlet.queued:
+        elif self.outlet.queued:
             self._await_client()
         else:
             self._rest(now)
             if self._buffer:
                 self._feed()
+
+    def relayed(self, call: Call, now: float) -> None:
+        """Do as `answered` does, in fewer steps where nothing is left to do."""
+        if self.outlet.queued or self._buffer or not self._reading or not self.relays:
+            self.answered(call, now)
+            return
+        self._call = None
+        self._factory.busy -= 1
+        self._stage = _IDLE
+        self.due = due = now + self._idle_seconds
+        if due < self.noted:
+            self._wheel.set(self, due)
 
     def cut_off(self) -> None:
         """Close at once: the answer has begun and cannot be finished."""
@@ -276,13 +294,14 @@ class Connection(Protocol):
     def read_no_further(self) -> None:
         """Make the answer to come the last, whatever the client has sent behind its request."""
         self._read_no_further = True
+        self.relays = False
 
     def open_tunnel(self, call: Call) -> None:
         """From now on the client's bytes are the agent's, as they are: see `Call.switched`."""
-        self._tunnel = tunnel = Tunnel(call, self.transport, self._outlet, self._limits)
+        self._tunnel = tunnel = Tunnel(call, self.transport, self.outlet, self._limits)
         self._body = UntilCloseBody()
         self._body_wanted = True
-        if not self._outlet.queued:
+        if not self.outlet.queued:
             self._await_any(tunnel)
         self._feed()
         if self._client_ended and not call.done:
@@ -292,21 +311,23 @@ class Connection(Protocol):
         """The agent's side of a tunnel has ended; the client may go on."""
         if self._tunnel is not None:
             self._tunnel.agent_ended()
-            if not self._outlet.queued:
+            if not self.outlet.queued:
                 self._await_any(self._tunnel)
 
     # --- draining, and too few descriptors: what the factory calls
 
     def give_way(self) -> bool:
         """Close, if no request is in hand; tell whether it does."""
-        if self._call is not None or self._outlet.queued or self._ending:
+        if self._call is not None or self.outlet.queued or self._ending:
             return False
         self._ending = True
+        self._memo = None
         self.transport.loseConnection()
         return True
 
     def retire(self) -> None:
         """End after the request in hand, or the next one if it comes soon."""
+        self.relays = False
         if self._stage is _IDLE:
             self._rest(self._seconds())
 
@@ -332,7 +353,7 @@ class Connection(Protocol):
         """Read one thing; False if nothing more can be read now."""
         if self._body is not None:
             return self._body_wanted and self._read_body(self._body)
-        if self._call is not None or self._outlet.queued:
+        if self._call is not None or self.outlet.queued:
             return False
         return self._read_head()
 
@@ -393,13 +414,21 @@ class Connection(Protocol):
 
     def _repeat(self, memo: Memo, forwarded: bytes, body: bytes, size: int) -> None:
         """Answer a whole request that says what the one before said."""
+        gateway = self._gateway
+        plan = memo.plan
         self._factory.busy += 1
-        self._stage = _ANSWER
-        self._call = call = self._gateway.repetition(self, memo, body, size)
-        self.due = due = call.began + memo.plan.route.timeout_seconds
-        if due < self.noted:
-            self._wheel.set(self, due)
-        self._gateway.repeat(call, memo.plan, forwarded)
+        if plan.forwarded:
+            relay = self._call = Relay(gateway, self, memo, body, size)
+            self._stage = _ANSWER
+            self.due = due = relay.began + plan.route.timeout_seconds
+            if due < self.noted:
+                self._wheel.set(self, due)
+            gateway.relay(relay, forwarded)
+        else:
+            call = self._call = Call(gateway, self, memo.head, body)
+            call.bytes_in = size
+            call.follow(plan)
+            gateway.answer(call)
 
     def _read_body(self, body: Body) -> bool:
         call = self._call
@@ -457,7 +486,7 @@ class Connection(Protocol):
 
     def _await_client(self) -> None:
         """Wait for the client to take what is queued, at the least rate or better."""
-        self._pace = Pace(self.transport, self._outlet)
+        self._pace = Pace(self.transport, self.outlet)
         self._allow(Stage.SENDING, self._limits.sending_seconds)
 
     def _client_stalled(self) -> None:
@@ -479,7 +508,7 @@ class Connection(Protocol):
 
     def _leave(self) -> None:
         """Close, as the client has: what is queued for it goes out if it can."""
-        if self._outlet.queued and not hung_up(self.transport):
+        if self.outlet.queued and not hung_up(self.transport):
             return  # its end is under way, or its time runs
         self._ending = True
         self.transport.abortConnection()
@@ -508,7 +537,7 @@ class Connection(Protocol):
 
     def _moved(self) -> None:
         """Some of what was queued has gone to the client."""
-        if self._outlet.queued:
+        if self.outlet.queued:
             return
         if self._lingers:
             self._linger()
@@ -536,12 +565,12 @@ class Connection(Protocol):
         if self._departure is not None:
             self._departure.stop()
         if not unread or self._client_ended or not isinstance(self.transport, tcp.Connection):
-            if self._outlet.queued:
+            if self.outlet.queued:
                 self._await_client()
             else:
                 self._allow(Stage.SENDING, self._limits.sending_seconds)
             self.transport.loseConnection()
-        elif self._outlet.queued:
+        elif self.outlet.queued:
             self._lingers = True
             self._await_client()
         else:

@@ -11,6 +11,7 @@ import ipaddress
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from http import HTTPStatus
+from math import inf
 from typing import Any
 from urllib.parse import quote
 from wsgiref.handlers import format_date_time
@@ -298,13 +299,17 @@ class Dates:
 
     def __init__(self, wall_clock: Callable[[], float]) -> None:
         self._wall_clock = wall_clock
-        self._second = -1
+        self._until = -inf
         self._text = b""
 
-    def now(self) -> bytes:
-        """Give the date; the same object for the whole second."""
-        second = int(self._wall_clock())
-        if second != self._second:
-            self._second = second
-            self._text = format_date_time(second).encode()
+    def at(self, now: float) -> bytes:
+        """Give the date; the same object for the whole second.
+
+        Args:
+            now: The present moment, by any clock that runs evenly.
+        """
+        if now >= self._until:
+            wall = self._wall_clock()
+            self._until = now + 1 - wall % 1
+            self._text = format_date_time(int(wall)).encode()
         return self._text

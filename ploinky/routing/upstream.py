@@ -152,6 +152,7 @@ class Upstream:
             connection.drop()
             return
         idle.append(connection)
+        connection.was_kept = True
         connection.due = due = self._seconds() + self._idle_seconds
         if due < connection.noted:
             self.wheel.set(connection, due)
@@ -235,7 +236,7 @@ class AgentConnection(Protocol):
         self.noted = NEVER
         self._upstream = upstream
         self._exchange: Exchange | None = None
-        self._begun = 0
+        self.was_kept = False
         self._is_simple = False
         """Whether an answer in one piece may go on in one step: nothing unusual has happened."""
         self._interim = 0
@@ -257,7 +258,6 @@ class AgentConnection(Protocol):
         """Send an exchange's request and read its answer."""
         self.due = NEVER
         self._exchange = exchange
-        self._begun += 1
         self._answered = False
         exchange.agent = self
         body = exchange.body
@@ -343,7 +343,7 @@ class AgentConnection(Protocol):
         request and then closed may have acted on it.  Unix sockets tell the two apart,
         TCP does not.  A repeated request has a new connection, and so is not repeated again.
         """
-        if self._begun < 2 or exchange.body is None:
+        if not self.was_kept or exchange.body is None:
             return False
         unread = self._outlet.broken or reason.check(ConnectionDone) is None
         return unread or not self.address.path or exchange.request.startswith(_SAFE_TO_REPEAT)
