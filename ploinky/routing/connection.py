@@ -117,15 +117,12 @@ class Connection(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         memo = self._memo
-        if (
-            memo is not None
-            and self._stage is _IDLE
-            and memo.generation == self._gateway.router.generation
-        ):
+        router = self._gateway.router
+        if memo is not None and self._stage is _IDLE and memo.generation == router.generation:
             if len(data) == memo.size and data.startswith(memo.raw):
                 self._repeat(memo, memo.plan.forwarded, data[len(memo.raw) :], len(data))
                 return
-            varied = memo.varied(data)
+            varied = memo.varied(data, router)
             if varied is not None:
                 self._repeat(memo, *varied, len(data))
                 return

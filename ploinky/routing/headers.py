@@ -125,11 +125,8 @@ def forwarded_head(
             it was meant for this server and goes no further.
     """
     to_control = route.kind is Kind.CONTROL
-    prefix = "" if to_control or route.key.path == "/" else route.key.path
-    target = head.path[len(prefix) :] or b"/"
-    if head.query is not None:
-        target = b"%b?%b" % (target, head.query)
-    lines = [b"%b %b HTTP/1.1" % (head.method, target)]
+    prefix = _prefix(route)
+    lines = [b"%b %b HTTP/1.1" % (head.method, onward_target(route, head.path, head.query))]
     options = head.options
     for name, shown, value in head.fields:
         if not _passes(name) or (name in options and name != b"host"):
@@ -156,6 +153,16 @@ def forwarded_head(
     elif head.length or b"content-length" in head.noted:
         lines.append(b"Content-Length: %d" % head.length)
     return b"\r\n".join(lines) + REQUEST_ID
+
+
+def onward_target(route: Route, path: bytes, query: bytes | None) -> bytes:
+    """Give the target that an agent gets: without the route's own path."""
+    target = path[len(_prefix(route)) :] or b"/"
+    return target if query is None else b"%b?%b" % (target, query)
+
+
+def _prefix(route: Route) -> str:
+    return "" if route.kind is Kind.CONTROL or route.key.path == "/" else route.key.path
 
 
 @lru_cache(maxsize=4096)
