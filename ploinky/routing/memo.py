@@ -27,9 +27,9 @@ _LARGEST_VARIED_BYTES = 8192
 
 _VALUE = (
     rb"(?!.*" + SESSION_COOKIE + rb")"
-    rb"(?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?\Z"
+    rb"[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?\Z"
 )
-"""A field's value without white space around it (RFC 9110, 5.5), as llhttp takes it too."""
+"""A field's value, not empty and without white space around it (RFC 9110, 5.5)."""
 
 _TARGET = re.compile(rb"/[A-Za-z0-9._~!$&'()*+,;=:@%/-]*(?:\?[A-Za-z0-9._~!$&'()*+,;=:@%/?-]*)?\Z")
 """An ordinary target (RFC 3986, 3.3 and 3.4); one with anything else in it is read anew."""
