@@ -231,17 +231,38 @@ class Call:
     def complete(self, status: int, fields: Sequence[tuple[bytes, bytes]], body: bytes) -> None:
         """See `IAnswer.complete`."""
         connection = self._connection
-        if self.done or not body or not self.head.is_usual or connection.must_end:
+        plan = self.plan
+        if (
+            self.done
+            or plan is None
+            or self.body is None
+            or not (body and self.head.is_usual and connection.relays)
+        ):
             self.started(status, fields, len(body))
             self.data(body)
             self.ended()
             return
-        self.status = status
+        # The short way: nothing is left to be said, to be waited for or to be closed.
+        gateway = self._gateway
+        now = gateway.clock.seconds()
+        data = self.framed(status, fields, body, now)
+        connection.outlet.send(data)
+        self.done = True
         self._exchange = None
-        data = self.framed(status, fields, body, self._gateway.clock.seconds())
-        self.bytes_out = len(data)
-        connection.send(data)
-        self._over(access.SERVED if status < 500 else access.FAILED)
+        lease = self._lease
+        if lease is not None:
+            lease.release()
+        gateway.access_log.record(
+            plan.subject,
+            self.id,
+            self.command,
+            status,
+            self.bytes_in,
+            len(data),
+            now - self.began,
+            access.SERVED if status < 500 else access.FAILED,
+        )
+        connection.relayed(self, now)
 
     def framed(
         self, status: int, fields: Sequence[tuple[bytes, bytes]], body: bytes, now: float

@@ -27,7 +27,7 @@ from ploinky.routing.http import RequestHead, end_of_head, read_request, unreada
 from ploinky.routing.memo import Memo, may_be_remembered
 from ploinky.routing.pace import Pace
 from ploinky.routing.relay import Relay
-from ploinky.routing.streams import Outlet, read_no_more, read_straight
+from ploinky.routing.streams import Outlet, attach, read_no_more
 from ploinky.routing.tunnel import Tunnel
 from ploinky.routing.wheel import NEVER
 
@@ -109,10 +109,9 @@ class Connection(Protocol):
     def connectionMade(self) -> None:
         self._factory.connections[self] = None
         self.peer = self._gateway.trusted.peer(getattr(self.transport.getPeer(), "host", None))
-        self.outlet = Outlet(self.transport, self._moved)
+        self.outlet = attach(self.transport, self.dataReceived, self._moved)
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
-        read_straight(self.transport, self.dataReceived)
         self._allow(_IDLE, self._limits.first_byte_seconds)
 
     def dataReceived(self, data: bytes) -> None:

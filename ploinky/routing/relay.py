@@ -1,18 +1,16 @@
 """The short way: a whole request that says what the one before said, passed on and answered.
 
 Most requests are such.  A `Relay` is a `Call` at its client's side and an `Exchange` at
-its agent's, one object in two steps: `Gateway.relay` sends it off, `complete` takes an
-answer that came in one piece.  Whatever else happens to it (an answer in pieces, a
+its agent's, one object in two steps: `Gateway.relay` sends it off, `Call.complete` takes
+an answer that came in one piece.  Whatever else happens to it (an answer in pieces, a
 slow client, a stale connection, a time-out) goes the general way of those two, which it
 has not left.  This module knows nothing that they do not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ploinky.routing import access
 from ploinky.routing.call import Call
 from ploinky.routing.exchange import Exchange
 from ploinky.routing.plan import Plan
@@ -71,28 +69,3 @@ class Relay(Call, Exchange):
     def answer(self) -> Any:
         """Where the agent's words go: here."""
         return self
-
-    def complete(self, status: int, fields: Sequence[tuple[bytes, bytes]], body: bytes) -> None:
-        """See `IAnswer.complete`."""
-        connection = self._connection
-        if self.done or not body or not connection.relays:
-            super().complete(status, fields, body)
-            return
-        gateway = self._gateway
-        now = gateway.clock.seconds()
-        data = self.framed(status, fields, body, now)
-        connection.outlet.send(data)
-        self.done = True
-        self._exchange = None
-        self._lease.release()
-        gateway.access_log.record(
-            self.plan.subject,
-            self.id,
-            "",
-            status,
-            self.bytes_in,
-            len(data),
-            now - self.began,
-            access.SERVED if status < 500 else access.FAILED,
-        )
-        connection.relayed(self, now)

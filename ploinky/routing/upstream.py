@@ -30,7 +30,7 @@ from ploinky.routing.http import (
     read_answer,
 )
 from ploinky.routing.patience import PatientUnixEndpoint
-from ploinky.routing.streams import Outlet, read_no_more, read_straight
+from ploinky.routing.streams import Outlet, attach, read_no_more
 from ploinky.routing.upgrades import UpgradeExchange
 from ploinky.routing.wheel import NEVER, Wheel
 from ploinky.sockets import SocketPaths
@@ -250,8 +250,7 @@ class AgentConnection(Protocol):
         if ITCPTransport.providedBy(self.transport) and not self.address.path:
             self.transport.setTcpNoDelay(True)
             self.transport.setTcpKeepAlive(True)
-        self._outlet = Outlet(self.transport, self._moved)
-        read_straight(self.transport, self.dataReceived)
+        self._outlet = attach(self.transport, self.dataReceived, self._moved)
         self.pool = self._upstream.join(self)
 
     def begin(self, exchange: Exchange) -> None:
