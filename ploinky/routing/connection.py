@@ -1,19 +1,18 @@
 """One client's connection: requests out of bytes, one at a time and in order.
 
 Bytes enter; heads, bodies and their order go to the gateway as calls, and the
-calls' answers go out.  Here are the limits and time-outs of a client, and the
-short way for a head that is, byte for byte, the one before.  This module knows
-neither routes nor agents.
+calls' answers go out.  Here is also the short way for a head that is, byte for byte,
+the one before.  How long each thing may take is in `ploinky.routing.stages`.  This module
+knows neither routes nor agents.
 """
 
 from __future__ import annotations
 
-import enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from twisted.internet import tcp
 from twisted.internet.interfaces import IHalfCloseableProtocol, ITCPTransport
-from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -25,11 +24,10 @@ from ploinky.routing.halfclose import Departure, hung_up
 from ploinky.routing.headers import NO_FRAME, Peer
 from ploinky.routing.http import RequestHead, end_of_head, read_request, unreadable_head
 from ploinky.routing.memo import Memo, may_be_remembered
-from ploinky.routing.pace import Pace
 from ploinky.routing.relay import Relay
-from ploinky.routing.streams import Outlet, attach, read_no_more
+from ploinky.routing.stages import ANSWER, IDLE, Stage, StagedProtocol
+from ploinky.routing.streams import attach, read_no_more
 from ploinky.routing.tunnel import Tunnel
-from ploinky.routing.wheel import NEVER
 
 if TYPE_CHECKING:
     from ploinky.routing.listening import GatewayFactory
@@ -37,30 +35,9 @@ if TYPE_CHECKING:
 _UNANSWERED_BYTES = 128 * 1024
 """Read ahead of the request in hand; above the largest head, so that one always fits."""
 
-RETIRE_SECONDS = 1.0
-"""Between two requests while the server drains: a client that is busy gets its next answer,
-with ``Connection: close``, rather than a connection closed under its request."""
-
-
-class Stage(enum.Enum):
-    """What a connection's time limit is about."""
-
-    IDLE = "waits for a request"
-    HEAD = "reads a head"
-    BODY = "reads a body"
-    ANSWER = "waits for the agent"
-    STREAMING = "passes on what the agent sends, for as long as that takes"
-    SENDING = "waits for the client to take its answer"
-    LINGERING = "lets the client read a refusal"
-    TUNNEL = "passes bytes of another protocol both ways"
-
-
-_IDLE = Stage.IDLE
-_ANSWER = Stage.ANSWER  # of a module, as members of an enumeration are slow to look up
-
 
 @implementer(IHalfCloseableProtocol)
-class Connection(Protocol):
+class Connection(StagedProtocol):
     """See the module.  Built by `GatewayFactory`, which knows all that live.
 
     Attributes:
@@ -70,28 +47,19 @@ class Connection(Protocol):
         outlet: Where answers go.
     """
 
-    transport: Any
-    outlet: Outlet
     # What most connections never come to needs no place in each:
     _client_ended = False  # its writing half is closed
     _departure: Departure | None = None
     _read_no_further = False
     _tunnel: Tunnel | None = None
-    _pace: Pace | None = None
     _lingers = False
 
     def __init__(self, factory: GatewayFactory) -> None:
-        self.due = NEVER
-        self.noted = NEVER
+        super().__init__(factory)
         self.peer = Peer("unix", False)
         self.last_frame = NO_FRAME
-        self._factory = factory
         self._gateway = factory.gateway
-        self._limits = factory.gateway.limits
         self._idle_seconds = self._limits.idle_seconds
-        self._wheel = factory.gateway.wheel
-        self._seconds = factory.gateway.clock.seconds
-        self._stage = _IDLE
         self._buffer = bytearray()
         self._seen = 0
         self._call: Call | None = None
@@ -112,12 +80,12 @@ class Connection(Protocol):
         self.outlet = attach(self.transport, self.dataReceived, self._moved)
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
-        self._allow(_IDLE, self._limits.first_byte_seconds)
+        self._allow(IDLE, self._limits.first_byte_seconds)
 
     def dataReceived(self, data: bytes) -> None:
         memo = self._memo
         router = self._gateway.router
-        if memo is not None and self._stage is _IDLE and memo.generation == router.generation:
+        if memo is not None and self._stage is IDLE and memo.generation == router.generation:
             if len(data) == memo.size and data.startswith(memo.raw):
                 self._repeat(memo, memo.plan.forwarded, data[len(memo.raw) :], len(data))
                 return
@@ -176,9 +144,9 @@ class Connection(Protocol):
             self._refuse(RequestTimeout("the request's head did not come"))
         elif self._stage is Stage.BODY and call is not None:
             call.body_stalled()
-        elif self._stage is _ANSWER and call is not None:
+        elif self._stage is ANSWER and call is not None:
             call.timed_out()
-        elif self._stage is _IDLE:
+        elif self._stage is IDLE:
             self._ending = True
             self._memo = None
             self.transport.loseConnection()
@@ -236,23 +204,6 @@ class Connection(Protocol):
             self._allow(Stage.BODY, self._limits.body_seconds)
         self._regulate()
 
-    def await_agent(self, seconds: float | None) -> None:
-        """Give the agent so long for its answer; None where it has begun and may stream."""
-        if seconds is not None:
-            self._stage = _ANSWER
-            self.due = due = self._seconds() + seconds
-            if due < self.noted:
-                self._wheel.set(self, due)
-        elif self._stage is not Stage.SENDING:
-            self._stage = Stage.STREAMING
-            self.due = NEVER
-
-    def streams(self) -> None:
-        """The answer has begun; what is left of the body still has its limit."""
-        if self._stage is _ANSWER:
-            self._stage = Stage.STREAMING
-            self.due = NEVER
-
     def answered(self, call: Call, now: float) -> None:
         """The call's answer has been sent; go on with the next request, or end."""
         self._call = None
@@ -276,7 +227,7 @@ class Connection(Protocol):
             return
         self._call = None
         self._factory.busy -= 1
-        self._stage = _IDLE
+        self._stage = IDLE
         self.due = due = now + self._idle_seconds
         if due < self.noted:
             self._wheel.set(self, due)
@@ -324,7 +275,7 @@ class Connection(Protocol):
     def retire(self) -> None:
         """End after the request in hand, or the next one if it comes soon."""
         self.relays = False
-        if self._stage is _IDLE:
+        if self._stage is IDLE:
             self._rest(self._seconds())
 
     def abort(self) -> None:
@@ -386,7 +337,7 @@ class Connection(Protocol):
             self._leave()
         elif buffer:
             self._seen = len(buffer)
-            if self._stage is _IDLE:
+            if self._stage is IDLE:
                 self._allow(Stage.HEAD, self._limits.head_seconds)
 
     def _begin(self, raw: bytes, head: RequestHead) -> None:
@@ -415,7 +366,7 @@ class Connection(Protocol):
         self._factory.busy += 1
         if plan.forwarded:
             relay = self._call = Relay(gateway, self, memo, body, size)
-            self._stage = _ANSWER
+            self._stage = ANSWER
             self.due = due = relay.began + plan.route.timeout_seconds
             if due < self.noted:
                 self._wheel.set(self, due)
@@ -471,29 +422,6 @@ class Connection(Protocol):
 
     # --- time, flow, end
 
-    def _await_more(self, size: int) -> None:
-        """Give a body that goes on coming more time, by what came; see `Limits`."""
-        now = self._seconds()
-        due = now + self._limits.body_seconds
-        if self._stage is Stage.BODY:
-            due = min(due, self.due + size / self._limits.bytes_per_second)
-        self._stage = Stage.BODY
-        self._wheel.set(self, due)
-
-    def _await_client(self) -> None:
-        """Wait for the client to take what is queued, at the least rate or better."""
-        self._pace = Pace(self.transport, self.outlet)
-        self._allow(Stage.SENDING, self._limits.sending_seconds)
-
-    def _client_stalled(self) -> None:
-        """It had so long: go on if it took enough, else let it go."""
-        limits = self._limits
-        least = limits.bytes_per_second * limits.sending_seconds
-        if self._pace is not None and self._pace.taken_bytes() >= least:
-            self._allow(Stage.SENDING, limits.sending_seconds)
-        else:
-            self.transport.abortConnection()
-
     def _await_any(self, tunnel: Tunnel) -> None:
         """Wait for anything to move in a tunnel."""
         self._allow(Stage.TUNNEL, tunnel.seconds())
@@ -508,17 +436,6 @@ class Connection(Protocol):
             return  # its end is under way, or its time runs
         self._ending = True
         self.transport.abortConnection()
-
-    def _allow(self, stage: Stage, seconds: float) -> None:
-        self._stage = stage
-        self._wheel.set(self, self._seconds() + seconds)
-
-    def _rest(self, now: float) -> None:
-        self._stage = _IDLE
-        seconds = RETIRE_SECONDS if self._factory.draining else self._limits.idle_seconds
-        self.due = due = now + seconds
-        if due < self.noted:
-            self._wheel.set(self, due)
 
     def _regulate(self) -> None:
         """Read from the client exactly while there is a use for what comes."""
@@ -542,8 +459,7 @@ class Connection(Protocol):
                 self._tunnel.drained()
                 self._await_any(self._tunnel)
             elif self._stage is Stage.SENDING:
-                self._stage = Stage.STREAMING
-                self.due = NEVER
+                self._stream_on()
             self._call.drained()
         elif not self._ending:
             self._rest(self._seconds())
