@@ -16,6 +16,7 @@ from benchmarks.children import BenchmarkFailed
 
 ROWS = (
     "throughput",
+    "steps",
     "latency",
     "heads",
     "growth",

@@ -43,6 +43,7 @@ from ploinky.values import (
     DeploymentKey,
     Kind,
     Principal,
+    RateLimit,
     Role,
     Route,
     RouteSnapshot,
@@ -72,10 +73,13 @@ def routes(count: int) -> list[Route]:
                 Target("", Address(host="::1", port=8080)),
             ),
             "because",
-            12.5,
-            1024,
-            7,
-            CallAuth.KEY,
+            timeout_seconds=12.5,
+            max_body_bytes=1024,
+            max_upload_bytes=4096,
+            concurrency=7,
+            auth=CallAuth.KEY,
+            rate_limit=RateLimit(3, 1.5),
+            retries=2,
         )
         for number in range(count)
     ]

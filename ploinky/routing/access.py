@@ -40,7 +40,7 @@ _KEYS_AT_ONCE = 1024
 _OTHER = "*"
 
 
-@frozen
+@frozen(eq=False)
 class Subject:
     """What many records have in common; made once for all of them, by `subject`.
 
@@ -62,6 +62,18 @@ def subject(method: bytes, route: str | None, deployment: str, principal: str) -
     """
     said = f'"method":"{method.decode()}","route":{_quoted(route)},"principal":{_quoted(principal)}'
     return Subject(deployment, said)
+
+
+class _Sums:
+    """What the records of one deployment, command and status add up to."""
+
+    __slots__ = ("buckets", "bytes_in", "bytes_out", "seconds")
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.buckets = [0] * (len(BOUNDS_SECONDS) + 1)
 
 
 class AccessLog:
@@ -86,7 +98,7 @@ class AccessLog:
         self._sink = sink
         self._flush_seconds = flush_seconds
         self._lines: list[str] = []
-        self._counted: dict[tuple[str, str, int], list[int]] = {}
+        self._counted: dict[tuple[str, str, int], _Sums] = {}
 
     def record(
         self,
@@ -113,17 +125,16 @@ class AccessLog:
             self._clock.callLater(self._flush_seconds, self.flush)
         lines.append(
             f'{{"time":{self._wall_clock():.3f},"id":"{id.decode()}",{subject.text},'
-            f'"command":{_quoted(command)},"status":{status},"bytesIn":{bytes_in},'
-            f'"bytesOut":{bytes_out},"seconds":{seconds:.6f},"mood":"{mood}"}}\n'
+            f'"command":{_quoted(command)},"status":{status},'
+            f'"bytesIn":{bytes_in},"bytesOut":{bytes_out},"seconds":{seconds:.6f},"mood":"{mood}"}}\n'
         )
         # A 404's command is a name that somebody made up: it would only swell the counters.
         key = (subject.deployment, command if status != 404 else "", status)
         sums = self._counted.get(key) or self._begin_count(key)
-        sums[0] += 1
-        sums[1] += int(seconds * 1_000_000)
-        sums[2] += bytes_in
-        sums[3] += bytes_out
-        sums[4 + bisect_left(BOUNDS_SECONDS, seconds)] += 1
+        sums.seconds += seconds
+        sums.bytes_in += bytes_in
+        sums.bytes_out += bytes_out
+        sums.buckets[bisect_left(BOUNDS_SECONDS, seconds)] += 1
 
     def flush(self) -> None:
         """Hand over what there is; the owner calls it once more at the end."""
@@ -145,19 +156,19 @@ class AccessLog:
                 "deployment": deployment,
                 "command": command,
                 "status": status,
-                "count": sums[0],
-                "microseconds": sums[1],
-                "bytesIn": sums[2],
-                "bytesOut": sums[3],
-                "buckets": sums[4:],
+                "count": sum(sums.buckets),
+                "microseconds": round(sums.seconds * 1_000_000),
+                "bytesIn": sums.bytes_in,
+                "bytesOut": sums.bytes_out,
+                "buckets": sums.buckets,
             }
             for (deployment, command, status), sums in counted.items()
         ]
 
-    def _begin_count(self, key: tuple[str, str, int]) -> list[int]:
+    def _begin_count(self, key: tuple[str, str, int]) -> _Sums:
         if len(self._counted) >= _KEYS_AT_ONCE:
             key = (key[0], _OTHER, key[2])
-        return self._counted.setdefault(key, [0] * (4 + len(BOUNDS_SECONDS) + 1))
+        return self._counted.setdefault(key, _Sums())
 
 
 @lru_cache(maxsize=4096)

@@ -109,6 +109,12 @@ class Call:
         """Make its answer the connection's last: what the client sends next may be no HTTP."""
         self._connection.read_no_further()
 
+    def follow(self, plan: Plan) -> None:
+        """Take the plan that was made for a request before it."""
+        self.plan = plan
+        self.route = plan.route
+        self.principal = plan.principal
+
     def collect(self) -> None:
         """Read the whole body first; `Gateway.collected` is called when it is in."""
         self._collected = bytearray()
@@ -188,7 +194,7 @@ class Call:
         plan = self.plan
         assert plan is not None
         self.status = status
-        date = self._gateway.dates.now()
+        date = self._now_as_date()
         self._open(answer_head(plan.route.kind, status, fields, date), length)
         if plan.may_stream:
             self._connection.streams()
@@ -225,26 +231,49 @@ class Call:
     def complete(self, status: int, fields: Sequence[tuple[bytes, bytes]], body: bytes) -> None:
         """See `IAnswer.complete`."""
         connection = self._connection
-        if self.done or not body or not self.head.is_usual or connection.must_end:
+        plan = self.plan
+        if (
+            self.done
+            or plan is None
+            or self.body is None
+            or not (body and self.head.is_usual and connection.relays)
+        ):
             self.started(status, fields, len(body))
             self.data(body)
             self.ended()
             return
-        self.status = status
+        # The short way: nothing is left to be said, to be waited for or to be closed.
+        gateway = self._gateway
+        now = gateway.clock.seconds()
+        data = self.framed(status, fields, body, now)
+        connection.outlet.send(data)
+        self.done = True
         self._exchange = None
-        data = self.framed(status, fields, body)
-        self.bytes_out = len(data)
-        connection.send(data)
-        self._over(access.SERVED if status < 500 else access.FAILED)
+        lease = self._lease
+        if lease is not None:
+            lease.release()
+        gateway.access_log.record(
+            plan.subject,
+            self.id,
+            self.command,
+            status,
+            self.bytes_in,
+            len(data),
+            now - self.began,
+            access.SERVED if status < 500 else access.FAILED,
+        )
+        connection.relayed(self, now)
 
-    def framed(self, status: int, fields: Sequence[tuple[bytes, bytes]], body: bytes) -> bytes:
+    def framed(
+        self, status: int, fields: Sequence[tuple[bytes, bytes]], body: bytes, now: float
+    ) -> bytes:
         """Give a whole answer to a usual request as bytes.
 
         Such answers differ in id and body, and else are as the one before.
         """
         connection = self._connection
         frame = connection.last_frame
-        date = self._gateway.dates.now()
+        date = self._gateway.dates.at(now)
         if frame.fields is not fields or frame.date is not date or frame.status != status:
             assert self.route is not None
             head = answer_head(self.route.kind, status, fields, date)
@@ -258,7 +287,7 @@ class Call:
         assert self.route is not None
         self.status = 101
         self.closes = self._opened = self._switched = True
-        head = answer_head(self.route.kind, 101, fields, self._gateway.dates.now())
+        head = answer_head(self.route.kind, 101, fields, self._now_as_date())
         said = b"\r\nConnection: Upgrade\r\nUpgrade: " + protocol
         head = b"%b%b%b%b\r\n\r\n" % (head, REQUEST_ID, self.id, said)
         self.bytes_out += len(head)
@@ -280,7 +309,7 @@ class Call:
             self._cut_off(_mood(error), unreachable)
             return
         self.status = error.status
-        head, body = refusal(error, self.id, self._gateway.dates.now())
+        head, body = refusal(error, self.id, self._now_as_date())
         self._open(head, len(body))
         self.data(body)
         self._over(_mood(error), unreachable)
@@ -375,6 +404,9 @@ class Call:
         """End an answer that has begun and cannot be finished, so that the client notices."""
         self._record(mood, unreachable)
         self._connection.cut_off()
+
+    def _now_as_date(self) -> bytes:
+        return self._gateway.dates.at(self._gateway.clock.seconds())
 
     def _let_go(self) -> None:
         exchange, self._exchange = self._exchange, None

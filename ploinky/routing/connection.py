@@ -1,19 +1,18 @@
 """One client's connection: requests out of bytes, one at a time and in order.
 
 Bytes enter; heads, bodies and their order go to the gateway as calls, and the
-calls' answers go out.  Here are the limits and time-outs of a client, and the
-short way for a head that is, byte for byte, the one before.  This module knows
-neither routes nor agents.
+calls' answers go out.  Here is also the short way for a head that is, byte for byte,
+the one before.  How long each thing may take is in `ploinky.routing.stages`.  This module
+knows neither routes nor agents.
 """
 
 from __future__ import annotations
 
-import enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from twisted.internet import tcp
 from twisted.internet.interfaces import IHalfCloseableProtocol, ITCPTransport
-from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -25,10 +24,10 @@ from ploinky.routing.halfclose import Departure, hung_up
 from ploinky.routing.headers import NO_FRAME, Peer
 from ploinky.routing.http import RequestHead, end_of_head, read_request, unreadable_head
 from ploinky.routing.memo import Memo, may_be_remembered
-from ploinky.routing.pace import Pace
-from ploinky.routing.streams import Outlet, read_no_more, read_straight
+from ploinky.routing.relay import Relay
+from ploinky.routing.stages import ANSWER, IDLE, Stage, StagedProtocol
+from ploinky.routing.streams import attach, read_no_more
 from ploinky.routing.tunnel import Tunnel
-from ploinky.routing.wheel import NEVER
 
 if TYPE_CHECKING:
     from ploinky.routing.listening import GatewayFactory
@@ -36,58 +35,31 @@ if TYPE_CHECKING:
 _UNANSWERED_BYTES = 128 * 1024
 """Read ahead of the request in hand; above the largest head, so that one always fits."""
 
-RETIRE_SECONDS = 1.0
-"""Between two requests while the server drains: a client that is busy gets its next answer,
-with ``Connection: close``, rather than a connection closed under its request."""
-
-
-class Stage(enum.Enum):
-    """What a connection's time limit is about."""
-
-    IDLE = "waits for a request"
-    HEAD = "reads a head"
-    BODY = "reads a body"
-    ANSWER = "waits for the agent"
-    STREAMING = "passes on what the agent sends, for as long as that takes"
-    SENDING = "waits for the client to take its answer"
-    LINGERING = "lets the client read a refusal"
-    TUNNEL = "passes bytes of another protocol both ways"
-
-
-_IDLE = Stage.IDLE
-_ANSWER = Stage.ANSWER  # of a module, as members of an enumeration are slow to look up
-
 
 @implementer(IHalfCloseableProtocol)
-class Connection(Protocol):
+class Connection(StagedProtocol):
     """See the module.  Built by `GatewayFactory`, which knows all that live.
 
     Attributes:
         peer: Who is at the other end.
         last_frame: What the last answer began with: for `Call`.
+        relays: Nothing is known of that an answer would have to heed: for `Relay`.
+        outlet: Where answers go.
     """
 
-    transport: Any
-    _outlet: Outlet
     # What most connections never come to needs no place in each:
     _client_ended = False  # its writing half is closed
     _departure: Departure | None = None
     _read_no_further = False
     _tunnel: Tunnel | None = None
-    _pace: Pace | None = None
     _lingers = False
 
     def __init__(self, factory: GatewayFactory) -> None:
-        self.due = NEVER
-        self.noted = NEVER
+        super().__init__(factory)
         self.peer = Peer("unix", False)
         self.last_frame = NO_FRAME
-        self._factory = factory
         self._gateway = factory.gateway
-        self._limits = factory.gateway.limits
-        self._wheel = factory.gateway.wheel
-        self._seconds = factory.gateway.clock.seconds
-        self._stage = _IDLE
+        self._idle_seconds = self._limits.idle_seconds
         self._buffer = bytearray()
         self._seen = 0
         self._call: Call | None = None
@@ -98,29 +70,26 @@ class Connection(Protocol):
         self._feeding = False
         self._ending = False
         self._memo: Memo | None = None
+        self.relays = not factory.draining
 
     # --- what Twisted and the wheel call
 
     def connectionMade(self) -> None:
         self._factory.connections[self] = None
         self.peer = self._gateway.trusted.peer(getattr(self.transport.getPeer(), "host", None))
-        self._outlet = Outlet(self.transport, self._moved)
+        self.outlet = attach(self.transport, self.dataReceived, self._moved)
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
-        read_straight(self.transport, self.dataReceived)
-        self._allow(_IDLE, self._limits.first_byte_seconds)
+        self._allow(IDLE, self._limits.first_byte_seconds)
 
     def dataReceived(self, data: bytes) -> None:
         memo = self._memo
-        if (
-            memo is not None
-            and self._stage is _IDLE
-            and memo.generation == self._gateway.router.generation
-        ):
+        router = self._gateway.router
+        if memo is not None and self._stage is IDLE and memo.generation == router.generation:
             if len(data) == memo.size and data.startswith(memo.raw):
                 self._repeat(memo, memo.plan.forwarded, data[len(memo.raw) :], len(data))
                 return
-            varied = memo.varied(data)
+            varied = memo.varied(data, router)
             if varied is not None:
                 self._repeat(memo, *varied, len(data))
                 return
@@ -135,6 +104,7 @@ class Connection(Protocol):
         """
         call = self._call
         self._client_ended = True
+        self.relays = False
         if self._tunnel is not None and self._tunnel.agent_has_ended and not self._ending:
             self._tunnel.client_ended()  # the second half: a hang-up is the orderly end
         elif self._ending or hung_up(self.transport):
@@ -143,7 +113,7 @@ class Connection(Protocol):
             self._tunnel.client_ended()
             if not self._ending:
                 self._await_any(self._tunnel)
-        elif self._body is not None or (call is None and not self._outlet.queued):
+        elif self._body is not None or (call is None and not self.outlet.queued):
             self._leave()  # there is no whole request that could be answered
         elif call is None:
             if not self._buffer:
@@ -174,9 +144,9 @@ class Connection(Protocol):
             self._refuse(RequestTimeout("the request's head did not come"))
         elif self._stage is Stage.BODY and call is not None:
             call.body_stalled()
-        elif self._stage is _ANSWER and call is not None:
+        elif self._stage is ANSWER and call is not None:
             call.timed_out()
-        elif self._stage is _IDLE:
+        elif self._stage is IDLE:
             self._ending = True
             self._memo = None
             self.transport.loseConnection()
@@ -205,9 +175,9 @@ class Connection(Protocol):
     def send(self, data: bytes) -> int:
         """Send a piece of the answer; give how much is queued."""
         queued = 0
-        self._outlet.send(data)
-        if self._outlet.queued:
-            queued = self._outlet.queued
+        self.outlet.send(data)
+        if self.outlet.queued:
+            queued = self.outlet.queued
             if self._stage is Stage.STREAMING or self._stage is Stage.TUNNEL:
                 self._await_client()
         return queued
@@ -219,7 +189,7 @@ class Connection(Protocol):
             return
         self._body_wanted = True
         if call.head.expects_continue and not self._buffer:
-            self._outlet.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self.outlet.send(b"HTTP/1.1 100 Continue\r\n\r\n")
         self._allow(Stage.BODY, self._limits.body_seconds)
         self._feed()
         if self._client_ended and self._body is not None and self._call is call:
@@ -234,23 +204,6 @@ class Connection(Protocol):
             self._allow(Stage.BODY, self._limits.body_seconds)
         self._regulate()
 
-    def await_agent(self, seconds: float | None) -> None:
-        """Give the agent so long for its answer; None where it has begun and may stream."""
-        if seconds is not None:
-            self._stage = _ANSWER
-            self.due = due = self._seconds() + seconds
-            if due < self.noted:
-                self._wheel.set(self, due)
-        elif self._stage is not Stage.SENDING:
-            self._stage = Stage.STREAMING
-            self.due = NEVER
-
-    def streams(self) -> None:
-        """The answer has begun; what is left of the body still has its limit."""
-        if self._stage is _ANSWER:
-            self._stage = Stage.STREAMING
-            self.due = NEVER
-
     def answered(self, call: Call, now: float) -> None:
         """The call's answer has been sent; go on with the next request, or end."""
         self._call = None
@@ -260,12 +213,24 @@ class Connection(Protocol):
             self._regulate()
         if call.closes:
             self._end()
-        elif self._outlet.queued:
+        elif self.outlet.queued:
             self._await_client()
         else:
             self._rest(now)
             if self._buffer:
                 self._feed()
+
+    def relayed(self, call: Call, now: float) -> None:
+        """Do as `answered` does, in fewer steps where nothing is left to do."""
+        if self.outlet.queued or self._buffer or not self._reading or not self.relays:
+            self.answered(call, now)
+            return
+        self._call = None
+        self._factory.busy -= 1
+        self._stage = IDLE
+        self.due = due = now + self._idle_seconds
+        if due < self.noted:
+            self._wheel.set(self, due)
 
     def cut_off(self) -> None:
         """Close at once: the answer has begun and cannot be finished."""
@@ -276,13 +241,14 @@ class Connection(Protocol):
     def read_no_further(self) -> None:
         """Make the answer to come the last, whatever the client has sent behind its request."""
         self._read_no_further = True
+        self.relays = False
 
     def open_tunnel(self, call: Call) -> None:
         """From now on the client's bytes are the agent's, as they are: see `Call.switched`."""
-        self._tunnel = tunnel = Tunnel(call, self.transport, self._outlet, self._limits)
+        self._tunnel = tunnel = Tunnel(call, self.transport, self.outlet, self._limits)
         self._body = UntilCloseBody()
         self._body_wanted = True
-        if not self._outlet.queued:
+        if not self.outlet.queued:
             self._await_any(tunnel)
         self._feed()
         if self._client_ended and not call.done:
@@ -292,22 +258,24 @@ class Connection(Protocol):
         """The agent's side of a tunnel has ended; the client may go on."""
         if self._tunnel is not None:
             self._tunnel.agent_ended()
-            if not self._outlet.queued:
+            if not self.outlet.queued:
                 self._await_any(self._tunnel)
 
     # --- draining, and too few descriptors: what the factory calls
 
     def give_way(self) -> bool:
         """Close, if no request is in hand; tell whether it does."""
-        if self._call is not None or self._outlet.queued or self._ending:
+        if self._call is not None or self.outlet.queued or self._ending:
             return False
         self._ending = True
+        self._memo = None
         self.transport.loseConnection()
         return True
 
     def retire(self) -> None:
         """End after the request in hand, or the next one if it comes soon."""
-        if self._stage is _IDLE:
+        self.relays = False
+        if self._stage is IDLE:
             self._rest(self._seconds())
 
     def abort(self) -> None:
@@ -332,7 +300,7 @@ class Connection(Protocol):
         """Read one thing; False if nothing more can be read now."""
         if self._body is not None:
             return self._body_wanted and self._read_body(self._body)
-        if self._call is not None or self._outlet.queued:
+        if self._call is not None or self.outlet.queued:
             return False
         return self._read_head()
 
@@ -369,7 +337,7 @@ class Connection(Protocol):
             self._leave()
         elif buffer:
             self._seen = len(buffer)
-            if self._stage is _IDLE:
+            if self._stage is IDLE:
                 self._allow(Stage.HEAD, self._limits.head_seconds)
 
     def _begin(self, raw: bytes, head: RequestHead) -> None:
@@ -393,13 +361,21 @@ class Connection(Protocol):
 
     def _repeat(self, memo: Memo, forwarded: bytes, body: bytes, size: int) -> None:
         """Answer a whole request that says what the one before said."""
+        gateway = self._gateway
+        plan = memo.plan
         self._factory.busy += 1
-        self._stage = _ANSWER
-        self._call = call = self._gateway.repetition(self, memo, body, size)
-        self.due = due = call.began + memo.plan.route.timeout_seconds
-        if due < self.noted:
-            self._wheel.set(self, due)
-        self._gateway.repeat(call, memo.plan, forwarded)
+        if plan.forwarded:
+            relay = self._call = Relay(gateway, self, memo, body, size)
+            self._stage = ANSWER
+            self.due = due = relay.began + plan.route.timeout_seconds
+            if due < self.noted:
+                self._wheel.set(self, due)
+            gateway.relay(relay, forwarded)
+        else:
+            call = self._call = Call(gateway, self, memo.head, body)
+            call.bytes_in = size
+            call.follow(plan)
+            gateway.answer(call)
 
     def _read_body(self, body: Body) -> bool:
         call = self._call
@@ -446,29 +422,6 @@ class Connection(Protocol):
 
     # --- time, flow, end
 
-    def _await_more(self, size: int) -> None:
-        """Give a body that goes on coming more time, by what came; see `Limits`."""
-        now = self._seconds()
-        due = now + self._limits.body_seconds
-        if self._stage is Stage.BODY:
-            due = min(due, self.due + size / self._limits.bytes_per_second)
-        self._stage = Stage.BODY
-        self._wheel.set(self, due)
-
-    def _await_client(self) -> None:
-        """Wait for the client to take what is queued, at the least rate or better."""
-        self._pace = Pace(self.transport, self._outlet)
-        self._allow(Stage.SENDING, self._limits.sending_seconds)
-
-    def _client_stalled(self) -> None:
-        """It had so long: go on if it took enough, else let it go."""
-        limits = self._limits
-        least = limits.bytes_per_second * limits.sending_seconds
-        if self._pace is not None and self._pace.taken_bytes() >= least:
-            self._allow(Stage.SENDING, limits.sending_seconds)
-        else:
-            self.transport.abortConnection()
-
     def _await_any(self, tunnel: Tunnel) -> None:
         """Wait for anything to move in a tunnel."""
         self._allow(Stage.TUNNEL, tunnel.seconds())
@@ -479,21 +432,10 @@ class Connection(Protocol):
 
     def _leave(self) -> None:
         """Close, as the client has: what is queued for it goes out if it can."""
-        if self._outlet.queued and not hung_up(self.transport):
+        if self.outlet.queued and not hung_up(self.transport):
             return  # its end is under way, or its time runs
         self._ending = True
         self.transport.abortConnection()
-
-    def _allow(self, stage: Stage, seconds: float) -> None:
-        self._stage = stage
-        self._wheel.set(self, self._seconds() + seconds)
-
-    def _rest(self, now: float) -> None:
-        self._stage = _IDLE
-        seconds = RETIRE_SECONDS if self._factory.draining else self._limits.idle_seconds
-        self.due = due = now + seconds
-        if due < self.noted:
-            self._wheel.set(self, due)
 
     def _regulate(self) -> None:
         """Read from the client exactly while there is a use for what comes."""
@@ -508,7 +450,7 @@ class Connection(Protocol):
 
     def _moved(self) -> None:
         """Some of what was queued has gone to the client."""
-        if self._outlet.queued:
+        if self.outlet.queued:
             return
         if self._lingers:
             self._linger()
@@ -517,8 +459,7 @@ class Connection(Protocol):
                 self._tunnel.drained()
                 self._await_any(self._tunnel)
             elif self._stage is Stage.SENDING:
-                self._stage = Stage.STREAMING
-                self.due = NEVER
+                self._stream_on()
             self._call.drained()
         elif not self._ending:
             self._rest(self._seconds())
@@ -536,12 +477,12 @@ class Connection(Protocol):
         if self._departure is not None:
             self._departure.stop()
         if not unread or self._client_ended or not isinstance(self.transport, tcp.Connection):
-            if self._outlet.queued:
+            if self.outlet.queued:
                 self._await_client()
             else:
                 self._allow(Stage.SENDING, self._limits.sending_seconds)
             self.transport.loseConnection()
-        elif self._outlet.queued:
+        elif self.outlet.queued:
             self._lingers = True
             self._await_client()
         else:

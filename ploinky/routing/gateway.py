@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from math import ceil
-from typing import TYPE_CHECKING
 
 import attrs
 from twisted.internet.defer import CancelledError, Deferred
@@ -45,7 +44,6 @@ from ploinky.routing.headers import (
     forwarded_head,
 )
 from ploinky.routing.http import Limits, RequestHead
-from ploinky.routing.memo import Memo
 from ploinky.routing.plan import Plan
 from ploinky.routing.rates import client_of
 from ploinky.routing.relay import Relay
@@ -65,9 +63,6 @@ from ploinky.values import (
     TaskCall,
     Wire,
 )
-
-if TYPE_CHECKING:
-    from ploinky.routing.connection import Connection
 
 _CARRIERS = frozenset({b"authorization", b"x-api-key", b"cookie"})
 
@@ -149,33 +144,21 @@ class Gateway:
         except CallFailed as error:
             call.failed(error)
 
-    def repetition(self, connection: Connection, memo: Memo, body: bytes, size: int) -> Call:
-        """Give the call for a request that is, or is like, the one before; `repeat` answers it."""
-        if memo.plan.forwarded:
-            id = memo.head.request_id or self.next_id()
-            return Relay(self, connection, memo, id, body, size)
-        call = Call(self, connection, memo.head, body)
-        call.plan = plan = memo.plan
-        call.route = plan.route
-        call.principal = plan.principal
-        call.bytes_in = size
-        return call
-
-    def repeat(self, call: Call, plan: Plan, forwarded: bytes) -> None:
-        """Answer a request that follows a plan made for one before it, and whose body is whole.
+    def relay(self, relay: Relay, forwarded: bytes) -> None:
+        """Send a relay off: claim, hand over.
 
         Args:
             forwarded: Stands for `Plan.forwarded`.
         """
         try:
-            if plan.form is not None and call.body is not None:
-                call.command, call.params, wish = plan.form.read(call.body)
-                if wish is not None:
-                    self._submit(call, plan, wish)
-                    return
-            self._claim(call, plan, forwarded)
+            lease = self._orchestrator.claim(relay.route)
         except CallFailed as error:
-            call.failed(error)
+            relay.failed(error)
+            return
+        if lease is None:
+            self._wait(relay, relay.plan, forwarded)
+        else:
+            self._upstream.begin(relay.bound(lease, forwarded))
 
     def _receive(self, call: Call, form: UploadForm) -> None:
         """Take an upload's files in as they come."""
@@ -271,7 +254,10 @@ class Gateway:
         lease = self._orchestrator.claim(plan.route)
         if lease is not None:
             self._hand_over(call, plan, forwarded, lease)
-            return
+        else:
+            self._wait(call, plan, forwarded)
+
+    def _wait(self, call: Call, plan: Plan, forwarded: bytes) -> None:
         waiting = Deferred.fromCoroutine(self._claim_later(call, plan, forwarded))
         waiting.addErrback(self._no_lease, call)
         call.wait_for(waiting)
@@ -293,9 +279,6 @@ class Gateway:
     def _hand_over(self, call: Call, plan: Plan, forwarded: bytes, lease: ILease) -> None:
         call.claimed(lease)
         exchange: IExchange
-        if type(call) is Relay:
-            self._upstream.begin(call.bound(lease, b"%b%b\r\n\r\n" % (forwarded, call.id)))
-            return
         if plan.asked is not None:
             exchange = self._files.send(lease, plan.asked, call)
         elif plan.upgrade:

@@ -11,6 +11,7 @@ import ipaddress
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from http import HTTPStatus
+from math import inf
 from typing import Any
 from urllib.parse import quote
 from wsgiref.handlers import format_date_time
@@ -124,11 +125,8 @@ def forwarded_head(
             it was meant for this server and goes no further.
     """
     to_control = route.kind is Kind.CONTROL
-    prefix = "" if to_control or route.key.path == "/" else route.key.path
-    target = head.path[len(prefix) :] or b"/"
-    if head.query is not None:
-        target = b"%b?%b" % (target, head.query)
-    lines = [b"%b %b HTTP/1.1" % (head.method, target)]
+    prefix = _prefix(route)
+    lines = [b"%b %b HTTP/1.1" % (head.method, onward_target(route, head.path, head.query))]
     options = head.options
     for name, shown, value in head.fields:
         if not _passes(name) or (name in options and name != b"host"):
@@ -155,6 +153,16 @@ def forwarded_head(
     elif head.length or b"content-length" in head.noted:
         lines.append(b"Content-Length: %d" % head.length)
     return b"\r\n".join(lines) + REQUEST_ID
+
+
+def onward_target(route: Route, path: bytes, query: bytes | None) -> bytes:
+    """Give the target that an agent gets: without the route's own path."""
+    target = path[len(_prefix(route)) :] or b"/"
+    return target if query is None else b"%b?%b" % (target, query)
+
+
+def _prefix(route: Route) -> str:
+    return "" if route.kind is Kind.CONTROL or route.key.path == "/" else route.key.path
 
 
 @lru_cache(maxsize=4096)
@@ -298,13 +306,17 @@ class Dates:
 
     def __init__(self, wall_clock: Callable[[], float]) -> None:
         self._wall_clock = wall_clock
-        self._second = -1
+        self._until = -inf
         self._text = b""
 
-    def now(self) -> bytes:
-        """Give the date; the same object for the whole second."""
-        second = int(self._wall_clock())
-        if second != self._second:
-            self._second = second
-            self._text = format_date_time(second).encode()
+    def at(self, now: float) -> bytes:
+        """Give the date; the same object for the whole second.
+
+        Args:
+            now: The present moment, by any clock that runs evenly.
+        """
+        if now >= self._until:
+            wall = self._wall_clock()
+            self._until = now + 1 - wall % 1
+            self._text = format_date_time(int(wall)).encode()
         return self._text

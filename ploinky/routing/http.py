@@ -301,11 +301,16 @@ def _read_target(head: RequestHead, target: bytes) -> None:
     if b"#" in target:
         raise BadRequest("the request target has a fragment")
     path, question_mark, query = target.partition(b"?")
-    if (b"." in path or b"%" in path) and _DOT_SEGMENT.search(path) is not None:
+    if has_dot_segment(path):
         raise BadRequest("the path has a segment . or ..")
     head.host = host
     head.path = path
     head.query = query if question_mark else None
+
+
+def has_dot_segment(path: bytes) -> bool:
+    """Tell whether a segment of a path is ``.`` or ``..`` to anybody, in whatever spelling."""
+    return (b"." in path or b"%" in path) and _DOT_SEGMENT.search(path) is not None
 
 
 @lru_cache(maxsize=1024)

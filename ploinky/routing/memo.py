@@ -1,27 +1,38 @@
 """What a client's connection remembers of its last head: clients send theirs again and again.
 
-A valid head and the plan made of it enter.  They hold for the same bytes, and for
-heads that differ in nothing but values that the gateway passes on unread (a trace's
-id, a visitor's cookie), under the same generation of the route table.  A head with
+A valid head and the plan made of it enter.  They hold for the same bytes; for heads
+that differ in nothing but values that the gateway passes on unread (a trace's id, a
+visitor's cookie); and for those that differ in nothing but the target, where that leads
+to the same route; all under the same generation of the route table.  A head with
 anything unusual is never remembered.  This module knows no connection.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from functools import lru_cache
 
-from ploinky.routing.headers import SESSION_COOKIE, passes_unread
-from ploinky.routing.http import RequestHead
+from ploinky.errors import NoSuchRoute
+from ploinky.interfaces import IRouter
+from ploinky.routing.headers import SESSION_COOKIE, onward_target, passes_unread
+from ploinky.routing.http import RequestHead, has_dot_segment
 from ploinky.routing.plan import Plan
 
 _LARGEST_BYTES = 2048
 """Of a head that is remembered: an idle connection must stay small."""
 
 _LARGEST_VARIED_BYTES = 8192
-"""Of a head that is held against it, with its body; below every limit of a head."""
+"""Of what is held against it, with its body; no limit of a head or a target is below."""
 
-_VALUE = re.compile(rb"(?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?\Z")
-"""A field's value without white space around it (RFC 9110, 5.5), as llhttp takes it too."""
+_VALUE = (
+    rb"(?!.*" + SESSION_COOKIE + rb")"
+    rb"[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?\Z"
+)
+"""A field's value, not empty and without white space around it (RFC 9110, 5.5)."""
+
+_TARGET = re.compile(rb"/[A-Za-z0-9._~!$&'()*+,;=:@%/-]*(?:\?[A-Za-z0-9._~!$&'()*+,;=:@%/?-]*)?\Z")
+"""An ordinary target (RFC 3986, 3.3 and 3.4); one with anything else in it is read anew."""
 
 _MEANINGLESS = frozenset(
     {
@@ -46,7 +57,7 @@ class Memo:
         generation: Of the route table that the plan was made under; under another it is void.
     """
 
-    __slots__ = ("_begins", "_variety", "generation", "head", "plan", "raw", "size")
+    __slots__ = ("_line", "_variety", "generation", "head", "plan", "raw", "size")
 
     def __init__(self, raw: bytes, head: RequestHead, plan: Plan, generation: int) -> None:
         self.raw = raw
@@ -54,21 +65,23 @@ class Memo:
         self.head = head
         self.plan = plan
         self.generation = generation
-        self._begins = raw[: raw.index(b"\n")]
+        self._line = raw[: raw.index(b"\r\n") + 2]
         self._variety: _Variety | None = None
         head.forget_fields()
 
-    def varied(self, data: bytes) -> tuple[bytes, bytes] | None:
+    def varied(self, data: bytes, router: IRouter) -> tuple[bytes, bytes] | None:
         """Read a whole request that is not, byte for byte, the one that is remembered.
 
         Returns:
             What the agent gets in place of `Plan.forwarded`, and the body; None where the
-            request differs in more than values of fields that pass unread.
+            request may mean something else.
         """
-        if not data.startswith(self._begins):
+        if len(data) > _LARGEST_VARIED_BYTES:
             return None
+        if not data.startswith(self._line):
+            return self._elsewhere(data, router)
         end = data.find(b"\r\n\r\n") + 4
-        if len(data) - end != (self.head.length or 0) or len(data) > _LARGEST_VARIED_BYTES:
+        if len(data) - end != (self.head.length or 0):
             return None
         variety = self._variety
         if variety is None:
@@ -76,16 +89,44 @@ class Memo:
         forwarded = variety.forwarded(data[:end])
         return None if forwarded is None else (forwarded, data[end:])
 
+    def _elsewhere(self, data: bytes, router: IRouter) -> tuple[bytes, bytes] | None:
+        """Read a request with another target, and else the same head."""
+        raw, plan, forwarded = self.raw, self.plan, self.plan.forwarded
+        before = len(self._line)
+        line_end = data.find(b"\r\n") + 2
+        end = line_end + len(raw) - before
+        if not forwarded or len(data) - end != (self.head.length or 0):
+            return None
+        if data[line_end:end] != raw[before:]:
+            return None
+        method = self.head.method
+        if not data.startswith(method + b" /") or not data.startswith(b" HTTP/1.1", line_end - 11):
+            return None
+        target = data[len(method) + 1 : line_end - 11]
+        if _TARGET.match(target) is None:
+            return None
+        path, question_mark, query = target.partition(b"?")
+        if has_dot_segment(path):
+            return None
+        try:
+            if router.match(self.head.host, path) is not plan.route:
+                return None
+        except NoSuchRoute:
+            return None
+        onward = onward_target(plan.route, path, query if question_mark else None)
+        rest = forwarded[forwarded.index(b"\r\n") :]
+        return b"%b %b HTTP/1.1%b" % (method, onward, rest), data[end:]
+
 
 class _Variety:
     """The lines of a head, and which of them may have another value."""
 
-    __slots__ = ("_forwarded", "_lines", "_places")
+    __slots__ = ("_forwarded", "_free", "_lines")
 
     def __init__(self, raw: bytes, head: RequestHead, plan: Plan) -> None:
         self._lines = raw.split(b"\r\n")
         self._forwarded = plan.forwarded.split(b"\r\n") if plan.forwarded else []
-        self._places = _places(self._lines, self._forwarded, head.options)
+        self._free = _free(self._lines, self._forwarded, head.options)
 
     def forwarded(self, raw: bytes) -> bytes | None:
         """Give what an agent gets for a head; None where it differs in what matters."""
@@ -93,22 +134,15 @@ class _Variety:
         if len(lines) != len(self._lines):
             return None
         forwarded = self._forwarded.copy()
-        for number, known in enumerate(self._lines):
+        for number, known, at, fits in self._free:
             line = lines[number]
             if line != known:
-                place = self._places.get(number)
-                if place is None:
+                if fits(line) is None:
                     return None
-                at, name = place
-                if (
-                    not line.startswith(name)
-                    or _VALUE.match(line, len(name)) is None
-                    or SESSION_COOKIE in line
-                ):
-                    return None
+                lines[number] = known
                 if at:
                     forwarded[at] = line
-        return b"\r\n".join(forwarded)
+        return b"\r\n".join(forwarded) if lines == self._lines else None
 
 
 def may_be_remembered(raw: bytes, head: RequestHead, plan: Plan) -> bool:
@@ -125,26 +159,34 @@ def may_be_remembered(raw: bytes, head: RequestHead, plan: Plan) -> bool:
     )
 
 
-def _places(
+_Fits = Callable[[bytes], object]
+
+
+def _free(
     lines: list[bytes], forwarded: list[bytes], options: frozenset[bytes]
-) -> dict[int, tuple[int, bytes]]:
+) -> list[tuple[int, bytes, int, _Fits]]:
     """Say which lines of a valid head may have another value.
 
     Returns:
-        By the line's number: where it stands in what the agent gets (0 where it gets nothing of
-        the head, a task), and how it begins.
+        Of each: its number; itself; where it stands in what the agent gets (0 where it gets
+        nothing of the head); and what finds out whether another one can stand in its place.
     """
-    places: dict[int, tuple[int, bytes]] = {}
+    free: list[tuple[int, bytes, int, _Fits]] = []
     after = 0
     for number, line in enumerate(lines[1:-2], 1):
-        shown, separator, value = line.partition(b": ")
+        shown, separator, _ = line.partition(b": ")
         name = shown.lower()
-        if not separator or _VALUE.match(value) is None or SESSION_COOKIE in line:
+        if not separator or _fits(shown)(line) is None:
             continue
         if not forwarded:
             if name in _MEANINGLESS:
-                places[number] = (0, shown + separator)
+                free.append((number, line, 0, _fits(shown)))
         elif passes_unread(name, options) and line in forwarded[after + 1 :]:
             after = forwarded.index(line, after + 1)
-            places[number] = (after, shown + separator)
-    return places
+            free.append((number, line, after, _fits(shown)))
+    return free
+
+
+@lru_cache(maxsize=512)
+def _fits(name: bytes) -> _Fits:
+    return re.compile(re.escape(name + b": ") + _VALUE).match

@@ -61,6 +61,12 @@ def read_no_more(transport: Any) -> None:
     vars(transport).pop("doRead", None)
 
 
+def attach(transport: Any, received: Callable[[bytes], None], moved: Callable[[], None]) -> Outlet:
+    """Read a connection straight, and give its sending half."""
+    read_straight(transport, received)
+    return Outlet(transport, moved)
+
+
 @implementer(IOutlet, IPullProducer)
 class Outlet:
     """The sending half of one connection.

@@ -30,7 +30,7 @@ from ploinky.routing.http import (
     read_answer,
 )
 from ploinky.routing.patience import PatientUnixEndpoint
-from ploinky.routing.streams import Outlet, read_no_more, read_straight
+from ploinky.routing.streams import Outlet, attach, read_no_more
 from ploinky.routing.upgrades import UpgradeExchange
 from ploinky.routing.wheel import NEVER, Wheel
 from ploinky.sockets import SocketPaths
@@ -152,6 +152,7 @@ class Upstream:
             connection.drop()
             return
         idle.append(connection)
+        connection.was_kept = True
         connection.due = due = self._seconds() + self._idle_seconds
         if due < connection.noted:
             self.wheel.set(connection, due)
@@ -235,7 +236,7 @@ class AgentConnection(Protocol):
         self.noted = NEVER
         self._upstream = upstream
         self._exchange: Exchange | None = None
-        self._begun = 0
+        self.was_kept = False
         self._is_simple = False
         """Whether an answer in one piece may go on in one step: nothing unusual has happened."""
         self._interim = 0
@@ -249,15 +250,13 @@ class AgentConnection(Protocol):
         if ITCPTransport.providedBy(self.transport) and not self.address.path:
             self.transport.setTcpNoDelay(True)
             self.transport.setTcpKeepAlive(True)
-        self._outlet = Outlet(self.transport, self._moved)
-        read_straight(self.transport, self.dataReceived)
+        self._outlet = attach(self.transport, self.dataReceived, self._moved)
         self.pool = self._upstream.join(self)
 
     def begin(self, exchange: Exchange) -> None:
         """Send an exchange's request and read its answer."""
         self.due = NEVER
         self._exchange = exchange
-        self._begun += 1
         self._answered = False
         exchange.agent = self
         body = exchange.body
@@ -343,7 +342,7 @@ class AgentConnection(Protocol):
         request and then closed may have acted on it.  Unix sockets tell the two apart,
         TCP does not.  A repeated request has a new connection, and so is not repeated again.
         """
-        if self._begun < 2 or exchange.body is None:
+        if not self.was_kept or exchange.body is None:
             return False
         unread = self._outlet.broken or reason.check(ConnectionDone) is None
         return unread or not self.address.path or exchange.request.startswith(_SAFE_TO_REPEAT)

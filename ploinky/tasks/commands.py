@@ -78,7 +78,7 @@ async def commands_of(
         raise Conflict(f"{route.key} is a {route.kind.value}, which has no commands")
     if not route.targets:
         raise NoHealthyInstance(route.reason, retry_after_seconds=1)
-    target = next((one for one in route.targets if one.wire is Wire.HTTP), None)
+    target = next((one for one in route.targets if one.wire is not Wire.FILE), None)
     if target is None:
         raise Conflict(f"{route.key} takes tasks from files alone; that wire lists no commands")
     collected = _Collected()

@@ -33,7 +33,7 @@ from ploinky.tasks.frames import (
     FrameReader,
 )
 
-MakeOutlet = Callable[[Any, Callable[[], None]], IOutlet]
+Attach = Callable[[Any, Callable[[bytes], None], Callable[[], None]], IOutlet]
 
 _MOST_UNCONFIRMED = 1024
 """Cancelled tasks that an agent may leave open: one that never ends them is stuck."""
@@ -48,7 +48,8 @@ class FrameConnection(Protocol):
     """See the module.
 
     Args:
-        make_outlet: Gives the sending half of a transport.
+        attach: Lets what a transport reads go to a function; gives its sending half, and calls
+            another function when something of what was queued there has gone.
         lost: Called once with this connection, when it is of no use any more; then what it
             had not sent is in `unsent`.
         hello_seconds: For the agent to greet.
@@ -67,12 +68,12 @@ class FrameConnection(Protocol):
     def __init__(
         self,
         clock: IReactorTime,
-        make_outlet: MakeOutlet,
+        attach: Attach,
         lost: Callable[[FrameConnection], None],
         hello_seconds: float,
     ) -> None:
         self._clock = clock
-        self._make_outlet = make_outlet
+        self._attach = attach
         self._told_lost = lost
         self._hello_seconds = hello_seconds
         self._hello: IDelayedCall | None = None
@@ -151,10 +152,9 @@ class FrameConnection(Protocol):
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
             self.transport.setTcpKeepAlive(True)
-        self._outlet = self._make_outlet(self.transport, _nothing)
+        self._outlet = self._attach(self.transport, self.dataReceived, _nothing)
         self._hello = self._clock.callLater(self._hello_seconds, self._not_greeted)
         self._outlet.send(PREFACE)
-        self.transport.protocol = self  # without the endpoint's wrapper: one call less a read
 
     def dataReceived(self, data: bytes) -> None:
         if self._over:

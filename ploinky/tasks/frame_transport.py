@@ -16,7 +16,7 @@ from zope.interface import implementer
 from ploinky.errors import AgentUnreachable
 from ploinky.interfaces import IAgentTransport, IAnswer, IExchange, ILease
 from ploinky.sockets import SocketPaths
-from ploinky.tasks.frame_connection import FrameConnection, MakeOutlet
+from ploinky.tasks.frame_connection import Attach, FrameConnection
 from ploinky.tasks.frame_exchange import FrameExchange
 from ploinky.tasks.frames import LEAST_PAYLOAD, fits
 from ploinky.values import Address, TaskCall
@@ -37,16 +37,16 @@ class FrameTransport:
     Args:
         reactor: Connects, and tells the time.
         paths: Names for sockets that lie too deep.
-        make_outlet: Gives the sending half of a transport.
+        attach: As for `FrameConnection`.
         large: Takes what is too large for a frame.
     """
 
     def __init__(
-        self, reactor: Any, paths: SocketPaths, make_outlet: MakeOutlet, large: IAgentTransport
+        self, reactor: Any, paths: SocketPaths, attach: Attach, large: IAgentTransport
     ) -> None:
         self._reactor = reactor
         self._paths = paths
-        self._make_outlet = make_outlet
+        self._attach = attach
         self._large = large
         self._connections: dict[Address, FrameConnection] = {}
         self._sweep: IDelayedCall | None = None
@@ -85,7 +85,7 @@ class FrameTransport:
         def lost(connection: FrameConnection) -> None:
             self._lost(address, connection)
 
-        connection = FrameConnection(self._reactor, self._make_outlet, lost, CONNECT_SECONDS)
+        connection = FrameConnection(self._reactor, self._attach, lost, CONNECT_SECONDS)
         self._connections[address] = connection
         connection.open(first)
         if self._sweep is None:

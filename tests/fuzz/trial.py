@@ -136,7 +136,7 @@ def run(number: int, directory: Path) -> Outcome:
 def _held(end: End) -> int:
     """Tell how much the gateway holds at its end of a connection."""
     protocol = getattr(end.protocol, "_wrappedProtocol", end.protocol)
-    outlet = getattr(protocol, "_outlet", None)
+    outlet = getattr(protocol, "outlet", getattr(protocol, "_outlet", None))
     unread = len(getattr(protocol, "_buffer", b"")) + len(getattr(protocol, "_held", b""))
     return unread + (outlet.queued if outlet is not None else 0)
 

@@ -446,7 +446,7 @@ async def test_requests_leave_no_delayed_calls(corridor: Any) -> None:
 
 def outlet_bytes(corridor: Any) -> int:
     (connection,) = corridor.factory.connections
-    queued: int = connection._outlet.queued
+    queued: int = connection.outlet.queued
     return queued
 
 

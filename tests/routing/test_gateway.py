@@ -487,6 +487,7 @@ async def test_answers_that_resemble_each_other_are_not_mistaken(corridor: Any) 
         (201, second, 5),
         (200, second, 5),
     ):
+        corridor.clock.advance(1_800_000_000.0 + wall - corridor.wall)
         corridor.wall = 1_800_000_000.0 + wall
         corridor.upstream.respond = lambda _, exchange: exchange.say(b"x", status, fields)  # noqa: B023
         client.send(get("/shop/x"))

@@ -295,9 +295,10 @@ def test_refusals_say_what_to_do_next() -> None:
 
 def test_dates_are_made_once_a_second() -> None:
     """In the form of RFC 9110, section 5.6.7."""
-    now = [784111777.9]
-    dates = Dates(lambda: now[0])
-    assert dates.now() == b"Sun, 06 Nov 1994 08:49:37 GMT"
-    assert dates.now() is dates.now()
-    now[0] = 784111778.0
-    assert dates.now() == b"Sun, 06 Nov 1994 08:49:38 GMT"
+    wall = 784111777.75
+    dates = Dates(lambda: wall)
+    first = dates.at(5.0)
+    assert first == b"Sun, 06 Nov 1994 08:49:37 GMT"
+    wall += 0.25
+    assert dates.at(5.2) is first
+    assert dates.at(5.25) == b"Sun, 06 Nov 1994 08:49:38 GMT"

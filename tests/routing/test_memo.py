@@ -5,19 +5,24 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ploinky.errors import CallFailed
 from ploinky.routing.access import subject
 from ploinky.routing.forms import task_form
 from ploinky.routing.headers import Peer, forwarded_head
 from ploinky.routing.http import Limits, end_of_head, read_request
 from ploinky.routing.memo import Memo, may_be_remembered
 from ploinky.routing.plan import Plan
-from ploinky.values import NOBODY, DeploymentKey, Kind, Route
+from ploinky.routing.table import RouteTable
+from ploinky.values import NOBODY, DeploymentKey, Kind, Route, RouteSnapshot
 
 SERVICE = Route(DeploymentKey("localhost", "/shop"), Kind.SERVICE, "shop")
 TASK = Route(DeploymentKey("localhost", "/demo"), Kind.TASK, "demo")
+INNER = Route(DeploymentKey("localhost", "/shop/admin"), Kind.SERVICE, "admin")
+ROUTER = RouteTable(lambda: 0.0)
+ROUTER.adopt(RouteSnapshot(1, (SERVICE, INNER, TASK)))
 PEER = Peer("192.0.2.1", False)
 
 FIELDS = (
@@ -34,9 +39,10 @@ def head_of(*fields: bytes, target: bytes = b"/shop/cart") -> bytes:
     return b"\r\n".join((b"POST " + target + b" HTTP/1.1", *fields, b"Content-Length: 2", b"", b""))
 
 
-def plan_of(raw: bytes, route: Route) -> tuple[Any, Plan]:
+def plan_of(raw: bytes) -> tuple[Any, Plan]:
     """Read a head in the ordinary way."""
     head = read_request(raw, Limits())
+    route = ROUTER.match(head.host, head.path)
     who = subject(head.method, str(route.key), route.deployment, NOBODY.id)
     if route.kind is Kind.TASK:
         return head, Plan(route, NOBODY, who, form=task_form(head, route))
@@ -44,8 +50,8 @@ def plan_of(raw: bytes, route: Route) -> tuple[Any, Plan]:
     return head, Plan(route, NOBODY, who, forwarded=forwarded)
 
 
-def memo_of(raw: bytes, route: Route = SERVICE) -> Memo:
-    head, plan = plan_of(raw, route)
+def memo_of(raw: bytes) -> Memo:
+    head, plan = plan_of(raw)
     assert may_be_remembered(raw, head, plan)
     return Memo(raw, head, plan, 1)
 
@@ -54,10 +60,10 @@ def test_a_value_that_passes_unread_may_change() -> None:
     """The agent gets the new one, in the old one's place."""
     memo = memo_of(head_of(*FIELDS))
     changed = head_of(*FIELDS[:2], b"traceparent: 00-cc-dd-00", b"Cookie: theme=light", *FIELDS[4:])
-    varied = memo.varied(changed + b"{}")
+    varied = memo.varied(changed + b"{}", ROUTER)
     assert varied is not None
     forwarded, body = varied
-    assert forwarded == plan_of(changed, SERVICE)[1].forwarded
+    assert forwarded == plan_of(changed)[1].forwarded
     assert b"traceparent: 00-cc-dd-00\r\nCookie: theme=light\r\n" in forwarded
     assert body == b"{}"
 
@@ -86,60 +92,118 @@ def test_what_the_gateway_reads_may_not_change(line: bytes) -> None:
     fields = [field for field in FIELDS if not field.startswith(name + b":")]
     if name not in (b"Transfer-Encoding", b"Expect", b"Content-Length"):
         before = head_of(*([first, *fields] if name == b"Host" else [*fields, first]))
-        assert memo_of(before).varied(before.replace(first, line) + b"{}") is None
+        assert memo_of(before).varied(before.replace(first, line) + b"{}", ROUTER) is None
     before = head_of(*FIELDS)
-    assert memo_of(before).varied(before.replace(b"X-Own: two", line) + b"{}") is None
+    assert memo_of(before).varied(before.replace(b"X-Own: two", line) + b"{}", ROUTER) is None
+
+
+@pytest.mark.parametrize("value", [b"a\nb", b"a\rb", b"a\0b", b" a", b"a ", b"a\x7f", b"\t"])
+def test_a_value_outside_of_the_grammar_is_read_anew(value: bytes) -> None:
+    """And so refused: what is remembered is no way past the grammar."""
+    changed = head_of(*FIELDS).replace(b"00-aa-bb-01", value)
+    assert memo_of(head_of(*FIELDS)).varied(changed + b"{}", ROUTER) is None
 
 
 @pytest.mark.parametrize("field", [b"Prefer", b"Accept", b"Content-Type", b"Idempotency-Key"])
 def test_a_call_is_read_anew_where_a_field_may_mean_something(field: bytes) -> None:
     """A task's answer depends on more fields than a service's way."""
     before = head_of(*FIELDS, field + b": one", target=b"/demo")
-    memo = memo_of(before, TASK)
-    assert memo.varied(before.replace(b": one\r\nContent-L", b": two\r\nContent-L") + b"{}") is None
-    varied = memo.varied(before.replace(b"theme=dark", b"theme=light") + b"{}")
+    memo = memo_of(before)
+    changed = before.replace(b": one\r\nContent-L", b": two\r\nContent-L")
+    assert memo.varied(changed + b"{}", ROUTER) is None
+    varied = memo.varied(before.replace(b"theme=dark", b"theme=light") + b"{}", ROUTER)
     assert varied == (b"", b"{}")
 
 
-_BYTES = st.binary(max_size=12)
-_HEADS = st.builds(
-    lambda fields, target: head_of(b"Host: localhost", *fields, target=target),
-    st.lists(
-        st.builds(
-            lambda name, value: name + b": " + value,
-            st.sampled_from(
-                [b"Cookie", b"traceparent", b"X-Own", b"x-own", b"Accept", b"Te", b"Connection"]
-            ),
-            st.from_regex(rb"\A[!-~](?:[ -~]*[!-~])?\Z") | st.just(b"keep-alive"),
-        ),
-        max_size=6,
-    ),
-    st.sampled_from([b"/shop", b"/shop/a?b=c", b"/demo", b"/demo/hello"]),
+@pytest.mark.parametrize("target", [b"/shop", b"/shop/", b"/shop/a/b?c=d?e", b"/shop/%41;v=1"])
+def test_another_target_of_the_same_route_needs_no_second_reading(target: bytes) -> None:
+    """The agent gets it without the route's own path, and else the same head."""
+    changed = head_of(*FIELDS, target=target)
+    varied = memo_of(head_of(*FIELDS)).varied(changed + b"{}", ROUTER)
+    assert varied == (plan_of(changed)[1].forwarded, b"{}")
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        b"/shop/admin/users",
+        b"/elsewhere",
+        b"/shop/../demo",
+        b"/shop/%2e%2e/demo",
+        b"/shop/a#b",
+        b"/shop/a\\b",
+        b"http://localhost/shop/a",
+        b"*",
+        b"/shop/a b",
+        b"/shop/a\0",
+        b"/shop/" + b"a" * 9000,
+    ],
 )
-_CHANGES = st.lists(st.tuples(st.integers(0, 300), st.integers(0, 12), _BYTES), max_size=4)
+def test_a_target_that_may_lead_elsewhere_is_read_anew(target: bytes) -> None:
+    """To another route, to none, or nowhere that can be told at a glance."""
+    changed = head_of(*FIELDS, target=target)
+    assert memo_of(head_of(*FIELDS)).varied(changed + b"{}", ROUTER) is None
 
 
-@given(_HEADS, _CHANGES, st.sampled_from([SERVICE, TASK]))
+@pytest.mark.parametrize("change", [(b"POST", b"PUT"), (b"HTTP/1.1", b"HTTP/1.0")])
+def test_another_method_or_version_is_read_anew(change: tuple[bytes, bytes]) -> None:
+    """Both decide how a request is framed and answered."""
+    changed = head_of(*FIELDS, target=b"/shop/b").replace(*change)
+    assert memo_of(head_of(*FIELDS)).varied(changed + b"{}", ROUTER) is None
+
+
+_NAMES = st.sampled_from(
+    [
+        b"Cookie",
+        b"traceparent",
+        b"X-Own",
+        b"x-own",
+        b"Accept",
+        b"Te",
+        b"Connection",
+        b"X-Request-Id",
+    ]
+)
+_VALUES = st.from_regex(rb"\A[!-~](?:[ -~]{0,8}[!-~])?\Z") | st.sampled_from(
+    [b"keep-alive", b"x-own", b"theme=dark", b"authorizationToken=x", b"\xc3\xa9"]
+)
+_ODD_VALUES = _VALUES | st.binary(max_size=6)
+_TARGETS = st.sampled_from([b"/shop", b"/shop/a?b=c", b"/demo", b"/demo/hello", b"/shop/admin/x"])
+_ODD_TARGETS = _TARGETS | st.from_regex(rb"\A/shop/[!-~ ]{0,6}\Z") | st.just(b"/shop/../demo")
+
+
+@given(
+    st.lists(st.tuples(_NAMES, _VALUES, st.none() | _ODD_VALUES), max_size=6),
+    _TARGETS,
+    st.none() | _ODD_TARGETS,
+    st.sampled_from([b"{}", b"", b"{}GET"]),
+)
+@settings(max_examples=1000)
 def test_a_remembered_head_never_says_what_reading_it_would_not(
-    raw: bytes, changes: list[tuple[int, int, bytes]], route: Route
+    fields: list[tuple[bytes, bytes, bytes | None]],
+    target: bytes,
+    other_target: bytes | None,
+    body: bytes,
 ) -> None:
-    """Whatever bytes come: what the memo takes is valid, and means what it takes it for."""
+    """Whatever comes: what the memo takes is valid, and means what it takes it for."""
+
+    def head_with(values: list[tuple[bytes, bytes]], target: bytes) -> bytes:
+        lines = [name + b": " + value for name, value in values]
+        return head_of(b"Host: localhost", *lines, target=target)
+
+    raw = head_with([(name, value) for name, value, _ in fields], target)
     try:
-        head, plan = plan_of(raw, route)
-    except Exception:
+        head, plan = plan_of(raw)
+    except CallFailed:
         return
     if not may_be_remembered(raw, head, plan):
         return
-    memo = Memo(raw, head, plan, 1)
-    data = bytearray(raw + b"{}")
-    for at, length, new in changes:
-        data[at : at + length] = new
-    varied = memo.varied(bytes(data))
+    changed = [(name, value if other is None else other) for name, value, other in fields]
+    data = head_with(changed, target if other_target is None else other_target) + body
+    varied = Memo(raw, head, plan, 1).varied(data, ROUTER)
     if varied is None:
         return
-    forwarded, body = varied
     end = end_of_head(data)
-    _, anew = plan_of(bytes(data[:end]), route)
-    assert (anew.forwarded, anew.form) == (forwarded, plan.form)
-    assert body == data[end:]
-    assert len(body) == 2
+    _, anew = plan_of(data[:end])
+    assert (anew.route, anew.forwarded, anew.form) == (plan.route, varied[0], plan.form)
+    assert varied[1] == data[end:] == b"{}"

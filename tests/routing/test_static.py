@@ -423,12 +423,12 @@ async def test_a_slow_reader_holds_little_and_gets_all(
 
     def sent() -> bool:
         corridor.clock.advance(0)
-        return connection._outlet.queued > 256 * 1024
+        return connection.outlet.queued > 256 * 1024
 
     await settled(reactor, sent)
     for _ in range(100):
         corridor.clock.advance(0)
-    assert connection._outlet.queued < 1024 * 1024
+    assert connection.outlet.queued < 1024 * 1024
     client.transport.resumeProducing()
 
     def come() -> bool:

@@ -392,7 +392,7 @@ async def test_a_slow_client_slows_the_agent(wires: Any) -> None:
     most = 0
     for _ in range(300):
         await turns(reactor, 1)
-        most = max(most, connection._outlet.queued)
+        most = max(most, connection.outlet.queued)
     assert 0 < most <= 1024 * 1024
     client.transport.resumeProducing()
     assert len(await client.take(b"|end")) == 3_000_004

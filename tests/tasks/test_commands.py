@@ -24,13 +24,14 @@ def listing(said: bytes, status: int = 200) -> FakeUpstream:
     return upstream
 
 
+@pytest.mark.parametrize("wire", [Wire.HTTP, Wire.FRAMES])
 @pytest_twisted.ensureDeferred
-async def test_they_come_as_the_agent_lists_them() -> None:
+async def test_they_come_as_the_agent_lists_them(wire: Wire) -> None:
     """Name, kind and what they are about; nothing else that it may say."""
     upstream = listing(
         b'[{"name":"a","kind":"handler","about":"A.","x":1},{"name":"b","kind":"k"}]'
     )
-    found = await commands_of(Clock(), upstream, a_route(AGENT))
+    found = await commands_of(Clock(), upstream, a_route(attrs.evolve(AGENT, wire=wire)))
     assert found == [
         {"name": "a", "kind": "handler", "about": "A."},
         {"name": "b", "kind": "k"},

@@ -83,13 +83,18 @@ class Connection(StringTransport):
         self.protocol.connectionLost(Failure(reason or ConnectionDone()))
 
 
+def attached(transport: Any, received: Any, moved: Any) -> DirectOutlet:
+    """Leave the transport's own way of reading, which a fake one has not."""
+    return DirectOutlet(transport, moved)
+
+
 class Wires:
     """A transport, and the agent at the other end."""
 
     def __init__(self, paths: SocketPaths) -> None:
         self.reactor = MemoryReactorClock()
         self.large = ScriptedTransport({"hello": lambda call, *params: len(params[0])})
-        self.transport = FrameTransport(self.reactor, paths, DirectOutlet, self.large)
+        self.transport = FrameTransport(self.reactor, paths, attached, self.large)
 
     def send(self, command: str = "hello", **given: Any) -> tuple[Any, RecordedAnswer]:
         answer = RecordedAnswer()
