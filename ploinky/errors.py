@@ -35,16 +35,40 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 
+CLIENT = "client"
+"""The request itself: malformed, not allowed, too slow, or its sender left."""
+GATEWAY = "gateway"
+"""This server: it stops, or failed."""
+QUEUE = "queue"
+"""No place became free: every instance is at its ``concurrency``."""
+INSTANCE = "instance"
+"""No instance is healthy, or the chosen one could not be reached or went away."""
+AGENT = "agent"
+"""The agent's own code."""
+TIMEOUT = "timeout"
+"""It took longer than it may."""
+MEMORY = "memory"
+"""The instance was ended for its memory limit."""
+PARTS = (
+    *(CLIENT, GATEWAY, QUEUE, INSTANCE, AGENT, TIMEOUT, MEMORY),
+    *("source", "image", "install", "start", "probe"),
+)
+"""What can have failed: ``failedAt`` in errors' ``details``, access lines and metrics.  Those of the
+second line are steps of a deploy."""
+
+
 class PloinkyError(Exception):
     """The root: a message for people, a code for programs.
 
     Attributes:
+        failed_at: One of `PARTS`.
         message: One or two sentences; the cause, then what to do about it.
         details: JSON-serialisable extras, or None.
     """
 
     code: ClassVar[str] = "INTERNAL_ERROR"
     status: ClassVar[int] = 500
+    failed_at: str = GATEWAY
 
     def __init__(self, message: str, *, details: Any = None) -> None:
         super().__init__(message)
@@ -72,6 +96,7 @@ class BadRequest(CallFailed):
 
     code = "BAD_REQUEST"
     status = 400
+    failed_at = CLIENT
 
 
 class BadJson(CallFailed):
@@ -79,6 +104,7 @@ class BadJson(CallFailed):
 
     code = "BAD_JSON"
     status = 400
+    failed_at = CLIENT
 
 
 class BadCommand(CallFailed):
@@ -86,6 +112,7 @@ class BadCommand(CallFailed):
 
     code = "BAD_COMMAND"
     status = 400
+    failed_at = CLIENT
 
 
 class Unauthenticated(CallFailed):
@@ -93,6 +120,7 @@ class Unauthenticated(CallFailed):
 
     code = "UNAUTHENTICATED"
     status = 401
+    failed_at = CLIENT
 
 
 class Forbidden(CallFailed):
@@ -100,6 +128,7 @@ class Forbidden(CallFailed):
 
     code = "FORBIDDEN"
     status = 403
+    failed_at = CLIENT
 
 
 class NoSuchRoute(CallFailed):
@@ -107,6 +136,7 @@ class NoSuchRoute(CallFailed):
 
     code = "NO_SUCH_ROUTE"
     status = 404
+    failed_at = CLIENT
 
 
 class MethodNotAllowed(CallFailed):
@@ -114,6 +144,7 @@ class MethodNotAllowed(CallFailed):
 
     code = "METHOD_NOT_ALLOWED"
     status = 405
+    failed_at = CLIENT
 
     def __init__(self, message: str, *, allow: Sequence[str]) -> None:
         super().__init__(message)
@@ -125,6 +156,7 @@ class RequestTimeout(CallFailed):
 
     code = "REQUEST_TIMEOUT"
     status = 408
+    failed_at = CLIENT
 
 
 class BodyTooLarge(CallFailed):
@@ -132,6 +164,7 @@ class BodyTooLarge(CallFailed):
 
     code = "BODY_TOO_LARGE"
     status = 413
+    failed_at = CLIENT
 
 
 class TargetTooLong(CallFailed):
@@ -139,6 +172,7 @@ class TargetTooLong(CallFailed):
 
     code = "TARGET_TOO_LONG"
     status = 414
+    failed_at = CLIENT
 
 
 class ExpectationFailed(CallFailed):
@@ -146,6 +180,7 @@ class ExpectationFailed(CallFailed):
 
     code = "EXPECTATION_FAILED"
     status = 417
+    failed_at = CLIENT
 
 
 class HeadTooLarge(CallFailed):
@@ -153,6 +188,7 @@ class HeadTooLarge(CallFailed):
 
     code = "HEAD_TOO_LARGE"
     status = 431
+    failed_at = CLIENT
 
 
 class TooManyRequests(CallFailed):
@@ -160,6 +196,7 @@ class TooManyRequests(CallFailed):
 
     code = "TOO_MANY_REQUESTS"
     status = 429
+    failed_at = CLIENT
 
 
 class AgentUnreachable(CallFailed):
@@ -167,6 +204,7 @@ class AgentUnreachable(CallFailed):
 
     code = "AGENT_UNREACHABLE"
     status = 502
+    failed_at = INSTANCE
 
 
 class AgentBroken(CallFailed):
@@ -174,6 +212,7 @@ class AgentBroken(CallFailed):
 
     code = "AGENT_BROKEN"
     status = 502
+    failed_at = AGENT
 
 
 class Overloaded(CallFailed):
@@ -181,6 +220,7 @@ class Overloaded(CallFailed):
 
     code = "OVERLOADED"
     status = 503
+    failed_at = QUEUE
 
 
 class NoHealthyInstance(CallFailed):
@@ -188,6 +228,7 @@ class NoHealthyInstance(CallFailed):
 
     code = "NO_HEALTHY_INSTANCE"
     status = 503
+    failed_at = INSTANCE
 
 
 class Draining(CallFailed):
@@ -202,6 +243,7 @@ class TaskTimeout(CallFailed):
 
     code = "TASK_TIMEOUT"
     status = 504
+    failed_at = TIMEOUT
 
 
 # --- management requests ----------------------------------------------------
@@ -211,6 +253,7 @@ class RequestRefused(PloinkyError):
     """A management request that cannot be carried out as it is."""
 
     status = 400
+    failed_at = CLIENT
 
 
 class ValidationFailed(RequestRefused):
@@ -276,15 +319,19 @@ class DeployFailed(PloinkyError):
     Attributes:
         step: ``source``, ``image``, ``install``, ``start`` or ``probe``.
         output: The last lines that the failed step printed, or ``""``.
+        failed_at: The step, unless more is known: `MEMORY`, `AGENT`, `TIMEOUT`.
     """
 
     code = "DEPLOY_FAILED"
     status = 422
     step: ClassVar[str] = "deploy"
 
-    def __init__(self, message: str, *, output: str = "", details: Any = None) -> None:
+    def __init__(
+        self, message: str, *, output: str = "", details: Any = None, failed_at: str = ""
+    ) -> None:
         super().__init__(message, details=details)
         self.output = output
+        self.failed_at = failed_at or self.step
 
 
 class SourceFailed(DeployFailed):
@@ -330,6 +377,7 @@ class SourceError(PloinkyError):
 
     code = "SOURCE_ERROR"
     status = 422
+    failed_at = "source"
 
 
 class UrlRefused(SourceError):

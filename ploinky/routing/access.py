@@ -15,6 +15,8 @@ from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
 
+from ploinky.latencies import BOUNDS_SECONDS
+
 SERVED = "served"
 """The agent answered, whole, with a status below 500."""
 FAILED = "failed"
@@ -28,20 +30,14 @@ TIMED_OUT = "timed-out"
 BROKEN = "broken"
 """The agent could not be reached, or its answer was no answer or not whole."""
 
-BOUNDS_SECONDS = tuple(
-    round(step * scale, 6)
-    for scale in (0.0001, 0.001, 0.01, 0.1, 1.0, 10.0)
-    for step in (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
-)
-"""Upper bounds of the histogram's buckets; one more bucket holds what is above the last."""
-
 _KEYS_AT_ONCE = 1024
 _OTHER = "*"
 
 _LINE = (
     '{"time":%.3f,"id":"%s","method":"%s","route":%s,"command":%s,"principal":%s,"status":%d,'
-    '"bytesIn":%d,"bytesOut":%d,"seconds":%.6f,"mood":"%s"}\n'
+    '"bytesIn":%d,"bytesOut":%d,"seconds":%.6f,"mood":"%s"%s}\n'
 )
+_SUMS = 5  # before the buckets: count, microseconds, bytes in, bytes out, microseconds queued
 
 
 class AccessLog:
@@ -66,7 +62,7 @@ class AccessLog:
         self._sink = sink
         self._flush_seconds = flush_seconds
         self._lines: list[str] = []
-        self._counted: dict[tuple[str, str, int], list[int]] = {}
+        self._counted: dict[tuple[str, str, int, str], list[int]] = {}
 
     def record(
         self,
@@ -81,6 +77,8 @@ class AccessLog:
         bytes_out: int,
         seconds: float,
         mood: str,
+        failed_at: str = "",
+        queued_seconds: float = 0.0,
     ) -> None:
         """Keep what is known of one request once it is over.
 
@@ -92,6 +90,8 @@ class AccessLog:
             bytes_out: Of head and body, as given to the connection.
             seconds: From the end of the request's head to the end of its answer.
             mood: One of this module's words for how it ended.
+            failed_at: The part that failed (`ploinky.errors.PARTS`); ``""`` where none did.
+            queued_seconds: Of those, how long it waited for an instance with a free place.
         """
         lines = self._lines
         if not lines:
@@ -110,16 +110,19 @@ class AccessLog:
                 bytes_out,
                 seconds,
                 mood,
+                "" if not failed_at and not queued_seconds else _more(failed_at, queued_seconds),
             )
         )
         # A 404's command is a name that somebody made up: it would only swell the counters.
-        key = (deployment, command if status != 404 else "", status)
+        key = (deployment, command if status != 404 else "", status, failed_at)
         sums = self._counted.get(key) or self._begin_count(key)
         sums[0] += 1
         sums[1] += int(seconds * 1_000_000)
         sums[2] += bytes_in
         sums[3] += bytes_out
-        sums[4 + bisect_left(BOUNDS_SECONDS, seconds)] += 1
+        if queued_seconds:
+            sums[4] += int(queued_seconds * 1_000_000)
+        sums[_SUMS + bisect_left(BOUNDS_SECONDS, seconds)] += 1
 
     def flush(self) -> None:
         """Hand over what there is; the owner calls it once more at the end."""
@@ -131,9 +134,9 @@ class AccessLog:
         """Give what was counted since the last call, and begin anew.
 
         Returns:
-            JSON-ready entries of ``deployment``, ``command``, ``status``, ``count``,
-            ``microseconds``, ``bytesIn``, ``bytesOut`` and ``buckets``, which has one count for
-            each of `BOUNDS_SECONDS`, and one for what took longer.
+            JSON-ready entries of ``deployment``, ``command``, ``status``, ``failedAt``, ``count``,
+            ``microseconds``, ``bytesIn``, ``bytesOut``, ``queuedMicroseconds`` and ``buckets``:
+            ``[index, count]`` for each bucket of `ploinky.latencies` that is not empty.
         """
         counted, self._counted = self._counted, {}
         return [
@@ -141,19 +144,27 @@ class AccessLog:
                 "deployment": deployment,
                 "command": command,
                 "status": status,
+                "failedAt": failed_at,
                 "count": sums[0],
                 "microseconds": sums[1],
                 "bytesIn": sums[2],
                 "bytesOut": sums[3],
-                "buckets": sums[4:],
+                "queuedMicroseconds": sums[4],
+                "buckets": [[i, n] for i, n in enumerate(sums[_SUMS:]) if n],
             }
-            for (deployment, command, status), sums in counted.items()
+            for (deployment, command, status, failed_at), sums in counted.items()
         ]
 
-    def _begin_count(self, key: tuple[str, str, int]) -> list[int]:
+    def _begin_count(self, key: tuple[str, str, int, str]) -> list[int]:
         if len(self._counted) >= _KEYS_AT_ONCE:
-            key = (key[0], _OTHER, key[2])
-        return self._counted.setdefault(key, [0] * (4 + len(BOUNDS_SECONDS) + 1))
+            key = (key[0], _OTHER, key[2], key[3])
+        return self._counted.setdefault(key, [0] * (_SUMS + len(BOUNDS_SECONDS) + 1))
+
+
+def _more(failed_at: str, queued_seconds: float) -> str:
+    """Give the fields that only some lines have."""
+    failed = f',"failedAt":"{failed_at}"' if failed_at else ""
+    return f'{failed},"queued":{queued_seconds:.6f}' if queued_seconds else failed
 
 
 @lru_cache(maxsize=4096)

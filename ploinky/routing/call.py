@@ -16,6 +16,7 @@ from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
 from ploinky.errors import (
+    CLIENT,
     AgentBroken,
     AgentUnreachable,
     BodyTooLarge,
@@ -26,7 +27,7 @@ from ploinky.errors import (
 from ploinky.interfaces import IAnswer, IExchange, ILease
 from ploinky.routing import access
 from ploinky.routing.forms import TaskForm
-from ploinky.routing.headers import REQUEST_ID, Peer, answer_head, refusal
+from ploinky.routing.headers import REQUEST_ID, Peer, answer_head, failed_at, refusal
 from ploinky.routing.http import RequestHead
 from ploinky.routing.streams import FULL_BYTES
 from ploinky.values import NOBODY, Kind, Principal, Route
@@ -68,6 +69,7 @@ class Call:
         body: The whole body; None where it comes piece by piece.
         command: Of a task, once its body was read; ``""`` before and otherwise.
         params: Of a task, once its body was read: JSON text of an array.
+        queued_seconds: For which it waited for a lease.
         done: Nothing more will happen to it.
     """
 
@@ -77,6 +79,7 @@ class Call:
     status = 0
     bytes_in = 0
     bytes_out = 0
+    queued_seconds = 0.0
     closes = False
     done = False
     _lease: ILease | None = None
@@ -229,7 +232,11 @@ class Call:
             self.bytes_out += 5
             self._connection.send(b"0\r\n\r\n")
         self._exchange = None
-        self._over(access.SERVED if self.status < 500 else access.FAILED)
+        if self.status < 500:
+            self._over(access.SERVED)
+        else:
+            assert self.route is not None
+            self._over(access.FAILED, failed_at(self.route.kind, self.status))
 
     def failed(self, error: CallFailed) -> None:
         """See `IAnswer.failed`; also for every refusal of the gateway's own."""
@@ -238,13 +245,13 @@ class Call:
         self._let_go()
         unreachable = isinstance(error, AgentUnreachable)
         if self._opened:
-            self._cut_off(_mood(error), unreachable)
+            self._cut_off(error, unreachable)
             return
         self.status = error.status
         head, body = refusal(error, self.id, self._gateway.dates.now())
         self._open(head, len(body))
         self.data(body)
-        self._over(_mood(error), unreachable)
+        self._over(_mood(error), error.failed_at, unreachable)
 
     def drained(self) -> None:
         """The client has taken all that was queued for it."""
@@ -261,7 +268,7 @@ class Call:
             return
         self._let_go()
         self.status = 499
-        self._record(access.GONE, False)
+        self._record(access.GONE, CLIENT, False)
 
     def timed_out(self) -> None:
         """The time that the route gives is up."""
@@ -309,9 +316,9 @@ class Call:
             self.bytes_out += len(head)
             self._connection.send(head)
 
-    def _cut_off(self, mood: str, unreachable: bool) -> None:
+    def _cut_off(self, error: CallFailed, unreachable: bool) -> None:
         """End an answer that has begun and cannot be finished, so that the client notices."""
-        self._record(mood, unreachable)
+        self._record(_mood(error), error.failed_at, unreachable)
         self._connection.cut_off()
 
     def _let_go(self) -> None:
@@ -324,10 +331,10 @@ class Call:
             waiting.cancel()
             self.done = False
 
-    def _over(self, mood: str, unreachable: bool = False) -> None:
-        self._connection.answered(self, self._record(mood, unreachable))
+    def _over(self, mood: str, failed_at: str = "", unreachable: bool = False) -> None:
+        self._connection.answered(self, self._record(mood, failed_at, unreachable))
 
-    def _record(self, mood: str, unreachable: bool) -> float:
+    def _record(self, mood: str, failed_at: str, unreachable: bool) -> float:
         """End it: lease back, record made; give the clock's seconds."""
         self.done = True
         lease = self._lease
@@ -349,6 +356,8 @@ class Call:
             self.bytes_out,
             now - self._began,
             mood,
+            failed_at,
+            self.queued_seconds,
         )
         return now
 
