@@ -10,13 +10,14 @@ up the wait and leaves nothing behind that a later call would trip over.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from zope.interface import Attribute, Interface
 
 if TYPE_CHECKING:
     from ploinky.errors import CallFailed
+    from ploinky.measures import CountBatch, Counts, KeptCounts, Point
     from ploinky.values import (
         AgentListing,
         Deployment,
@@ -497,6 +498,37 @@ class IKeyStore(Interface):
 
     async def add_first_key(principal: Principal) -> bool:
         """Keep it if there is no key at all yet, in one transaction; tell whether it was kept."""
+
+
+class IMetricsStore(Interface):
+    """Counts of calls: totals of all time, and points of each of `RESOLUTIONS`."""
+
+    async def kept() -> KeptCounts:
+        """Give the totals, and how far each reporter's reports are in them."""
+
+    async def add(batch: CountBatch) -> None:
+        """Add a batch to the totals and to the points of its time, and keep its numbers.
+
+        One transaction: what is counted and that it was counted are kept together or not at all.
+        """
+
+    async def points(resolution: int, since: float) -> list[Point]:
+        """Give the points that begin at ``since`` (Unix seconds) or later, in order of time."""
+
+    async def prune(oldest: Mapping[int, float], reporters_seen_since: float) -> None:
+        """Delete old points.
+
+        Args:
+            oldest: By resolution, the time of the oldest point to keep.
+            reporters_seen_since: Reporters that are silent for longer are forgotten.
+        """
+
+    async def forget_all_but(deployments: Iterable[str]) -> Counts:
+        """Add the totals of all other deployments up under the id ``""``.
+
+        Returns:
+            The totals as they are then.
+        """
 
 
 class ISecretBox(Interface):

@@ -7,6 +7,7 @@ are started (`ploinky.processgroup`) nor how requests are served (`ploinky.routi
 
 from ploinky.link.leader import IWorkerSlots, WorkerLink, WorkerLinks
 from ploinky.link.local import LocalWorkerGroup
+from ploinky.link.outbox import Outbox
 from ploinky.link.wire import Identity, NotListening, Peer
 from ploinky.link.worker import ICorridor, LeaderLink
 
@@ -17,6 +18,7 @@ __all__ = [
     "LeaderLink",
     "LocalWorkerGroup",
     "NotListening",
+    "Outbox",
     "Peer",
     "WorkerLink",
     "WorkerLinks",

@@ -10,7 +10,7 @@ with the leader's own build.  From then on it is either up to date, about to be,
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
 import attrs
@@ -27,10 +27,12 @@ from ploinky.interfaces import IWorkerGroup
 from ploinky.link.wire import (
     Adopt,
     Conversation,
+    Counted,
     Drain,
     HandBack,
     Hello,
     Identity,
+    Kept,
     Peer,
     Ping,
     Report,
@@ -48,6 +50,9 @@ ACKNOWLEDGE_SECONDS = 5.0
 
 Reports = Callable[[int, str, bytes], None]
 """Takes (pid, kind, lines) of a worker."""
+
+Tally = Callable[[str, int, bytes], None]
+"""Takes (reporter, number, lines): counts, possibly again."""
 
 
 class IWorkerSlots(Interface):
@@ -76,6 +81,7 @@ class WorkerLink(Conversation):
         identity: Who it is; None before its hello.
         generation: By which it serves, as far as this leader knows.
         accepting: Whether it said that it holds a listening socket.
+        reporter: As which it counts; ``""`` before its first report.
     """
 
     def __init__(self, links: WorkerLinks) -> None:
@@ -84,6 +90,7 @@ class WorkerLink(Conversation):
         self.identity: Identity | None = None
         self.generation = 0
         self.accepting = False
+        self.reporter = ""
         self._waiting: list[Deferred[None]] = []
 
     def _refuse(self, reason: str) -> None:
@@ -125,6 +132,14 @@ class WorkerLink(Conversation):
         """Pass lines on."""
         if self.identity:
             self._links.reports(self.pid, kind, data)
+        return {}
+
+    @Counted.responder
+    def counted(self, reporter: str, number: int, data: bytes) -> dict[str, Any]:
+        """Pass counts on; `WorkerLinks.kept` says when they are on disk."""
+        if self.identity:
+            self.reporter = reporter
+            self._links.tally(reporter, number, data)
         return {}
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -185,7 +200,8 @@ class WorkerLinks(Factory):
     Args:
         clock: For time limits.
         build: Of this code.
-        reports: Takes what workers report.
+        reports: Takes how workers stand.
+        tally: Takes what they counted.
         peer_of: Asks who is at the other end of a transport.
     """
 
@@ -197,11 +213,13 @@ class WorkerLinks(Factory):
         clock: IReactorTime,
         build: str,
         reports: Reports,
+        tally: Tally,
         peer_of: Callable[[Any], Peer] = peer_of,
     ) -> None:
         self._clock = clock
         self.build = build
         self.reports = reports
+        self.tally = tally
         self.peer_of = peer_of
         self._slots: Any = None
         self._links: dict[int, WorkerLink] = {}
@@ -268,6 +286,12 @@ class WorkerLinks(Factory):
         if self._links.get(link.pid) is link:
             del self._links[link.pid]
             self._slots.left(link.pid)
+
+    def kept(self, numbers: Mapping[str, int]) -> None:
+        """Tell workers that their reports, up to these numbers by reporter, are on disk."""
+        for link in self._links.values():
+            if link.reporter in numbers:
+                link.tell(Kept, number=numbers[link.reporter])
 
     async def check(self) -> None:
         """Ask every worker for a sign of life; one that gives none is ended."""

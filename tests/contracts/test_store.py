@@ -12,18 +12,25 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from ploinky.interfaces import IDeploymentStore, IKeyStore, IRepositoryStore
+from ploinky.interfaces import IDeploymentStore, IKeyStore, IMetricsStore, IRepositoryStore
 from ploinky.security.secrets import SecretBox
 from ploinky.store.database import Database
 from ploinky.store.deployments import SqliteDeploymentStore
 from ploinky.store.keys import SqliteKeyStore
+from ploinky.store.metrics import SqliteMetricsStore
 from ploinky.store.repositories import SqliteRepositoryStore
 from ploinky.testing.contracts.store import (
     DeploymentStoreContract,
     KeyStoreContract,
+    MetricsStoreContract,
     RepositoryStoreContract,
 )
-from ploinky.testing.store import MemoryDeploymentStore, MemoryKeyStore, MemoryRepositoryStore
+from ploinky.testing.store import (
+    MemoryDeploymentStore,
+    MemoryKeyStore,
+    MemoryMetricsStore,
+    MemoryRepositoryStore,
+)
 from ploinky.threads import Blocking
 
 BOX = SecretBox(b"k" * 32, os.urandom)
@@ -93,3 +100,19 @@ class TestSqliteKeyStore(KeyStoreContract):
     @pytest.fixture
     def key_store(self, database: Database, clock: Clock) -> IKeyStore:
         return SqliteKeyStore(clock, database)
+
+
+class TestMemoryMetricsStore(MetricsStoreContract):
+    """The one that tests and plugin authors use."""
+
+    @pytest.fixture
+    def metrics_store(self) -> IMetricsStore:
+        return MemoryMetricsStore()
+
+
+class TestSqliteMetricsStore(MetricsStoreContract):
+    """The one that the server uses."""
+
+    @pytest.fixture
+    def metrics_store(self, database: Database) -> IMetricsStore:
+        return SqliteMetricsStore(database)

@@ -32,7 +32,7 @@ async def lead() -> None:
     """Compose, start, and say so."""
     lock = LeaderLock(str(DIRECTORY / "leader.lock"))
     lock.take()
-    links = WorkerLinks(reactor, BUILD, lambda pid, kind, data: None)
+    links = WorkerLinks(reactor, BUILD, lambda *report: None, lambda *counts: None)
     socket_path = DIRECTORY / "link.sock"
     socket_path.unlink(missing_ok=True)
     reactor.listenUNIX(str(socket_path), links, mode=0o600)
