@@ -34,6 +34,7 @@ from ploinky.interfaces import (
     IDeploymentManager,
     IDeploymentStore,
     IKeyStore,
+    IMetricsStore,
     IRepositoryStore,
     IRuntime,
     IRuntimeFactory,
@@ -53,12 +54,14 @@ from ploinky.sockets import SocketPaths
 from ploinky.store.database import Database
 from ploinky.store.deployments import SqliteDeploymentStore
 from ploinky.store.keys import SqliteKeyStore
+from ploinky.store.metrics import SqliteMetricsStore
 from ploinky.store.repositories import SqliteRepositoryStore
-from ploinky.telemetry.counters import Counters
+from ploinky.telemetry.load import Loads
 from ploinky.telemetry.logs import SERVER, DailyFile, JsonLog, at_level, prune, tail
+from ploinky.telemetry.metrics import Metrics
 from ploinky.threads import Blocking
 from ploinky.values import Address, DeploymentKey, Kind, Route, Target
-from ploinky.worker import COUNTERS, LINK_SOCKET
+from ploinky.worker import LINK_SOCKET, LOAD
 
 CONTROL_SOCKET = "control.sock"
 BUILT_IN_PATHS = ("/management", "/auth", "/client", "/metrics", "/_ploinky", "/")
@@ -85,8 +88,8 @@ async def lead(reactor: Any, settings: Settings, rooms: AsyncExitStack) -> None:
     _hold_lock(settings, rooms)
     _begin_log(settings, rooms)
     here = _here(reactor, settings, rooms)
-    links, group = await _open_workers(here, rooms)
     stores = await _open_stores(here, rooms)
+    measured, links, group = await _open_workers(here, stores, rooms)
     runtime = await _start_runtime(here, rooms)
     instances = await _start_instances(here, runtime, rooms)
     source = await _start_git(here, rooms)
@@ -100,7 +103,7 @@ async def lead(reactor: Any, settings: Settings, rooms: AsyncExitStack) -> None:
     await _begin(manager, rooms)
     bootstrap = BootstrapToken(secrets.token_bytes)
     admission = Admission(reactor, keys, secrets.token_bytes)
-    await _start_management(here, neighbours, manager, keys, admission, bootstrap, rooms)
+    await _start_management(here, neighbours, manager, keys, admission, bootstrap, measured, rooms)
     await keys.load()
     await manager.recover()
     await group.start()
@@ -124,7 +127,6 @@ class Here:
     paths: SocketPaths
     cluster: str
     files: Blocking
-    counters: Counters
 
 
 @frozen
@@ -134,6 +136,20 @@ class Stores:
     deployments: IDeploymentStore
     repositories: IRepositoryStore
     keys: IKeyStore
+    metrics: IMetricsStore
+
+
+@frozen
+class Measured:
+    """What is known of calls.
+
+    Attributes:
+        metrics: How many there were, and how they went.
+        loads: What is in hand now.
+    """
+
+    metrics: Metrics
+    loads: Loads
 
 
 def log_directory(settings: Settings) -> Path:
@@ -198,7 +214,7 @@ def _here(reactor: Any, settings: Settings, rooms: AsyncExitStack) -> Here:
     paths = SocketPaths(str(settings.run_directory))
     rooms.callback(paths.close)
     files = _pool(reactor, 4, "files", rooms)
-    return Here(reactor, settings, paths, _cluster_id(settings), files, Counters())
+    return Here(reactor, settings, paths, _cluster_id(settings), files)
 
 
 def _cluster_id(settings: Settings) -> str:
@@ -212,7 +228,9 @@ def _cluster_id(settings: Settings) -> str:
     return made
 
 
-async def _open_workers(here: Here, rooms: AsyncExitStack) -> tuple[WorkerLinks, ProcessGroup]:
+async def _open_workers(
+    here: Here, stores: Stores, rooms: AsyncExitStack
+) -> tuple[Measured, WorkerLinks, ProcessGroup]:
     """Listen on the public port; workers of an earlier leader are taken over."""
     settings = here.settings
     configuration: dict[str, Any] = {
@@ -224,11 +242,22 @@ async def _open_workers(here: Here, rooms: AsyncExitStack) -> tuple[WorkerLinks,
     digest = hashlib.sha256(json.dumps(configuration).encode()).hexdigest()
     configuration["build"] = f"{version('ploinky')} {digest[:12]}"
 
-    def report(pid: int, kind: str, lines: bytes) -> None:
-        if kind == COUNTERS:
-            here.counters.add(lines)
+    loads = Loads(here.reactor)
 
-    links = WorkerLinks(here.reactor, configuration["build"], report)
+    def report(pid: int, kind: str, line: bytes) -> None:
+        if kind == LOAD:
+            loads.take(pid, line)
+
+    metrics = Metrics(
+        here.reactor,
+        stores.metrics,
+        lambda numbers: links.kept(numbers),
+        stores.deployments,
+        settings.metrics_retention_days,
+    )
+    await metrics.load()
+    await _begin(metrics, rooms)
+    links = WorkerLinks(here.reactor, configuration["build"], report, metrics)
     group = ProcessGroup(
         here.reactor,
         links,
@@ -243,7 +272,7 @@ async def _open_workers(here: Here, rooms: AsyncExitStack) -> tuple[WorkerLinks,
     await _listen(here, LINK_SOCKET, links, rooms)
     rooms.push_async_callback(group.leave)
     await group.open()
-    return links, group
+    return Measured(metrics, loads), links, group
 
 
 def _worker_environment() -> dict[str, str]:
@@ -263,6 +292,7 @@ async def _open_stores(here: Here, rooms: AsyncExitStack) -> Stores:
         SqliteDeploymentStore(database, box),
         SqliteRepositoryStore(database, box),
         SqliteKeyStore(here.reactor, database),
+        SqliteMetricsStore(database),
     )
 
 
@@ -312,20 +342,17 @@ async def _start_management(
     keys: IKeyStore,
     admission: Admission,
     bootstrap: BootstrapToken,
+    measured: Measured,
     rooms: AsyncExitStack,
 ) -> None:
     """Listen on the control socket."""
     # Importing Klein installs a reactor, so it comes after twistd chose one.
     from ploinky.api.application import make_site
-    from ploinky.api.endpoints import Collaborators, Totals
+    from ploinky.api.endpoints import Collaborators
     from ploinky.api.operations import Operations
 
     operations = Operations(here.reactor)
     await _begin(operations, rooms)
-
-    def totals() -> Totals:
-        calls = here.counters.totals().all
-        return Totals(calls.requests, calls.errors, calls.unauthorized)
 
     async def server_log(lines: int) -> str:
         return await here.files.run(tail, log_directory(here.settings), lines)
@@ -345,8 +372,10 @@ async def _start_management(
         bootstrap=bootstrap,
         throttle=LoginThrottle(here.reactor),
         operations=operations,
-        totals=totals,
+        metrics=measured.metrics,
+        loads=measured.loads,
         server_log=server_log,
+        files=here.files,
         new_id=new_id,
     )
     await _listen(here, CONTROL_SOCKET, make_site(collaborators), rooms)

@@ -268,7 +268,7 @@ def _prepare(configuration: WorkerConfiguration, build_rooms: BuildRooms) -> Cal
         # The link stays to the last: without it the leader would end this process at once.
         await corridor.drain(DRAIN_SECONDS)
         reporting.stop()
-        report()
+        await link.settle()
         await link.stopService()
 
     reactor.callWhenRunning(begin)

@@ -37,7 +37,9 @@ def test_a_buckets_middle_is_close_to_whatever_fell_into_it(seconds: float) -> N
 def test_a_percentile_is_close_to_the_true_one(durations: list[float], share: float) -> None:
     """By nearest rank, at most 5 % off, however few there are."""
     rank = max(1, ceil(share * len(durations)))
-    assert quantile(counted(durations), share) == pytest.approx(sorted(durations)[rank - 1], rel=0.05)
+    assert quantile(counted(durations), share) == pytest.approx(
+        sorted(durations)[rank - 1], rel=0.05
+    )
 
 
 def test_workers_add_up_to_what_one_would_have_counted() -> None:

@@ -36,9 +36,9 @@ from ploinky.link import (
 )
 from ploinky.link.leader import ACKNOWLEDGE_SECONDS
 from ploinky.link.outbox import MOST_REPORTS
-from ploinky.link.wire import PART_BYTES, lines_cut, parts_of, snapshot_of
-from ploinky.link.worker import ORPHAN_SECONDS, LeaderConnection
-from ploinky.testing.link import MemoryCorridor, RecordedSlots
+from ploinky.link.wire import PART_BYTES, Keep, lines_cut, parts_of, snapshot_of
+from ploinky.link.worker import ORPHAN_SECONDS, SETTLE_SECONDS, LeaderConnection
+from ploinky.testing.link import MemoryCorridor, RecordedSlots, RecordedTally
 from ploinky.values import (
     Address,
     CallAuth,
@@ -112,12 +112,12 @@ class Leader:
         self.slots = RecordedSlots()
         self.reports: list[tuple[int, str, bytes]] = []
         self.peer = Peer(0, OURS)
-        self.counted: list[tuple[str, int, bytes]] = []
+        self.tally = RecordedTally()
         self.links = WorkerLinks(
             self.clock,
             build,
             lambda *report: self.reports.append(report),
-            lambda *counts: self.counted.append(counts),
+            self.tally,
             lambda _: self.peer,
         )
         self.links.watch(self.slots)
@@ -359,12 +359,12 @@ def test_counts_are_told_again_until_they_are_on_disk(leader: Leader) -> None:
     for _ in range(2):
         worker.worker_end.count(box.fill())
     leader.flush()
-    assert leader.counted == [("w-1", 1, b"a\n"), ("w-1", 2, b"b\n")]
+    assert leader.tally.reports == [("w-1", 1, b"a\n"), ("w-1", 2, b"b\n")]
     leader.links.kept({"w-1": 1, "w-2": 7})
     leader.flush()
     worker.leave()
     leader.connect(41, outbox=box)
-    assert leader.counted[2:] == [("w-1", 2, b"b\n")]
+    assert leader.tally.reports[2:] == [("w-1", 2, b"b\n")]
     leader.links.kept({"w-1": 2})
     leader.flush()
     assert box.unacknowledged() == []
@@ -376,9 +376,11 @@ def test_counts_come_in_pieces_each_with_its_number(leader: Leader) -> None:
     box = outbox(lines)
     leader.connect(41).worker_end.count(box.fill())
     leader.flush()
-    assert b"".join(data for _, _, data in leader.counted) == lines
-    assert [number for _, number, _ in leader.counted] == list(range(1, len(leader.counted) + 1))
-    assert all(data.endswith(b"\n") for _, _, data in leader.counted)
+    assert b"".join(data for _, _, data in leader.tally.reports) == lines
+    assert [number for _, number, _ in leader.tally.reports] == list(
+        range(1, len(leader.tally.reports) + 1)
+    )
+    assert all(data.endswith(b"\n") for _, _, data in leader.tally.reports)
 
 
 def test_a_worker_keeps_no_more_than_so_many_reports() -> None:
@@ -492,6 +494,36 @@ def test_a_worker_that_never_meets_a_leader_ends() -> None:
     assert corridor.stopped == 1
 
 
+@pytest_twisted.ensureDeferred
+async def test_a_worker_that_ends_waits_until_its_counts_are_on_disk() -> None:
+    """Nobody could report them again; but it does not wait for ever, nor for nobody."""
+    clock, door = Clock(), Door()
+    link = LeaderLink(clock, door, Identity(0, 41, "1"), MemoryCorridor(), outbox(b"a\n", b"b\n"))
+    await link.settle()
+    link.startService()
+    door.open()
+    settling = Deferred.fromCoroutine(link.settle())
+    clock.advance(SETTLE_SECONDS - 0.1)
+    assert not settling.called
+    clock.advance(0.1)
+    await settling
+
+
+def test_the_leader_answers_a_worker_that_ends_once_it_has_written(leader: Leader) -> None:
+    """What that one counted, and all others."""
+    leader.tally.gate = Deferred()
+    box = outbox(b"a\n")
+    worker = leader.connect(41, outbox=box)
+    worker.worker_end.count(box.fill())
+    settled = Deferred.fromCoroutine(worker.worker_end.ask(Keep))
+    leader.flush()
+    assert not settled.called
+    leader.tally.gate.callback(None)
+    leader.flush()
+    assert settled.called
+    assert leader.tally.written == 1
+
+
 def test_without_a_leader_nothing_is_told_and_nothing_lost() -> None:
     """How a worker stands is told to nobody; what it counted stays where it is."""
     box = outbox(b"a\n")
@@ -533,7 +565,7 @@ async def test_a_listening_socket_is_handed_back(short_directory: Any, listening
     joined: Deferred[Any] = Deferred()
     slots = RecordedSlots()
     slots.joined = joined.callback  # type: ignore[method-assign]
-    links = WorkerLinks(real_reactor, "1", lambda *_: None, lambda *_: None)
+    links = WorkerLinks(real_reactor, "1", lambda *_: None, RecordedTally())
     links.watch(slots)
     path = str(short_directory / "link.sock")
     port = real_reactor.listenUNIX(path, links, mode=0o600)

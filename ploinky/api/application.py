@@ -23,6 +23,7 @@ from ploinky.api.answers import Answer
 from ploinky.api.deployments import DeploymentRoutes
 from ploinky.api.domains import DomainRoutes
 from ploinky.api.endpoints import Collaborators, Endpoint
+from ploinky.api.metrics import MetricsRoutes
 from ploinky.api.page import PageRoutes
 from ploinky.api.repositories import RepositoryRoutes
 from ploinky.api.requests import (
@@ -86,6 +87,7 @@ def routes(collaborators: Collaborators) -> list[Endpoint]:
         *PageRoutes().endpoints(),
         *AccessRoutes(collaborators).endpoints(),
         *StatusRoutes(collaborators, started_at).endpoints(),
+        *MetricsRoutes(collaborators, started_at).endpoints(),
         *DeploymentRoutes(collaborators).endpoints(),
         *DomainRoutes(collaborators).endpoints(),
         *RepositoryRoutes(collaborators).endpoints(),

@@ -23,6 +23,9 @@ from ploinky.security.admission import Admission
 from ploinky.security.bootstrap import BootstrapToken
 from ploinky.security.throttle import LoginThrottle
 from ploinky.settings import Settings
+from ploinky.telemetry.load import Loads
+from ploinky.telemetry.metrics import Metrics
+from ploinky.threads import Blocking
 
 API = "/management/api"
 
@@ -43,20 +46,6 @@ class Endpoint:
     answer: Callable[[Call], Awaitable[Answer]]
 
 
-@frozen
-class Totals:
-    """Calls of agents since the server's first start, over all workers.
-
-    Attributes:
-        errors: Answered with 5xx.
-        unauthorized: Answered with 401 or 403.
-    """
-
-    requests: int = 0
-    errors: int = 0
-    unauthorized: int = 0
-
-
 @frozen(kw_only=True)
 class Collaborators:
     """All that the API works with; the root makes it.
@@ -67,8 +56,10 @@ class Collaborators:
         keys: Gives out keys and sessions.
         authenticators: Asked in this order; the first that knows a credential counts.
         operations: A service; the root starts and stops it.
-        totals: Gives the counters as they stand.
+        metrics: How many calls there were, and how they went.
+        loads: What is in hand now.
         server_log: Gives the last so many lines of the server's log.
+        files: Threads for small work that blocks.
         new_id: Gives ids for requests that came without one.
     """
 
@@ -86,6 +77,8 @@ class Collaborators:
     bootstrap: BootstrapToken
     throttle: LoginThrottle
     operations: Operations
-    totals: Callable[[], Totals] = field(repr=False)
+    metrics: Metrics = field(repr=False)
+    loads: Loads = field(repr=False)
     server_log: Callable[[int], Awaitable[str]] = field(repr=False)
+    files: Blocking = field(repr=False)
     new_id: Callable[[], str] = field(repr=False)

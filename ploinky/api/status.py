@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred, TimeoutError
 from ploinky.api import documents
 from ploinky.api.answers import Answer, as_json, as_text
 from ploinky.api.endpoints import API, Collaborators, Endpoint
+from ploinky.api.metrics import rate
 from ploinky.api.operations import Finished
 from ploinky.api.requests import Call
 from ploinky.errors import PloinkyError
@@ -86,15 +87,14 @@ class StatusRoutes:
         return "ok"
 
     async def _overview(self, call: Call) -> Answer:
-        totals = self._its.totals()
+        totals = self._its.metrics.totals().all
         views = self._its.deployments.deployments()
-        share = 100 * totals.errors / totals.requests if totals.requests else 0.0
         return as_json(
             {
                 "totalRequests": totals.requests,
                 "activeAgents": sum(view.healthy_instances > 0 for view in views),
                 "totalDeployments": len(views),
-                "errorRate": f"{share:.2f}%",
+                "errorRate": rate(totals.errors, totals.requests),
                 "unauthorizedRequests": totals.unauthorized,
                 "uptime": round((self._its.clock.seconds() - self._started_at) * 1000),
                 "recentActivity": [_activity(one) for one in self._its.operations.recent()],

@@ -32,6 +32,7 @@ from ploinky.link.wire import (
     HandBack,
     Hello,
     Identity,
+    Keep,
     Kept,
     Peer,
     Ping,
@@ -51,8 +52,15 @@ ACKNOWLEDGE_SECONDS = 5.0
 Reports = Callable[[int, str, bytes], None]
 """Takes (pid, kind, lines) of a worker."""
 
-Tally = Callable[[str, int, bytes], None]
-"""Takes (reporter, number, lines): counts, possibly again."""
+
+class ITally(Interface):
+    """Who adds workers' counts up."""
+
+    def take(reporter: str, number: int, lines: bytes) -> None:
+        """Take a report, possibly again."""
+
+    async def write() -> None:
+        """Fires once what was taken is on disk, or cannot be written now."""
 
 
 class IWorkerSlots(Interface):
@@ -139,8 +147,18 @@ class WorkerLink(Conversation):
         """Pass counts on; `WorkerLinks.kept` says when they are on disk."""
         if self.identity:
             self.reporter = reporter
-            self._links.tally(reporter, number, data)
+            self._links.tally.take(reporter, number, data)
         return {}
+
+    @Keep.responder
+    def keep(self) -> Deferred[dict[str, Any]]:
+        """Answer once what it counted is on disk."""
+
+        async def answer() -> dict[str, Any]:
+            await self._links.tally.write()
+            return {}
+
+        return Deferred.fromCoroutine(answer())
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Tell who counts on it."""
@@ -201,7 +219,7 @@ class WorkerLinks(Factory):
         clock: For time limits.
         build: Of this code.
         reports: Takes how workers stand.
-        tally: Takes what they counted.
+        tally: Provides `ITally`.
         peer_of: Asks who is at the other end of a transport.
     """
 
@@ -213,7 +231,7 @@ class WorkerLinks(Factory):
         clock: IReactorTime,
         build: str,
         reports: Reports,
-        tally: Tally,
+        tally: Any,
         peer_of: Callable[[Any], Peer] = peer_of,
     ) -> None:
         self._clock = clock

@@ -125,6 +125,13 @@ class Kept(amp.Command):
     requiresAnswer = False
 
 
+class Keep(amp.Command):
+    """Worker to leader, before it ends: write what it counted.  Answered once that is on disk."""
+
+    arguments: ClassVar = []
+    response: ClassVar = []
+
+
 class Conversation(amp.AMP):
     """AMP between leader and worker, at either end."""
 

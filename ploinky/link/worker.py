@@ -7,15 +7,17 @@ requests are served.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from twisted.application.internet import ClientService
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.error import ConnectionClosed
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.logger import Logger
+from twisted.protocols import amp
 from twisted.python.failure import Failure
 from zope.interface import Attribute, Interface
 
@@ -28,6 +30,7 @@ from ploinky.link.wire import (
     HandBack,
     Hello,
     Identity,
+    Keep,
     Kept,
     NotListening,
     Ping,
@@ -41,6 +44,9 @@ from ploinky.values import RouteSnapshot
 
 ORPHAN_SECONDS = 30.0
 """After which a worker that never got a snapshot gives up."""
+
+SETTLE_SECONDS = 5.0
+"""How long a worker that ends waits until its counts are on disk."""
 
 SLOWEST_RETRY_SECONDS = 0.5
 """Between attempts while the leader is away; a new one waits a few times as long for workers."""
@@ -169,9 +175,7 @@ class LeaderConnection(Conversation):
     def count(self, reports: Sequence[Numbered]) -> None:
         """Send reports."""
         for each in reports:
-            self.tell(
-                Counted, reporter=self._outbox.reporter, number=each.number, data=each.data
-            )
+            self.tell(Counted, reporter=self._outbox.reporter, number=each.number, data=each.data)
 
     def report(self, kind: str, data: bytes) -> None:
         """Send whole lines."""
@@ -238,6 +242,17 @@ class LeaderLink(Service):
         """Send what was counted to the leader, if there is one; else it waits where it is counted."""
         if self._connection:
             self._connection.count(self._outbox.fill())
+
+    async def settle(self) -> None:
+        """Send what was counted for the last time; fires once it is on disk.
+
+        Without a leader, or where it does not answer in time, at once: this process ends anyway.
+        """
+        self.count()
+        if self._connection:
+            kept = Deferred.fromCoroutine(self._connection.ask(Keep))
+            with suppress(ConnectionClosed, TimeoutError, amp.AmpError):
+                await kept.addTimeout(SETTLE_SECONDS, self._clock)
 
     def report(self, kind: str, data: bytes) -> None:
         """Send whole lines to the leader, if there is one: nothing is kept for a later one."""

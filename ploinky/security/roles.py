@@ -48,6 +48,8 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "check-auth": _EVERYBODY,
         "health": _EVERYBODY,
         "overview": _READ_ALL,
+        "metrics": _READ,
+        "prometheus": _EVERYBODY,  # it looks itself: an admin, or somebody on this machine
         "config": _READ_ALL,
         "logs": _READ_ALL,
         "deployments.list": _READ,

@@ -23,7 +23,7 @@ from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
 from ploinky.api.application import make_site
-from ploinky.api.endpoints import Collaborators, Totals
+from ploinky.api.endpoints import Collaborators
 from ploinky.api.operations import Operations
 from ploinky.errors import RepositoryUnreachable
 from ploinky.interfaces import IRuntime, ISource
@@ -34,8 +34,16 @@ from ploinky.security.published import PublishedKeys
 from ploinky.security.throttle import LoginThrottle
 from ploinky.security.tokens import token_hash
 from ploinky.settings import Settings
+from ploinky.telemetry.load import Loads
+from ploinky.telemetry.metrics import Metrics
 from ploinky.testing.api import MemoryDeploymentManager, RecordedWorkers
-from ploinky.testing.store import MemoryDeploymentStore, MemoryKeyStore, MemoryRepositoryStore
+from ploinky.testing.store import (
+    MemoryDeploymentStore,
+    MemoryKeyStore,
+    MemoryMetricsStore,
+    MemoryRepositoryStore,
+)
+from ploinky.threads import Blocking
 from ploinky.values import AgentListing, GitSource, InstanceStatus, Principal, Role
 
 API = "/management/api"
@@ -149,7 +157,6 @@ class Server:
     bootstrap: BootstrapToken
     collaborators: Collaborators
     client: HTTPClient
-    totals: Totals = Factory(Totals)
     log: list[str] = Factory(list)
 
     async def ask(
@@ -180,6 +187,23 @@ class Server:
         )
         return Answered(answer.code, answer.headers, await treq.content(answer))
 
+    def count(self, number: int, deployment: str, status: int, count: int, **more: Any) -> None:
+        """Let a worker report calls."""
+        entry = {
+            "deployment": deployment,
+            "command": "hello",
+            "status": status,
+            "failedAt": "agent" if status >= 500 else "",
+            "count": count,
+            "microseconds": 10_000 * count,
+            "bytesIn": 10,
+            "bytesOut": 20,
+            "queuedMicroseconds": 0,
+            "buckets": [[75, count]],
+        }
+        line = json.dumps(entry | more).encode() + b"\n"
+        self.collaborators.metrics.take("w-1", number, line)
+
     async def deploy(self, path: str = "/demo", domain: str = "localhost", **more: Any) -> Any:
         """Deploy something as an admin."""
         body = {"domain": domain, "path": path, "agent": "demo", **more}
@@ -207,7 +231,10 @@ def serve(short_directory: Path) -> Iterator[Callable[..., Any]]:
         names = {field.name for field in attrs.fields(Settings)}
         settings = {name: value for name, value in changes.items() if name in names}
         others = {name: value for name, value in changes.items() if name not in names}
-        server = _server(Settings(directory=short_directory, **settings))
+        files = Blocking(reactor, 2, "files")
+        files.start()
+        ending.append(files.stop)
+        server = _server(Settings(directory=short_directory, **settings), files)
         server.collaborators = attrs.evolve(server.collaborators, **others)
         if with_keys:
             for principal in KEYS.values():
@@ -235,7 +262,7 @@ def server(serve: Callable[..., Any]) -> Server:
     return started
 
 
-def _server(settings: Settings) -> Server:
+def _server(settings: Settings, files: Blocking) -> Server:
     clock = Clock()
     clock.advance(1_700_000_000)
     deployment_store = MemoryDeploymentStore()
@@ -262,7 +289,9 @@ def _server(settings: Settings) -> Server:
         bootstrap=BootstrapToken(os.urandom),
         throttle=LoginThrottle(clock),
         operations=Operations(clock),
-        totals=lambda: server.totals,
+        metrics=Metrics(clock, MemoryMetricsStore(), lambda numbers: None, deployment_store, 30),
+        loads=Loads(clock),
+        files=files,
         server_log=server_log,
         new_id=lambda: f"made-{next(numbers)}",
     )

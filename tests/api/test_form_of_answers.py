@@ -49,7 +49,7 @@ async def test_answers_are_not_kept_by_anyone(server):
 
 
 @pytest.mark.parametrize(
-    "path", ["nothing", "deployments/x", "repositories/a/b", "/management/nothing", "/metrics",
+    "path", ["nothing", "deployments/x", "repositories/a/b", "/management/nothing", "/client/x",
              "/management/api", "/%2e%2e/etc/passwd", "/nothing/at%2Fall"],
 )  # fmt: skip
 @pytest_twisted.ensureDeferred
@@ -182,6 +182,8 @@ WALK = {
     "check-auth": ("GET", "check-auth", None, EVERYBODY),
     "health": ("GET", "health", None, EVERYBODY),
     "overview": ("GET", "overview", None, READ_ALL),
+    "metrics": ("GET", "metrics", None, READ),
+    "prometheus": ("GET", "/metrics", None, {"admin"}),
     "config": ("GET", "config", None, READ_ALL),
     "logs": ("GET", "logs", None, READ_ALL),
     "deployments.list": ("GET", "deployments", None, READ),

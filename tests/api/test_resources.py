@@ -9,7 +9,6 @@ import re
 import pytest
 import pytest_twisted
 
-from ploinky.api.endpoints import Totals
 from ploinky.errors import ImageFailed, StateUnusable
 from ploinky.values import AgentListing, DeploymentKey, DeploymentState, GitCredential, GitSource
 
@@ -239,7 +238,8 @@ async def test_a_database_that_fails_is_down(serve):
 @pytest_twisted.ensureDeferred
 async def test_the_overview_counts(server):
     """Calls, agents, errors, time, and what was done last."""
-    server.totals = Totals(requests=1000, errors=5, unauthorized=7)
+    for number, (status, count) in enumerate(((200, 988), (500, 5), (401, 7)), 1):
+        server.count(number, "d1", status, count)
     await server.deploy("/one")
     await server.deploy("/two")
     await server.ask("POST", "deployments/stop", {"domain": "localhost", "path": "/two"})

@@ -279,7 +279,9 @@ def test_an_agents_error_is_attributed(kind: Kind, status: int, part: str) -> No
     """AgentCore's own words are told from those of the agent's code."""
     assert failed_at(kind, status) == part
     if kind is Kind.TASK:
-        assert f"\r\nX-Ploinky-Failed-At: {part}\r\n".encode() in answer_head(kind, status, (), b"n")
+        assert f"\r\nX-Ploinky-Failed-At: {part}\r\n".encode() in answer_head(
+            kind, status, (), b"n"
+        )
 
 
 def test_refusals_say_what_to_do_next() -> None:
