@@ -34,7 +34,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-
 CLIENT = "client"
 """The request itself: malformed, not allowed, too slow, or its sender left."""
 GATEWAY = "gateway"

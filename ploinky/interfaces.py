@@ -18,6 +18,7 @@ from zope.interface import Attribute, Interface
 if TYPE_CHECKING:
     from ploinky.errors import CallFailed
     from ploinky.measures import CountBatch, Counts, KeptCounts, Point
+    from ploinky.observations import InstanceDeath, InstanceUsage, OutputPart
     from ploinky.values import (
         AgentListing,
         Deployment,
@@ -286,14 +287,32 @@ class IRuntime(Interface):
             StartFailed: The engine refused; its own message.
         """
 
-    async def remove(instance: str, grace_seconds: float) -> None:
-        """Stop (SIGTERM, then SIGKILL) and remove.  One that is gone already is no error."""
+    async def remove(instance: str, grace_seconds: float) -> str:
+        """Stop (SIGTERM, then SIGKILL) and remove.  One that is gone already is no error.
+
+        Returns:
+            The end of all that it printed, at most `LAST_WORDS_BYTES`; ``""`` if it was gone.
+        """
 
     async def instances(cluster: str) -> list[InstanceStatus]:
         """All instances, running or not, that carry this cluster's label."""
 
     async def output(instance: str, lines: int) -> str:
         """The last lines of its standard output and error; ``""`` if it is gone."""
+
+    async def output_after(instance: str, mark: str, lines: int) -> OutputPart:
+        """Some of what it printed after a mark; whoever follows an instance asks again and again.
+
+        Args:
+            mark: Of the part before; ``""``: give the last ``lines``.
+
+        Returns:
+            The next part, of bounded size; an empty one where nothing more was printed yet, or
+            where the instance is gone.
+        """
+
+    async def usage(instance: str) -> InstanceUsage | None:
+        """What it uses; None where it does not run or this cannot be found out."""
 
 
 class IRuntimeEvents(Interface):
@@ -381,6 +400,19 @@ class IInstances(Interface):
 
     def watch(changed: Callable[[str, bool], None]) -> None:
         """Call ``changed(instance, healthy)`` whenever a launched or adopted one changes."""
+
+
+class IInstanceHistory(Interface):
+    """Who keeps what became of instances.  All are called synchronously, and raise nothing."""
+
+    def started(spec: InstanceSpec, seconds: float) -> None:
+        """An instance became ready, so long after it was begun to be started."""
+
+    def died(death: InstanceDeath) -> None:
+        """An instance ended that should have gone on, or never became ready."""
+
+    def parted(spec: InstanceSpec, output: str) -> None:
+        """An instance's container was removed; this is the end of what it printed."""
 
 
 class ISource(Interface):

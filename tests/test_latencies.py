@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from itertools import pairwise
 from math import ceil
 
 import pytest
@@ -21,7 +22,7 @@ def counted(durations: list[float]) -> dict[int, int]:
 
 def test_bounds_grow_by_less_than_a_tenth() -> None:
     """From ten microseconds to hours, with whole decades among them."""
-    steps = [b / a for a, b in zip(BOUNDS_SECONDS, BOUNDS_SECONDS[1:], strict=False)]
+    steps = [b / a for a, b in pairwise(BOUNDS_SECONDS)]
     assert max(steps) < 1.1
     assert min(steps) > 1.09
     assert {1e-5, 0.001, 0.01, 0.1, 1.0, 10.0, 10000.0} <= set(BOUNDS_SECONDS)

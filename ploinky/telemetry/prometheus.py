@@ -136,12 +136,12 @@ class _Everything(Collector):
             requests.add_metric((*command, str(label.status), label.failed_at), sums.count)
             commands[command] = commands.get(command, Sums()).plus(sums)
             whole[place] = whole.get(place, Sums()).plus(sums)
-        for command, sums in commands.items():
-            duration.add_metric(command, _cumulative(sums), sums.microseconds / 1_000_000)
-        for place, sums in whole.items():
-            queued.add_metric(place, sums.queued_microseconds / 1_000_000)
-            received.add_metric(place, sums.bytes_in)
-            sent.add_metric(place, sums.bytes_out)
+        for labels, sums in commands.items():
+            duration.add_metric(labels, _cumulative(sums), sums.microseconds / 1_000_000)
+        for labels, sums in whole.items():
+            queued.add_metric(labels, sums.queued_microseconds / 1_000_000)
+            received.add_metric(labels, sums.bytes_in)
+            sent.add_metric(labels, sums.bytes_out)
         yield from (requests, duration, queued, received, sent)
 
     def _deployments(self) -> Iterator[Metric]:
@@ -213,11 +213,15 @@ def _gauge(name: str, about: str, more: Iterable[str] = ()) -> GaugeMetricFamily
     return GaugeMetricFamily(name, about, labels=(*_PLACE, *more))
 
 
+def _bound(index: int) -> str:
+    return str(floatToGoString(BOUNDS_SECONDS[index]))  # type: ignore[no-untyped-call]
+
+
 def _cumulative(sums: Sums) -> list[tuple[str, float]]:
     """Give how many took at most so long, for some bounds and for ever."""
     pairs: list[tuple[str, float]] = []
     for index in _SHOWN:
         up_to = sum(count for at, count in sums.buckets.items() if at <= index)
-        pairs.append((floatToGoString(BOUNDS_SECONDS[index]), up_to))
+        pairs.append((_bound(index), up_to))
     pairs.append(("+Inf", sums.count))
     return pairs
