@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import docker.errors
 import requests
 import urllib3.exceptions
+from attrs import evolve
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError, maybeDeferred, succeed
 from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
@@ -99,6 +100,7 @@ class ContainerEngine(Service):
         self._listener: Callable[[str], None] | None = None
         self._events = EventStream(connection, partial(reactor.callFromThread, self._heard))
         self._following: Shielded[None] | None = None
+        self._last_ends: dict[str, tuple[int | None, bool]] = {}
 
     # --- service
 
@@ -134,7 +136,13 @@ class ContainerEngine(Service):
         if self._following is None:
             self._following = Shielded(self._blocking.run(self._events.follow))
 
-    def _heard(self, instance: str) -> None:
+    def _heard(self, instance: str, exit_code: int | None, out_of_memory: bool) -> None:
+        # Want of memory is told before the end that it leads to.
+        if out_of_memory:
+            self._last_ends[instance] = (None, True)
+        elif exit_code is not None:
+            short = self._last_ends.get(instance, (None, False))
+            self._last_ends[instance] = (exit_code, short[0] is None and short[1])
         if self._listener is not None:
             self._listener(instance)
 
@@ -182,6 +190,7 @@ class ContainerEngine(Service):
 
     async def remove(self, instance: str, grace_seconds: float) -> str:
         """See `IRuntime`.  Cancelling gives up the wait; it is removed all the same."""
+        self._last_ends.pop(instance, None)
         return await self._blocking.run(self._discard, instance, grace_seconds)
 
     async def instances(self, cluster: str) -> list[InstanceStatus]:
@@ -361,8 +370,15 @@ class ContainerEngine(Service):
                 except docker.errors.NotFound:
                     continue  # removed meanwhile
                 status = inspection.read_status(description, self._bridge_in_reach)
-                found[status.instance] = status
+                found[status.instance] = self._with_last_end(status)
         return list(found.values())
+
+    def _with_last_end(self, status: InstanceStatus) -> InstanceStatus:
+        """Add how it ended last to one that the engine has started again, and forgotten how."""
+        if not status.running or not status.restarts:
+            return status
+        exit_code, out_of_memory = self._last_ends.get(status.instance, (None, False))
+        return evolve(status, exit_code=exit_code, out_of_memory=out_of_memory)
 
     def _labelled(self, client: ApiClient, label: str, value: str) -> list[str]:
         filters = {"label": [f"{label}={value}"]}
@@ -394,9 +410,7 @@ class ContainerEngine(Service):
         """Read the end of what a container printed; its removal does not fail for want of it."""
         try:
             with self._translated():
-                printed = client.logs(
-                    container, stream=True, follow=False, tail=LAST_WORDS_LINES
-                )
+                printed = client.logs(container, stream=True, follow=False, tail=LAST_WORDS_LINES)
                 return end_of(printed, LAST_WORDS_BYTES)
         except EngineError as error:
             self._log.debug("{title}: {error}", title=self._title, error=error.message)

@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ploinky.errors import EngineError, PloinkyError, StartFailed
-from ploinky.interfaces import IInstances, IRuntime, IRuntimeEvents, Report
+from ploinky.interfaces import IInstanceHistory, IInstances, IRuntime, IRuntimeEvents, Report
 from ploinky.runtime import places
 from ploinky.runtime.life import Core, Life, new_life, observe
 from ploinky.runtime.probes import Prober, Readiness
@@ -47,6 +47,7 @@ class Instances(Service):
         clock: For all waits.
         run_directory: Holds ``i/<instance>``, the queues.
         cluster: Only what carries this id is looked at.
+        history: Keeps what became of them.
     """
 
     _log = Logger()
@@ -58,8 +59,10 @@ class Instances(Service):
         prober: Prober,
         run_directory: Path,
         cluster: str,
+        history: IInstanceHistory,
     ) -> None:
         self._clock = clock
+        self._history = history
         self._runtime = runtime
         self._prober = prober
         self._queues = run_directory / "i"
@@ -162,6 +165,7 @@ class Instances(Service):
             runtime=self._runtime,
             prober=self._prober,
             spec=spec,
+            history=self._history,
             changed=self._tell,
             over=self._forget,
         )
