@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 from twisted.application.service import IService
@@ -56,12 +56,17 @@ from ploinky.store.deployments import SqliteDeploymentStore
 from ploinky.store.keys import SqliteKeyStore
 from ploinky.store.metrics import SqliteMetricsStore
 from ploinky.store.repositories import SqliteRepositoryStore
+from ploinky.telemetry.history import InstanceHistory
 from ploinky.telemetry.load import Loads
-from ploinky.telemetry.logs import SERVER, DailyFile, JsonLog, at_level, prune, tail
+from ploinky.telemetry.logs import SERVER, DailyFile, JsonLog, at_level, prune
 from ploinky.telemetry.metrics import Metrics
+from ploinky.telemetry.usages import Usages
 from ploinky.threads import Blocking
 from ploinky.values import Address, DeploymentKey, Kind, Route, Target
 from ploinky.worker import LINK_SOCKET, LOAD
+
+if TYPE_CHECKING:
+    from ploinky.api.streams import Streams
 
 CONTROL_SOCKET = "control.sock"
 BUILT_IN_PATHS = ("/management", "/auth", "/client", "/metrics", "/_ploinky", "/")
@@ -91,7 +96,9 @@ async def lead(reactor: Any, settings: Settings, rooms: AsyncExitStack) -> None:
     stores = await _open_stores(here, rooms)
     measured, links, group = await _open_workers(here, stores, rooms)
     runtime = await _start_runtime(here, rooms)
-    instances = await _start_instances(here, runtime, rooms)
+    history = InstanceHistory(here.files, log_directory(settings) / "instances")
+    await _begin(history, rooms)
+    instances = await _start_instances(here, runtime, history, rooms)
     source = await _start_git(here, rooms)
     keys = PublishedKeys(reactor, stores.keys, links)
     neighbours = Neighbours(
@@ -103,13 +110,17 @@ async def lead(reactor: Any, settings: Settings, rooms: AsyncExitStack) -> None:
     await _begin(manager, rooms)
     bootstrap = BootstrapToken(secrets.token_bytes)
     admission = Admission(reactor, keys, secrets.token_bytes)
-    await _start_management(here, neighbours, manager, keys, admission, bootstrap, measured, rooms)
+    streams = await _start_management(
+        here, neighbours, manager, keys, admission, bootstrap, measured, history, rooms
+    )
     await keys.load()
     await manager.recover()
     await group.start()
     # It was on the stack already; now it comes first, while all that it needs still works.
     rooms.push_async_callback(group.stopService)
-    _begin_pruning(here, rooms)
+    # Before that: workers wait for every answer in hand, and these would never end by themselves.
+    rooms.push_async_callback(maybeDeferred, streams.stopService)
+    _begin_pruning(here, history, rooms)
     await _announce(here, group.port, admission, bootstrap, rooms)
 
 
@@ -315,9 +326,12 @@ def _plugins(interface: Any) -> dict[str, Any]:
     return found
 
 
-async def _start_instances(here: Here, runtime: IRuntime, rooms: AsyncExitStack) -> Instances:
+async def _start_instances(
+    here: Here, runtime: IRuntime, history: InstanceHistory, rooms: AsyncExitStack
+) -> Instances:
     prober = SocketProber(here.reactor, here.paths)
-    instances = Instances(here.reactor, runtime, prober, here.settings.run_directory, here.cluster)
+    run_directory = here.settings.run_directory
+    instances = Instances(here.reactor, runtime, prober, run_directory, here.cluster, history)
     await _begin(instances, rooms)
     return instances
 
@@ -343,19 +357,22 @@ async def _start_management(
     admission: Admission,
     bootstrap: BootstrapToken,
     measured: Measured,
+    history: InstanceHistory,
     rooms: AsyncExitStack,
-) -> None:
-    """Listen on the control socket."""
+) -> Streams:
+    """Listen on the control socket; give what its caller stops before workers are drained."""
     # Importing Klein installs a reactor, so it comes after twistd chose one.
     from ploinky.api.application import make_site
     from ploinky.api.endpoints import Collaborators
     from ploinky.api.operations import Operations
+    from ploinky.api.streams import Streams
 
     operations = Operations(here.reactor)
     await _begin(operations, rooms)
-
-    async def server_log(lines: int) -> str:
-        return await here.files.run(tail, log_directory(here.settings), lines)
+    usages = Usages(here.reactor, neighbours.runtime, here.cluster)
+    await _begin(usages, rooms)
+    streams = Streams()
+    streams.startService()  # type: ignore[no-untyped-call]
 
     collaborators = Collaborators(
         clock=here.reactor,
@@ -374,11 +391,15 @@ async def _start_management(
         operations=operations,
         metrics=measured.metrics,
         loads=measured.loads,
-        server_log=server_log,
+        usages=usages,
+        history=history,
+        streams=streams,
+        log_directory=log_directory(here.settings),
         files=here.files,
         new_id=new_id,
     )
     await _listen(here, CONTROL_SOCKET, make_site(collaborators), rooms)
+    return streams
 
 
 async def _authenticators(here: Here, keys: IKeyStore) -> Sequence[Any]:
@@ -392,12 +413,13 @@ async def _authenticators(here: Here, keys: IKeyStore) -> Sequence[Any]:
     return found
 
 
-def _begin_pruning(here: Here, rooms: AsyncExitStack) -> None:
+def _begin_pruning(here: Here, history: InstanceHistory, rooms: AsyncExitStack) -> None:
     """Delete old logs, now and once a day."""
 
     async def sweep() -> None:
-        days = here.settings.log_retention_days
-        await here.files.run(prune, log_directory(here.settings), days, time.time())
+        days, now = here.settings.log_retention_days, time.time()
+        await here.files.run(prune, log_directory(here.settings), days, now)
+        await history.prune(now - days * _DAY_SECONDS)
 
     daily = LoopingCall(lambda: Deferred.fromCoroutine(sweep()))
     daily.clock = here.reactor

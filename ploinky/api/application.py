@@ -23,6 +23,8 @@ from ploinky.api.answers import Answer
 from ploinky.api.deployments import DeploymentRoutes
 from ploinky.api.domains import DomainRoutes
 from ploinky.api.endpoints import Collaborators, Endpoint
+from ploinky.api.instances import InstanceRoutes
+from ploinky.api.logs import LogRoutes
 from ploinky.api.metrics import MetricsRoutes
 from ploinky.api.page import PageRoutes
 from ploinky.api.repositories import RepositoryRoutes
@@ -36,6 +38,7 @@ from ploinky.api.requests import (
     request_id_of,
 )
 from ploinky.api.status import StatusRoutes
+from ploinky.api.streams import Stream
 from ploinky.errors import BadRequest, Forbidden, SettingsInvalid
 from ploinky.routing.headers import TrustedProxies
 from ploinky.security.admission import ADMIN_ID
@@ -87,8 +90,10 @@ def routes(collaborators: Collaborators) -> list[Endpoint]:
         *PageRoutes().endpoints(),
         *AccessRoutes(collaborators).endpoints(),
         *StatusRoutes(collaborators, started_at).endpoints(),
+        *LogRoutes(collaborators).endpoints(),
         *MetricsRoutes(collaborators, started_at).endpoints(),
         *DeploymentRoutes(collaborators).endpoints(),
+        *InstanceRoutes(collaborators).endpoints(),
         *DomainRoutes(collaborators).endpoints(),
         *RepositoryRoutes(collaborators).endpoints(),
     ]
@@ -129,10 +134,23 @@ class Application:
             check(endpoint.name, principal)
             check_origin(request, None if is_open(endpoint.name) else credential)
             call = Call(endpoint.name, request, principal, credential, peer, parts)
-            return _write(request, await endpoint.answer(call))
+            answer = await endpoint.answer(call)
+            if isinstance(answer, Answer):
+                return _write(request, answer)
+            await self._stream(request, answer)
+            return b""
 
         serve.__name__ = endpoint.name
         return serve
+
+    async def _stream(self, request: ManagementRequest, stream: Stream) -> None:
+        """Write an answer that goes on; one that breaks is cut off, so that the client notices."""
+        _describe(request, stream.content_type, 200, stream.fields)
+        try:
+            await self._its.streams.serve(request, stream)
+        except Exception:  # the API's edge: too late for an error's answer
+            self._log.failure("{place} broke off", place=_place(request))
+            request.loseConnection()  # type: ignore[no-untyped-call]
 
     async def _principal(self, credential: Credential | None, peer: Peer) -> Principal:
         if self._its.settings.auth == "none":
@@ -195,10 +213,18 @@ def _place(request: ManagementRequest) -> str:
 
 
 def _write(request: ManagementRequest, answer: Answer) -> bytes:
-    request.setResponseCode(answer.status)
-    fields = request.responseHeaders
-    fields.setRawHeaders("Content-Type", [answer.content_type])
-    fields.setRawHeaders("Content-Length", [str(len(answer.body))])
-    for name, value in answer.fields:
-        fields.addRawHeader(name, value)
+    _describe(request, answer.content_type, answer.status, answer.fields)
+    request.responseHeaders.setRawHeaders("Content-Length", [str(len(answer.body))])
     return answer.body
+
+
+def _describe(
+    request: ManagementRequest,
+    content_type: str,
+    status: int,
+    fields: Sequence[tuple[str, str]],
+) -> None:
+    request.setResponseCode(status)
+    request.responseHeaders.setRawHeaders("Content-Type", [content_type])
+    for name, value in fields:
+        request.responseHeaders.addRawHeader(name, value)

@@ -1,4 +1,4 @@
-"""`deployments`: deploy, remove, restart, stop, start, sync; list, history, output."""
+"""`deployments`: deploy, remove, restart, stop, start, sync; list, history."""
 
 from __future__ import annotations
 
@@ -12,17 +12,16 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ploinky.api import documents
-from ploinky.api.answers import Answer, as_json, as_text
+from ploinky.api.answers import Answer, as_json
 from ploinky.api.endpoints import API, Collaborators, Endpoint
 from ploinky.api.forms import structured
+from ploinky.api.instances import deployment_at
 from ploinky.api.repositories import split_userinfo
 from ploinky.api.requests import Call
 from ploinky.deployment.fields import FIELDS
 from ploinky.errors import NotFound, ValidationFailed
 from ploinky.security.roles import reaches
 from ploinky.values import DeploymentKey, DeploymentView, DeployRequest, Release, Role
-
-MOST_LINES = 10_000
 
 SETTLE_SECONDS = 1.0
 """How long those who do not wait for a deploy wait to be told that it is refused."""
@@ -76,7 +75,6 @@ class DeploymentRoutes:
                 "deployments.remove-named", "DELETE", f"{home}/<domain>/<rest:path>", self._remove
             ),
             Endpoint("deployments.releases", "GET", f"{home}/releases", self._releases),
-            Endpoint("deployments.logs", "GET", f"{home}/logs", self._logs),
             Endpoint("deployments.sync", "POST", f"{home}/sync", self._change(self._sync)),
             Endpoint(
                 "deployments.restart", "POST", f"{home}/restart", self._change(manager.restart)
@@ -168,34 +166,16 @@ class DeploymentRoutes:
 
     async def _releases(self, call: Call) -> Answer:
         view = self._find(call.key(call.query("domain"), call.query("path")))
-        releases = await self._its.deployment_store.releases(view.deployment.id)
-        return as_json({"releases": [documents.release(release) for release in releases]})
-
-    async def _logs(self, call: Call) -> Answer:
-        """The output of the instances that serve, or of what failed where none does."""
-        view = self._find(call.key(call.query("domain"), call.query("path")))
-        lines = call.count("lines", 100, MOST_LINES)
-        number = call.count("release", view.deployment.active_release, 2**31)
-        found = [
-            status.instance
-            for status in await self._its.runtime.instances(self._its.cluster)
-            if status.deployment == view.deployment.id and status.release == number
-        ]
-        if not found:
-            releases = await self._its.deployment_store.releases(view.deployment.id)
-            return as_text(_last_words(_release(releases, number)))
-        said = [(instance, await self._its.runtime.output(instance, lines)) for instance in found]
-        if len(said) == 1:
-            return as_text(said[0][1])
-        return as_text("\n".join(f"==> {instance} <==\n{output}" for instance, output in said))
+        kept = view.deployment.id
+        releases = await self._its.deployment_store.releases(kept)
+        deaths = [await self._its.history.deaths(kept, each.number) for each in releases]
+        shown = [documents.release(*each) for each in zip(releases, deaths, strict=True)]
+        return as_json({"releases": shown})
 
     # --- the rest ---------------------------------------------------------------
 
     def _find(self, key: DeploymentKey) -> DeploymentView:
-        for view in self._its.deployments.deployments():
-            if view.deployment.key == key:
-                return view
-        raise NotFound(f"nothing is deployed at {key}")
+        return deployment_at(self._its.deployments, key)
 
     def _report(self, call: Call, begun: Deferred[None]) -> Callable[[str], None]:
         def report(line: str) -> None:
@@ -260,10 +240,3 @@ def _release(releases: list[Release], number: int) -> Release | None:
         if number in (0, release.number):
             return release
     return None
-
-
-def _last_words(release: Release | None) -> str:
-    error = release.error if release is not None else None
-    if not error:
-        return ""
-    return str(error.get("output") or error.get("message") or "")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
+from ploinky.observations import InstanceDeath
 from ploinky.values import AgentListing, DeploymentView, DeployRequest, Release, Repository
 
 MASK = "********"
@@ -41,14 +42,29 @@ def deployment(view: DeploymentView) -> dict[str, Any]:
     return document
 
 
-def release(kept: Release) -> dict[str, Any]:
-    """A release; values of its environment are masked."""
+def release(kept: Release, deaths: Sequence[InstanceDeath]) -> dict[str, Any]:
+    """A release, and how instances of it died; values of its environment are masked."""
     return {
         "number": kept.number,
         "state": kept.state.value,
         "createdAt": moment(kept.created_at),
         "error": kept.error,
+        "deaths": [{**death(each), "output": each.output} for each in deaths],
         **_made_from(kept),
+    }
+
+
+def death(seen: InstanceDeath) -> dict[str, Any]:
+    """How an instance ended, without what it printed."""
+    return {
+        "instance": seen.instance,
+        "release": seen.release,
+        "time": moment(seen.at),
+        "reason": seen.reason,
+        "failedAt": seen.failed_at,
+        "exitCode": seen.exit_code,
+        "outOfMemory": seen.out_of_memory,
+        "probe": seen.probe,
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 
 from attrs import field, frozen
 from twisted.internet.interfaces import IReactorTime
@@ -10,6 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 from ploinky.api.answers import Answer
 from ploinky.api.operations import Operations
 from ploinky.api.requests import Call
+from ploinky.api.streams import Stream, Streams
 from ploinky.interfaces import (
     IAuthenticator,
     IDeploymentManager,
@@ -23,8 +25,10 @@ from ploinky.security.admission import Admission
 from ploinky.security.bootstrap import BootstrapToken
 from ploinky.security.throttle import LoginThrottle
 from ploinky.settings import Settings
+from ploinky.telemetry.history import InstanceHistory
 from ploinky.telemetry.load import Loads
 from ploinky.telemetry.metrics import Metrics
+from ploinky.telemetry.usages import Usages
 from ploinky.threads import Blocking
 
 API = "/management/api"
@@ -43,7 +47,7 @@ class Endpoint:
     name: str
     method: str
     path: str
-    answer: Callable[[Call], Awaitable[Answer]]
+    answer: Callable[[Call], Awaitable[Answer | Stream]]
 
 
 @frozen(kw_only=True)
@@ -58,7 +62,10 @@ class Collaborators:
         operations: A service; the root starts and stops it.
         metrics: How many calls there were, and how they went.
         loads: What is in hand now.
-        server_log: Gives the last so many lines of the server's log.
+        usages: What instances use.
+        history: What became of instances.
+        streams: A service; the root starts it, and stops it before workers wait for calls to end.
+        log_directory: Where leader and workers log.
         files: Threads for small work that blocks.
         new_id: Gives ids for requests that came without one.
     """
@@ -79,6 +86,9 @@ class Collaborators:
     operations: Operations
     metrics: Metrics = field(repr=False)
     loads: Loads = field(repr=False)
-    server_log: Callable[[int], Awaitable[str]] = field(repr=False)
+    usages: Usages = field(repr=False)
+    history: InstanceHistory = field(repr=False)
+    streams: Streams = field(repr=False)
+    log_directory: Path
     files: Blocking = field(repr=False)
     new_id: Callable[[], str] = field(repr=False)

@@ -114,6 +114,8 @@ class MetricsRoutes:
             loads=self._its.loads.by_deployment(),
             healthy={view.deployment.id: view.healthy_instances for view in views},
             workers=self._its.workers.status(),
+            instances=self._its.usages.figures(),
+            starts=self._its.history.starts(),
         )
 
 

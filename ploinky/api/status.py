@@ -1,4 +1,4 @@
-"""`health`, ``overview``, ``config``, `logs`: how the server is."""
+"""`health`, ``overview``, ``config``: how the server is."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import attrs
 from twisted.internet.defer import Deferred, TimeoutError
 
 from ploinky.api import documents
-from ploinky.api.answers import Answer, as_json, as_text
+from ploinky.api.answers import Answer, as_json
 from ploinky.api.endpoints import API, Collaborators, Endpoint
 from ploinky.api.metrics import rate
 from ploinky.api.operations import Finished
@@ -16,10 +16,9 @@ from ploinky.api.requests import Call
 from ploinky.errors import PloinkyError
 from ploinky.security.roles import READERS, reaches
 from ploinky.settings import fields
-from ploinky.values import DeploymentState
+from ploinky.values import DeploymentState, DeploymentView
 
 DATABASE_TIMEOUT_SECONDS = 5.0
-MOST_LINES = 100_000
 
 _TROUBLED = (DeploymentState.UNHEALTHY, DeploymentState.FAILED)
 
@@ -41,7 +40,6 @@ class StatusRoutes:
             Endpoint("health", "GET", f"{API}/health", self._health),
             Endpoint("overview", "GET", f"{API}/overview", self._overview),
             Endpoint("config", "GET", f"{API}/config", self._config),
-            Endpoint("logs", "GET", f"{API}/logs", self._logs),
         ]
 
     async def _health(self, call: Call) -> Answer:
@@ -65,16 +63,17 @@ class StatusRoutes:
                 "workers": workers,
                 "agents": {"healthyInstances": running},
                 "deployments": [
-                    {
-                        "domain": view.deployment.key.domain,
-                        "path": view.deployment.key.path,
-                        "status": view.state.value,
-                    }
+                    self._of_deployment(view)
                     for view in views
                     if reaches(call.principal, view.deployment.key)
                 ],
             }
         return as_json(document, status=503 if status == "down" else 200)
+
+    def _of_deployment(self, view: DeploymentView) -> dict[str, Any]:
+        key, failed = view.deployment.key, self._its.history.last_death(view.deployment.id)
+        document = {"domain": key.domain, "path": key.path, "status": view.state.value}
+        return {**document, "lastFailure": documents.death(failed) if failed else None}
 
     async def _database(self) -> str:
         asked = Deferred.fromCoroutine(self._its.repositories.domains())
@@ -106,9 +105,6 @@ class StatusRoutes:
         settings = {name: values[attribute] for attribute, name, _ in fields()}
         directory = str(self._its.settings.directory)
         return as_json({"settings": settings, "directory": directory})
-
-    async def _logs(self, call: Call) -> Answer:
-        return as_text(await self._its.server_log(call.count("lines", 100, MOST_LINES)))
 
 
 def _activity(finished: Finished) -> dict[str, Any]:

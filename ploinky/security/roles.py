@@ -52,9 +52,12 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "prometheus": _EVERYBODY,  # it looks itself: an admin, or somebody on this machine
         "config": _READ_ALL,
         "logs": _READ_ALL,
+        "logs.list": _READ_ALL,
+        "logs.download": _READ_ALL,
         "deployments.list": _READ,
         "deployments.releases": _READ,
         "deployments.logs": _READ,
+        "deployments.stats": _READ,
         "deployments.deploy": _DEPLOY,
         "deployments.remove": _DEPLOY,
         "deployments.remove-named": _DEPLOY,

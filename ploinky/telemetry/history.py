@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+from attrs import frozen
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import Logger
@@ -22,7 +23,6 @@ from zope.interface import implementer
 
 from ploinky.interfaces import IInstanceHistory
 from ploinky.observations import LAST_WORDS_BYTES, InstanceDeath
-from ploinky.telemetry.prometheus import Starts
 from ploinky.threads import Blocking
 from ploinky.values import InstanceSpec
 
@@ -37,6 +37,18 @@ MOST_DEATHS = 20
 
 _OUTPUT = ".log"
 _DEATHS = "deaths.jsonl"
+
+
+@frozen
+class Starts:
+    """Instances of one deployment that became ready.
+
+    Attributes:
+        seconds: That it took all of them together.
+    """
+
+    count: int = 0
+    seconds: float = 0.0
 
 
 @implementer(IInstanceHistory)
@@ -111,8 +123,8 @@ class InstanceHistory(Service):
         """Give the last death of a deployment's instances since this leader began."""
         return self._last.get(deployment)
 
-    async def deaths(self, deployment: str, release: int) -> list[dict[str, Any]]:
-        """Give the last deaths of a release's instances, newest first, with `InstanceDeath`'s fields."""
+    async def deaths(self, deployment: str, release: int) -> list[InstanceDeath]:
+        """Give the last deaths of a release's instances, newest first."""
         return await self._blocking.run(_deaths, self._place(deployment, release))
 
     async def outputs(self, deployment: str, release: int, lines: int) -> list[tuple[str, str]]:
@@ -157,10 +169,10 @@ def _replace(path: Path, content: bytes) -> None:
     fresh.replace(path)
 
 
-def _deaths(place: Path) -> list[dict[str, Any]]:
+def _deaths(place: Path) -> list[InstanceDeath]:
     with suppress(FileNotFoundError):
         lines = (place / _DEATHS).read_text(encoding="utf-8").splitlines()
-        return [json.loads(line) for line in reversed(lines)]
+        return [InstanceDeath(**json.loads(line)) for line in reversed(lines)]
     return []
 
 

@@ -24,8 +24,10 @@ from prometheus_client.utils import floatToGoString
 
 from ploinky.latencies import BOUNDS_SECONDS
 from ploinky.measures import Counts, Sums
+from ploinky.telemetry.history import Starts
 from ploinky.telemetry.load import Load
 from ploinky.telemetry.processes import usage_of
+from ploinky.telemetry.usages import Figures
 
 _SHOWN = [i for i in range(len(BOUNDS_SECONDS)) if i % 25 in (0, 8, 17)]
 """Three bounds a decade, close to 1, 2 and 5: all of them would be ten times as much to keep."""
@@ -40,35 +42,6 @@ class Place:
     domain: str
     path: str
     agent: str
-
-
-@frozen
-class InstanceFigures:
-    """What is measured of one instance; None where it could not be.
-
-    Attributes:
-        restarts: How often it was started again.
-    """
-
-    instance: str
-    deployment: str
-    release: int
-    restarts: int
-    cpu_seconds: float | None = None
-    memory_bytes: int | None = None
-    memory_limit_bytes: int | None = None
-
-
-@frozen
-class Starts:
-    """Instances of one deployment that became ready.
-
-    Attributes:
-        seconds: That it took all of them together.
-    """
-
-    count: int = 0
-    seconds: float = 0.0
 
 
 @frozen
@@ -87,7 +60,7 @@ class Snapshot:
     loads: Mapping[str, Load] = field(factory=dict)
     healthy: Mapping[str, int] = field(factory=dict)
     workers: Sequence[Mapping[str, Any]] = ()
-    instances: Sequence[InstanceFigures] = ()
+    instances: Sequence[Figures] = ()
     starts: Mapping[str, Starts] = field(factory=dict)
 
 
@@ -168,15 +141,14 @@ class _Everything(Collector):
         limit = _gauge("ploinky_instance_memory_limit_bytes", "That it may use.", more)
         restarts = _counter("ploinky_instance_restarts", "Starts after the first.", more)
         for one in self._its.instances:
-            labels = (*self._place(one.deployment), str(one.release), one.instance)
-            restarts.add_metric(labels, one.restarts)
-            for family, value in (
-                (cpu, one.cpu_seconds),
-                (memory, one.memory_bytes),
-                (limit, one.memory_limit_bytes),
-            ):
-                if value is not None:
-                    family.add_metric(labels, value)
+            status, usage = one.status, one.usage
+            labels = (*self._place(status.deployment), str(status.release), status.instance)
+            restarts.add_metric(labels, status.restarts)
+            if usage is not None:
+                cpu.add_metric(labels, usage.cpu_seconds)
+                memory.add_metric(labels, usage.memory_bytes)
+                if usage.memory_limit_bytes is not None:
+                    limit.add_metric(labels, usage.memory_limit_bytes)
         yield from (cpu, memory, limit, restarts)
 
     def _workers(self) -> Iterator[Metric]:

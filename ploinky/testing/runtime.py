@@ -39,7 +39,7 @@ class MemoryInstance:
     spec: InstanceSpec
     status: InstanceStatus
     output: str = ""
-    usage: InstanceUsage = InstanceUsage(0.5, 1_000_000)
+    usage: InstanceUsage = field(factory=lambda: InstanceUsage(0.5, 1_000_000))
 
 
 @define

@@ -17,7 +17,7 @@ from treq.client import HTTPClient
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import UNIXClientEndpoint, UNIXServerEndpoint
-from twisted.internet.task import Clock
+from twisted.internet.task import Clock, deferLater
 from twisted.web.client import Agent, HTTPConnectionPool
 from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
@@ -25,8 +25,10 @@ from zope.interface import implementer
 from ploinky.api.application import make_site
 from ploinky.api.endpoints import Collaborators
 from ploinky.api.operations import Operations
+from ploinky.api.streams import Streams
 from ploinky.errors import RepositoryUnreachable
 from ploinky.interfaces import IRuntime, ISource
+from ploinky.observations import InstanceUsage, OutputPart
 from ploinky.security.admission import Admission
 from ploinky.security.authenticator import KeyAuthenticator
 from ploinky.security.bootstrap import BootstrapToken
@@ -34,8 +36,10 @@ from ploinky.security.published import PublishedKeys
 from ploinky.security.throttle import LoginThrottle
 from ploinky.security.tokens import token_hash
 from ploinky.settings import Settings
+from ploinky.telemetry.history import InstanceHistory
 from ploinky.telemetry.load import Loads
 from ploinky.telemetry.metrics import Metrics
+from ploinky.telemetry.usages import Usages
 from ploinky.testing.api import MemoryDeploymentManager, RecordedWorkers
 from ploinky.testing.store import (
     MemoryDeploymentStore,
@@ -100,6 +104,7 @@ class ListedRuntime:
     def __init__(self) -> None:
         self.statuses: list[InstanceStatus] = []
         self.outputs: dict[str, str] = {}
+        self.usages: dict[str, InstanceUsage] = {}
 
     async def prepare(self, image, report):
         raise NotImplementedError
@@ -118,6 +123,13 @@ class ListedRuntime:
 
     async def output(self, instance: str, lines: int) -> str:
         return "\n".join(self.outputs.get(instance, "").splitlines()[-lines:])
+
+    async def output_after(self, instance: str, mark: str, lines: int) -> OutputPart:
+        said = self.outputs.get(instance, "")
+        return OutputPart(said[int(mark or 0) :], str(len(said)))
+
+    async def usage(self, instance: str) -> InstanceUsage | None:
+        return self.usages.get(instance)
 
 
 @define
@@ -142,6 +154,32 @@ class Answered:
 
 
 @define
+class Opened:
+    """An answer that goes on.
+
+    Attributes:
+        ended: Fires when it is over.
+    """
+
+    answer: Any
+    pieces: list[bytes] = Factory(list)
+    ended: Any = None
+
+    @property
+    def text(self) -> str:
+        return b"".join(self.pieces).decode()
+
+    async def until(self, server: Server, condition: Callable[[], Any]) -> None:
+        """Let time pass, the server's and real moments, until something has come."""
+        for _ in range(400):
+            if condition():
+                return
+            server.clock.advance(0.5)
+            await deferLater(reactor, 0.005)
+        raise AssertionError(f"it never came: {self.text!r}")
+
+
+@define
 class Server:
     """The API, and what stands behind it."""
 
@@ -157,7 +195,6 @@ class Server:
     bootstrap: BootstrapToken
     collaborators: Collaborators
     client: HTTPClient
-    log: list[str] = Factory(list)
 
     async def ask(
         self,
@@ -204,6 +241,22 @@ class Server:
         line = json.dumps(entry | more).encode() + b"\n"
         self.collaborators.metrics.take("w-1", number, line)
 
+    async def open(self, path: str, key: str = "admin") -> Opened:
+        """Ask for an answer that goes on; what came of it is read piece by piece."""
+        answer = await self.client.request(
+            "GET",
+            f"http://control{API}/{path}",
+            headers={
+                "Host": "localhost:8000",
+                "X-Forwarded-For": "203.0.113.9",
+                "Authorization": f"Bearer pk_{key}",
+            },
+            unbuffered=True,
+        )
+        opened = Opened(answer)
+        opened.ended = treq.collect(answer, opened.pieces.append)
+        return opened
+
     async def deploy(self, path: str = "/demo", domain: str = "localhost", **more: Any) -> Any:
         """Deploy something as an admin."""
         body = {"domain": domain, "path": path, "agent": "demo", **more}
@@ -248,6 +301,7 @@ def serve(short_directory: Path) -> Iterator[Callable[..., Any]]:
         server.operations.startService()
         ending.extend((port.stopListening, pool.closeCachedConnections))
         ending.append(server.operations.stopService)
+        ending.append(server.collaborators.streams.stopService)
         return server
 
     yield start
@@ -270,10 +324,11 @@ def _server(settings: Settings, files: Blocking) -> Server:
     keys = PublishedKeys(clock, MemoryKeyStore(clock), workers)
     server: Server
 
-    async def server_log(lines: int) -> str:
-        return "\n".join(server.log[-lines:])
-
     numbers = iter(range(1, 10**6))
+    runtime = ListedRuntime()
+    streams = Streams()
+    streams.startService()
+    (settings.directory / "server-2023-11-14.jsonl").touch()
     collaborators = Collaborators(
         clock=clock,
         settings=settings,
@@ -282,7 +337,7 @@ def _server(settings: Settings, files: Blocking) -> Server:
         deployment_store=deployment_store,
         repositories=MemoryRepositoryStore(),
         source=ListedSource(),
-        runtime=ListedRuntime(),
+        runtime=runtime,
         workers=workers,
         admission=Admission(clock, keys, os.urandom),
         authenticators=[KeyAuthenticator(keys)],
@@ -292,7 +347,10 @@ def _server(settings: Settings, files: Blocking) -> Server:
         metrics=Metrics(clock, MemoryMetricsStore(), lambda numbers: None, deployment_store, 30),
         loads=Loads(clock),
         files=files,
-        server_log=server_log,
+        usages=Usages(clock, runtime, "cluster"),
+        history=InstanceHistory(files, settings.directory / "instances"),
+        streams=streams,
+        log_directory=settings.directory,
         new_id=lambda: f"made-{next(numbers)}",
     )
     server = Server(

@@ -213,8 +213,8 @@ async def test_health_tells_more_to_who_may_know(server):
     assert [worker["state"] for worker in answer.json["workers"]] == ["serving"]
     assert answer.json["agents"] == {"healthyInstances": 2}
     assert answer.json["deployments"] == [
-        {"domain": "localhost", "path": "/carl", "status": "running"},
-        {"domain": "localhost", "path": "/demo", "status": "running"},
+        {"domain": "localhost", "path": "/carl", "status": "running", "lastFailure": None},
+        {"domain": "localhost", "path": "/demo", "status": "running", "lastFailure": None},
     ]
     confined = await server.ask("GET", "health", key="confined")
     assert [d["path"] for d in confined.json["deployments"]] == ["/carl"]
@@ -286,16 +286,6 @@ async def test_the_configuration_is_what_is_in_force(serve, short_directory):
     assert config["settings"]["port"] == 8080
     assert config["settings"]["gitFileRoots"] == ["/srv"]
     assert config["settings"]["taskTimeout"] == 30_000
-
-
-@pytest_twisted.ensureDeferred
-async def test_the_servers_log_is_text(server):
-    """The last lines of it."""
-    server.log.extend(f"line {number}" for number in range(300))
-    answer = await server.ask("GET", "logs?lines=2", key="viewer")
-    assert answer.field("Content-Type") == "text/plain; charset=utf-8"
-    assert answer.body == b"line 298\nline 299"
-    assert len((await server.ask("GET", "logs")).body.splitlines()) == 100
 
 
 @pytest.mark.parametrize("path", ["/management", "/management/"])

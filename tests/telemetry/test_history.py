@@ -13,8 +13,7 @@ from zope.interface.verify import verifyObject
 
 from ploinky.interfaces import IInstanceHistory
 from ploinky.observations import LAST_WORDS_BYTES, InstanceDeath
-from ploinky.telemetry.history import MOST_DEATHS, MOST_OUTPUTS, InstanceHistory
-from ploinky.telemetry.prometheus import Starts
+from ploinky.telemetry.history import MOST_DEATHS, MOST_OUTPUTS, InstanceHistory, Starts
 from ploinky.threads import Blocking
 from ploinky.values import DeploymentKey, InstanceSpec, Kind
 
@@ -68,7 +67,7 @@ async def test_deaths_are_told_and_kept(history: InstanceHistory) -> None:
     await history.stopService()
     deaths = await history.deaths("d1", 1)
     assert len(deaths) == MOST_DEATHS
-    assert (deaths[0]["at"], deaths[0]["exit_code"]) == (float(MOST_DEATHS), 3)
+    assert deaths[0] == told[-1]
     assert history.last_death("d1") == told[-1]
     assert history.last_death("d2") is None
 
