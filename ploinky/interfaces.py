@@ -253,6 +253,12 @@ class IDeploymentManager(Interface):
     def deployments() -> list[DeploymentView]:
         """All of them, ordered by key."""
 
+    def watch(changed: Callable[[DeploymentKey, str], None]) -> None:
+        """Call ``changed(key, line)`` whenever a deployment changes.
+
+        ``line`` is what the work in hand says of itself; ``""`` where the change is another.
+        """
+
 
 class IRuntime(Interface):
     """A container engine, or what stands in for one.  Blocking work is done elsewhere.

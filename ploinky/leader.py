@@ -57,6 +57,7 @@ from ploinky.store.keys import SqliteKeyStore
 from ploinky.store.metrics import SqliteMetricsStore
 from ploinky.store.repositories import SqliteRepositoryStore
 from ploinky.telemetry.history import InstanceHistory
+from ploinky.telemetry.hub import Hub
 from ploinky.telemetry.load import Loads
 from ploinky.telemetry.logs import SERVER, DailyFile, JsonLog, at_level, prune
 from ploinky.telemetry.metrics import Metrics
@@ -393,6 +394,7 @@ async def _start_management(
         loads=measured.loads,
         usages=usages,
         history=history,
+        hub=Hub(new_id()),
         streams=streams,
         log_directory=log_directory(here.settings),
         files=here.files,

@@ -23,6 +23,7 @@ from ploinky.api.answers import Answer
 from ploinky.api.deployments import DeploymentRoutes
 from ploinky.api.domains import DomainRoutes
 from ploinky.api.endpoints import Collaborators, Endpoint
+from ploinky.api.events import EventRoutes
 from ploinky.api.instances import InstanceRoutes
 from ploinky.api.logs import LogRoutes
 from ploinky.api.metrics import MetricsRoutes
@@ -94,6 +95,7 @@ def routes(collaborators: Collaborators) -> list[Endpoint]:
         *MetricsRoutes(collaborators, started_at).endpoints(),
         *DeploymentRoutes(collaborators).endpoints(),
         *InstanceRoutes(collaborators).endpoints(),
+        *EventRoutes(collaborators).endpoints(),
         *DomainRoutes(collaborators).endpoints(),
         *RepositoryRoutes(collaborators).endpoints(),
     ]

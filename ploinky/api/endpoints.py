@@ -26,6 +26,7 @@ from ploinky.security.bootstrap import BootstrapToken
 from ploinky.security.throttle import LoginThrottle
 from ploinky.settings import Settings
 from ploinky.telemetry.history import InstanceHistory
+from ploinky.telemetry.hub import Hub
 from ploinky.telemetry.load import Loads
 from ploinky.telemetry.metrics import Metrics
 from ploinky.telemetry.usages import Usages
@@ -64,6 +65,7 @@ class Collaborators:
         loads: What is in hand now.
         usages: What instances use.
         history: What became of instances.
+        hub: Takes what happens, for those who listen.
         streams: A service; the root starts it, and stops it before workers wait for calls to end.
         log_directory: Where leader and workers log.
         files: Threads for small work that blocks.
@@ -88,6 +90,7 @@ class Collaborators:
     loads: Loads = field(repr=False)
     usages: Usages = field(repr=False)
     history: InstanceHistory = field(repr=False)
+    hub: Hub = field(repr=False)
     streams: Streams = field(repr=False)
     log_directory: Path
     files: Blocking = field(repr=False)

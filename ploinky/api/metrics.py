@@ -82,7 +82,7 @@ class MetricsRoutes:
             "uptime": round((self._its.clock.seconds() - self._started_at) * 1000),
             "agents": {agent: _of_agent(parts, loads) for agent, parts in sorted(agents.items())},
             "series": [
-                {"time": documents.moment(time), **_figures(part)}
+                {"time": documents.moment(time), **figures(part)}
                 for time, part in window.series.items()
             ],
         }
@@ -151,14 +151,14 @@ def _of_agent(parts: Mapping[str, Counts], loads: Mapping[str, Load]) -> dict[st
         commands.setdefault(label.command, {})[label] = sums
     load = [loads.get(deployment, Load()) for deployment in parts]
     return {
-        **_figures(counts),
+        **figures(counts),
         "inFlight": sum(each.in_flight for each in load),
         "waiting": sum(each.waiting for each in load),
-        "commands": {name: _figures(part) for name, part in sorted(commands.items()) if name},
+        "commands": {name: figures(part) for name, part in sorted(commands.items()) if name},
     }
 
 
-def _figures(counts: Counts) -> dict[str, Any]:
+def figures(counts: Counts) -> dict[str, Any]:
     """What calls add up to; durations in milliseconds, None where there was no call."""
     total, sums = count_of(counts), summed(counts.values())
     shortest, longest = extremes(sums.buckets) or (None, None)

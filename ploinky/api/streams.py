@@ -39,6 +39,11 @@ class Outlet:
             self._waiting.append(room)
             await room
 
+    def abort(self) -> None:
+        """Cut the client off: it takes too little."""
+        channel: Any = self._request.channel
+        channel.transport.abortConnection()
+
     def pauseProducing(self) -> None:
         """The client has enough for now."""
         self._full = True

@@ -10,7 +10,8 @@ not wait for one another.  What may happen to a deployment is written down in `l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, repeat
 
 import attrs
@@ -102,6 +103,7 @@ class DeploymentManager(Service):
         self._tried: set[DeploymentKey] = set()
         self._reviving = DeferredSemaphore(_REVIVED_AT_ONCE)
         self._opened = False
+        self._watchers: list[Callable[[DeploymentKey, str], None]] = []
 
     # --- deploy -----------------------------------------------------------------
 
@@ -115,7 +117,7 @@ class DeploymentManager(Service):
             entry = self._entries.get(request.key) or self._new_entry(request)
             entry.life.deploy()
             before = self._board.targets(entry.id)
-            with entry.working(job, report) as say:
+            with self._working(entry, job, report) as say:
                 attempt = self._begin(entry, request)
                 try:
                     await self._draft(entry, attempt, say)
@@ -275,7 +277,7 @@ class DeploymentManager(Service):
         release = entry.serving()
         before = self._board.targets(entry.id)
         launched: tuple[Target, ...] = ()
-        with entry.working(job, _unreported) as say:
+        with self._working(entry, job, _unreported) as say:
             try:
                 self._check_room(entry, replicas_of(release))
                 release = await self._releases.image_here(release, say)
@@ -299,7 +301,7 @@ class DeploymentManager(Service):
             entry = self._existing(key)
             if entry.life.stop():
                 job.commit()
-                with entry.working(job, _unreported) as say:
+                with self._working(entry, job, _unreported) as say:
                     await self._withdraw_instances(entry, say)
             return self._view(entry)
 
@@ -338,7 +340,7 @@ class DeploymentManager(Service):
         async with self._turns.of(entry.key):
             if self._entries.get(entry.key) is not entry:
                 return
-            with entry.working(job, _unreported) as say:
+            with self._working(entry, job, _unreported) as say:
                 before = self._board.targets(entry.id)
                 await self._want(entry, REMOVED)
                 self._board.withdraw(entry.id)
@@ -352,6 +354,28 @@ class DeploymentManager(Service):
     def deployments(self) -> list[DeploymentView]:
         """See `IDeploymentManager.deployments`."""
         return [self._view(self._entries[key]) for key in sorted(self._entries)]
+
+    def watch(self, changed: Callable[[DeploymentKey, str], None]) -> None:
+        """See `IDeploymentManager.watch`."""
+        self._watchers.append(changed)
+
+    def _tell(self, key: DeploymentKey, line: str = "") -> None:
+        for changed in self._watchers:
+            changed(key, line)
+
+    @contextlib.contextmanager
+    def _working(self, entry: Entry, job: Job, report: Report) -> Iterator[Say]:
+        """Show that `job` has its turn, what it says, and that it has ended."""
+
+        def told(line: str) -> None:
+            report(line)
+            self._tell(entry.key, line)
+
+        try:
+            with entry.working(job, told) as say:
+                yield say
+        finally:
+            self._tell(entry.key)
 
     def _existing(self, key: DeploymentKey) -> Entry:
         if key not in self._entries:
@@ -431,7 +455,7 @@ class DeploymentManager(Service):
             missing = self._missing(entry)
             if not missing:
                 return
-            with entry.working(job, _unreported) as say:
+            with self._working(entry, job, _unreported) as say:
                 release = await self._releases.image_here(entry.serving(), say)
                 launched = await self._fleet.launch(release, entry.key, say, missing)
                 job.commit()
@@ -439,8 +463,13 @@ class DeploymentManager(Service):
                 await self._switch(entry, release, targets, say)
 
     def _noticed(self, instance: str, healthy: bool) -> None:
-        if self._board.noticed(instance, healthy) and self._opened:
+        if not self._board.noticed(instance, healthy):
+            return
+        if self._opened:
             self._jobs.start(lambda job: self._board.publish())
+        for entry in self._entries.values():
+            if any(one.instance == instance for one in self._board.targets(entry.id)):
+                self._tell(entry.key)
 
     def stopService(self) -> Deferred[None]:
         """Cancel deploys that have not switched yet and wait for all work.  Instances stay."""

@@ -50,6 +50,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "overview": _READ_ALL,
         "metrics": _READ,
         "prometheus": _EVERYBODY,  # it looks itself: an admin, or somebody on this machine
+        "events": _READ,
         "config": _READ_ALL,
         "logs": _READ_ALL,
         "logs.list": _READ_ALL,

@@ -39,6 +39,10 @@ _OUTPUT = ".log"
 _DEATHS = "deaths.jsonl"
 
 
+HeardStart = Callable[[InstanceSpec, float], None]
+HeardDeath = Callable[[InstanceDeath], None]
+
+
 @frozen
 class Starts:
     """Instances of one deployment that became ready.
@@ -68,16 +72,16 @@ class InstanceHistory(Service):
         self._writing: set[Deferred[None]] = set()
         self._starts: dict[str, Starts] = {}
         self._last: dict[str, InstanceDeath] = {}
-        self._listeners: list[Callable[[InstanceDeath], None]] = []
+        self._listeners: list[tuple[HeardStart, HeardDeath]] = []
 
     def stopService(self) -> Deferred[None]:
         """Fires once everything is written."""
         super().stopService()  # type: ignore[no-untyped-call]
         return DeferredList(list(self._writing)).addCallback(lambda _: None)
 
-    def listen(self, died: Callable[[InstanceDeath], None]) -> None:
-        """Tell of each death from now on."""
-        self._listeners.append(died)
+    def listen(self, started: HeardStart, died: HeardDeath) -> None:
+        """Tell of each start and each death from now on."""
+        self._listeners.append((started, died))
 
     # --- IInstanceHistory
 
@@ -92,6 +96,8 @@ class InstanceHistory(Service):
             release=spec.release,
             seconds=seconds,
         )
+        for started, _ in self._listeners:
+            started(spec, seconds)
 
     def died(self, death: InstanceDeath) -> None:
         """See `IInstanceHistory`."""
@@ -105,7 +111,7 @@ class InstanceHistory(Service):
             failedAt=death.failed_at,
         )
         self._write(_add_death, self._place(death.deployment, death.release), death)
-        for died in self._listeners:
+        for _, died in self._listeners:
             died(death)
 
     def parted(self, spec: InstanceSpec, output: str) -> None:

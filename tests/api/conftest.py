@@ -37,6 +37,7 @@ from ploinky.security.throttle import LoginThrottle
 from ploinky.security.tokens import token_hash
 from ploinky.settings import Settings
 from ploinky.telemetry.history import InstanceHistory
+from ploinky.telemetry.hub import Hub
 from ploinky.telemetry.load import Loads
 from ploinky.telemetry.metrics import Metrics
 from ploinky.telemetry.usages import Usages
@@ -241,7 +242,7 @@ class Server:
         line = json.dumps(entry | more).encode() + b"\n"
         self.collaborators.metrics.take("w-1", number, line)
 
-    async def open(self, path: str, key: str = "admin") -> Opened:
+    async def open(self, path: str, key: str = "admin", **fields: str) -> Opened:
         """Ask for an answer that goes on; what came of it is read piece by piece."""
         answer = await self.client.request(
             "GET",
@@ -250,6 +251,7 @@ class Server:
                 "Host": "localhost:8000",
                 "X-Forwarded-For": "203.0.113.9",
                 "Authorization": f"Bearer pk_{key}",
+                **{name.replace("_", "-"): value for name, value in fields.items()},
             },
             unbuffered=True,
         )
@@ -349,6 +351,7 @@ def _server(settings: Settings, files: Blocking) -> Server:
         files=files,
         usages=Usages(clock, runtime, "cluster"),
         history=InstanceHistory(files, settings.directory / "instances"),
+        hub=Hub("era"),
         streams=streams,
         log_directory=settings.directory,
         new_id=lambda: f"made-{next(numbers)}",

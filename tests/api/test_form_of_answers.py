@@ -186,6 +186,7 @@ WALK = {
     "prometheus": ("GET", "/metrics", None, {"admin"}),
     "config": ("GET", "config", None, READ_ALL),
     "logs": ("GET", "logs", None, READ_ALL),
+    "events": ("GET", "events", None, READ),  # it never ends: see test_events
     "logs.list": ("GET", "logs/list", None, READ_ALL),
     "logs.download": ("GET", "logs/download?date=2023-11-14", None, READ_ALL),
     "deployments.stats": ("GET", f"deployments/stats?{CARL_QUERY}", None, READ),
@@ -221,7 +222,7 @@ def test_the_walk_knows_every_route(server):
 
 
 @pytest.mark.parametrize("key", ["admin", "deployer", "confined", "viewer", "caller", None])
-@pytest.mark.parametrize("route", sorted(WALK))
+@pytest.mark.parametrize("route", sorted(set(WALK) - {"events"}))
 @pytest_twisted.ensureDeferred
 async def test_each_role_is_let_in_where_it_should_be_and_nowhere_else(server, route, key):
     """401 without a credential, 403 with too small a one, otherwise what the route does."""
@@ -250,7 +251,7 @@ async def test_every_secret_stays_inside(server):
     said.append(await server.ask("POST", "deployments?wait=false", deploy))
     server.manager.gate.callback(None)
     for method, path, body, _ in WALK.values():
-        if method == "GET":
+        if method == "GET" and path != "events":
             said.append(await server.ask(method, path, body))
     for answer in said:
         assert answer.status < 400

@@ -61,7 +61,7 @@ async def test_output_is_bounded(history: InstanceHistory) -> None:
 async def test_deaths_are_told_and_kept(history: InstanceHistory) -> None:
     """The last ones of each release, newest first."""
     told: list[InstanceDeath] = []
-    history.listen(told.append)
+    history.listen(lambda spec, seconds: None, told.append)
     for number in range(MOST_DEATHS + 1):
         history.died(InstanceDeath("one", "d1", 1, float(number), "It ended", "agent", 3))
     await history.stopService()
