@@ -87,6 +87,7 @@ class Streams(Service):
         """Write a stream to its end; cancelling (the client went) ends it."""
         outlet = Outlet(request)
         request.registerProducer(outlet, True)  # type: ignore[no-untyped-call]
+        request.write(b"")  # type: ignore[no-untyped-call]  # the head, before there is anything to tell
         producing: Deferred[None] = Deferred.fromCoroutine(_awaited(stream.produce(outlet)))
         self._running.add(producing)
         try:

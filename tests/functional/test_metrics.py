@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -83,3 +84,50 @@ def test_figures_equal_what_callers_counted(counting: Server) -> None:
     counting.stop()
     counting.start()
     assert counted(counting) == caller.statuses
+
+
+def test_streams_pass_the_gateway_and_end_with_the_server(counting: Server) -> None:
+    """What is followed comes at once, through a worker; a server that stops does not wait for it."""
+    log = counting.api("GET", "logs?follow=1&lines=1", stream=True)
+    output = counting.api(
+        "GET", "deployments/logs?domain=localhost&path=/demo&follow=1", stream=True
+    )
+    events = counting.api("GET", "events", stream=True)
+    assert "retry" in next(events.iter_lines()).decode()
+    assert next(log.iter_lines())
+    counting.call("/demo", "junk")
+    assert next(line for line in output.iter_lines() if b"<<< junk" in line)
+    began = time.monotonic()
+    counting.stop()
+    assert time.monotonic() - began < 20, "it waited for streams"
+    for stream in (log, output, events):
+        assert stream.raw.read() is not None
+
+
+def test_why_an_instance_died_is_told_after_it_is_gone(counting: Server, tmp_path: Path) -> None:
+    """With its exit code and last words: in the deploy's error, releases and logs."""
+    files = {"manifest.json": '{"engine": "node", "runTask": "true"}', "index.js": "boom("}
+    url = git_repository(tmp_path / "broken", {f"app/{k}": v for k, v in files.items()})
+    answer = counting.deploy("/demo", url)
+    assert answer.status_code == 422
+    details = answer.json()["details"]
+    assert (details["step"], details["failedAt"]) == ("probe", "agent")
+    place = "domain=localhost&path=/demo"
+    releases = counting.api("GET", f"deployments/releases?{place}").json()["releases"]
+    assert releases[0]["error"]["failedAt"] == "agent"
+    (death,) = releases[0]["deaths"]
+    assert death["failedAt"] == "agent"
+    assert "SyntaxError" in death["output"]
+    output = counting.api("GET", f"deployments/logs?{place}&release=2").text
+    assert "SyntaxError" in output
+
+
+def test_what_instances_use_is_told(counting: Server) -> None:
+    """For people, and for Prometheus."""
+    place = "deployments/stats?domain=localhost&path=/demo"
+    (one,) = counting.api("GET", place).json()["instances"]
+    assert one["running"]
+    assert one["memoryBytes"] > 1_000_000
+    assert one["cpuSeconds"] > 0
+    text = requests.get(f"{counting.url}/metrics", timeout=10).text
+    assert f'instance="{one["instance"]}"' in text
