@@ -7,7 +7,17 @@ import sys
 
 import click
 
-from ploinky.cli import agents, calls, deployments, hosts, repositories, server, session
+from ploinky.cli import (
+    agents,
+    calls,
+    deployments,
+    hosts,
+    logs,
+    metrics,
+    repositories,
+    server,
+    session,
+)
 from ploinky.cli.failures import ERROR, CommandFailed
 
 
@@ -29,6 +39,8 @@ for command in (
     repositories.repo,
     agents.agent,
     *deployments.COMMANDS,
+    metrics.metrics,
+    logs.logs,
     calls.call,
 ):
     cloud.add_command(command)
