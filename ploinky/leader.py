@@ -61,6 +61,7 @@ from ploinky.telemetry.hub import Hub
 from ploinky.telemetry.load import Loads
 from ploinky.telemetry.logs import SERVER, DailyFile, JsonLog, at_level, prune
 from ploinky.telemetry.metrics import Metrics
+from ploinky.telemetry.redaction import Redactor, RememberingBox
 from ploinky.telemetry.usages import Usages
 from ploinky.threads import Blocking
 from ploinky.values import Address, DeploymentKey, Kind, Route, Target
@@ -92,9 +93,9 @@ async def lead(reactor: Any, settings: Settings, rooms: AsyncExitStack) -> None:
     """
     _make_directories(settings)
     _hold_lock(settings, rooms)
-    _begin_log(settings, rooms)
+    redactor = _begin_log(settings, rooms)
     here = _here(reactor, settings, rooms)
-    stores = await _open_stores(here, rooms)
+    stores = await _open_stores(here, redactor, rooms)
     measured, links, group = await _open_workers(here, stores, rooms)
     runtime = await _start_runtime(here, rooms)
     history = InstanceHistory(here.files, log_directory(settings) / "instances")
@@ -214,12 +215,15 @@ def _hold_lock(settings: Settings, rooms: AsyncExitStack) -> None:
     rooms.callback(lock.release)
 
 
-def _begin_log(settings: Settings, rooms: AsyncExitStack) -> None:
+def _begin_log(settings: Settings, rooms: AsyncExitStack) -> Redactor:
+    """Log from now on; give what is to be told of secrets, so that none is logged."""
+    redactor = Redactor()
     file = DailyFile(time.time, log_directory(settings), SERVER)
-    observer = at_level(JsonLog(file, "leader"), settings.log_level)
+    observer = at_level(JsonLog(file, "leader", redactor), settings.log_level)
     globalLogPublisher.addObserver(observer)
     rooms.callback(file.close)
     rooms.callback(globalLogPublisher.removeObserver, observer)
+    return redactor
 
 
 def _here(reactor: Any, settings: Settings, rooms: AsyncExitStack) -> Here:
@@ -294,9 +298,10 @@ def _worker_environment() -> dict[str, str]:
     return kept
 
 
-async def _open_stores(here: Here, rooms: AsyncExitStack) -> Stores:
+async def _open_stores(here: Here, redactor: Redactor, rooms: AsyncExitStack) -> Stores:
     data = here.settings.data_directory
-    box = SecretBox(read_master_key(data, os.environ, secrets.token_bytes), secrets.token_bytes)
+    sealed = SecretBox(read_master_key(data, os.environ, secrets.token_bytes), secrets.token_bytes)
+    box = RememberingBox(sealed, redactor)
     database = Database(data / "ploinky.sqlite", _pool(here.reactor, 1, "database", rooms))
     rooms.push_async_callback(database.close)
     await database.open()

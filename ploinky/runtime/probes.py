@@ -143,6 +143,7 @@ class SocketProber:
         )
         asked = _Question(question.encode("ascii", "replace") if path else b"")
         factory = Factory.forProtocol(lambda: asked)
+        factory.noisy = False
         await self._endpoint(address).connect(factory)
         try:
             answer = await asked.answer
