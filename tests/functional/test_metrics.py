@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import collections
+import gzip
+import json
 import os
 import signal
 import time
@@ -131,3 +133,31 @@ def test_what_instances_use_is_told(counting: Server) -> None:
     assert one["cpuSeconds"] > 0
     text = requests.get(f"{counting.url}/metrics", timeout=10).text
     assert f'instance="{one["instance"]}"' in text
+
+
+def test_the_command_line_shows_it(counting: Server) -> None:
+    """Metrics as a table and a line of bars, logs, days of logs, and what instances use."""
+    type_ = counting.p_cli
+    Caller(counting).calls(10)
+    until(lambda: sum(counted(counting).values()) == 10, "every call is counted")
+    shown = type_("cloud", "metrics", "1h").stdout
+    assert "10 in 1h" in shown
+    assert "█" in shown
+    assert "agent 2" in shown
+    as_json = json.loads(type_("cloud", "metrics", "--agent", "app", "--json").stdout)
+    assert as_json["agents"]["app"]["commands"]["hello"]["count"] == 8
+    assert "running" in type_("cloud", "deployments", "stats", "localhost", "/demo").stdout
+    assert "serves release 1" in type_("cloud", "logs", "50", "--about", "localhost/demo").stdout
+    (day,) = type_("cloud", "logs", "list").stdout.split()
+    place = type_("cloud", "logs", "download", day).stdout.strip()
+    kept = gzip.decompress((counting.directory / place).read_bytes())
+    assert all(json.loads(line) for line in kept.splitlines())
+    again = type_("cloud", "logs", "download", day, check=False)
+    assert (again.returncode, "is there already" in again.stderr) == (5, True)
+    assert "hello: 200 served" in type_("cloud", "logs", "20", "--access").stdout
+    counting.call("/demo", "junk")
+    output = ("cloud", "logs", "--deployment", "localhost/demo")
+    until(lambda: "<<< junk" in type_(*output).stdout, "what the handler printed")
+    wrong = type_("cloud", "logs", "yesterday", check=False)
+    assert (wrong.returncode, "p-cli cloud logs download" in wrong.stderr) == (5, True)
+    assert type_("cloud", "metrics", "1y", check=False).returncode == 1
