@@ -417,8 +417,8 @@ class IInstanceHistory(Interface):
     def died(death: InstanceDeath) -> None:
         """An instance ended that should have gone on, or never became ready."""
 
-    def parted(spec: InstanceSpec, output: str) -> None:
-        """An instance's container was removed; this is the end of what it printed."""
+    def parted(deployment: str, release: int, instance: str, output: str) -> None:
+        """An instance was removed; this is the end of what it printed."""
 
 
 class ISource(Interface):

@@ -8,7 +8,7 @@ from functools import partial
 
 from twisted.internet.task import deferLater
 
-from ploinky.api.answers import Answer, as_json, as_text
+from ploinky.api.answers import Answer, as_json
 from ploinky.api.endpoints import API, Collaborators, Endpoint
 from ploinky.api.requests import Call
 from ploinky.api.streams import Outlet, Stream
@@ -64,11 +64,7 @@ class LogRoutes:
         if follower is not None:
             produce = partial(self._follow, follower, wanted, is_json, found)
             return Stream(_type(is_json), produce)
-        return (
-            Answer(_shown(found, is_json), _type(is_json))
-            if is_json
-            else as_text(_shown(found, is_json).decode())
-        )
+        return Answer(_shown(found, is_json), _type(is_json))
 
     async def _follow(
         self, follower: Follower, wanted: Wanted, is_json: bool, first: list[bytes], outlet: Outlet

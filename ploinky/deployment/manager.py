@@ -365,7 +365,7 @@ class DeploymentManager(Service):
 
     @contextlib.contextmanager
     def _working(self, entry: Entry, job: Job, report: Report) -> Iterator[Say]:
-        """Show that `job` has its turn, what it says, and that it has ended."""
+        """Show that a job has its turn, what it says, and that it has ended."""
 
         def told(line: str) -> None:
             report(line)

@@ -134,9 +134,9 @@ class AccessLog:
         """Give what was counted since the last call, and begin anew.
 
         Returns:
-            JSON-ready entries of ``deployment``, ``command``, ``status``, ``failedAt``, ``count``,
-            ``microseconds``, ``bytesIn``, ``bytesOut``, ``queuedMicroseconds`` and ``buckets``:
-            ``[index, count]`` for each bucket of `ploinky.latencies` that is not empty.
+            JSON-ready entries with the sums of each deployment, command, status and failed part;
+            ``buckets`` has an index and a count for each bucket of `ploinky.latencies` that is
+            not empty.
         """
         counted, self._counted = self._counted, {}
         return [

@@ -132,13 +132,21 @@ class Instances(Service):
         """See `IInstances`.  Cancelling gives up the wait; it is ended all the same."""
         entry = self._entries.get(instance)
         if entry is None:
-            await self._runtime.remove(instance, grace_seconds)
-            places.remove_queue(str(self._queues / instance))
+            await self._remove_stranger(instance, grace_seconds)
             return
         ended: Deferred[None] = Deferred()
         entry.core.enders.append(ended)
         entry.life.end(grace_seconds)
         await ended
+
+    async def _remove_stranger(self, instance: str, grace_seconds: float) -> None:
+        """Remove one that an earlier leader started; what it printed is kept all the same."""
+        known = {each.instance: each for each in await self.discover()}
+        printed = await self._runtime.remove(instance, grace_seconds)
+        if printed and instance in known:
+            status = known[instance]
+            self._history.parted(status.deployment, status.release, instance, printed)
+        places.remove_queue(str(self._queues / instance))
 
     def target(self, instance: str) -> Target | None:
         """See `IInstances`."""

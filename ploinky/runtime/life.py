@@ -346,7 +346,8 @@ class Core:
 
     def _parted(self, printed: str) -> None:
         if printed:
-            self.history.parted(self.spec, printed)
+            spec = self.spec
+            self.history.parted(spec.deployment, spec.release, spec.instance, printed)
         self.tell_death(printed)
 
     def launch_failed(self, error: Exception) -> None:

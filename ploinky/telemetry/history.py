@@ -114,10 +114,9 @@ class InstanceHistory(Service):
         for _, died in self._listeners:
             died(death)
 
-    def parted(self, spec: InstanceSpec, output: str) -> None:
+    def parted(self, deployment: str, release: int, instance: str, output: str) -> None:
         """See `IInstanceHistory`."""
-        place = self._place(spec.deployment, spec.release)
-        self._write(_add_output, place, spec.instance, output)
+        self._write(_add_output, self._place(deployment, release), instance, output)
 
     # --- what is asked for
 

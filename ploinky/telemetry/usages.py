@@ -5,7 +5,7 @@ Runtimes enter, figures leave.  An engine that is away, or an instance that went
 
 from __future__ import annotations
 
-from attrs import field, frozen
+from attrs import frozen
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -33,7 +33,7 @@ class Figures:
     status: InstanceStatus
     at: float
     usage: InstanceUsage | None = None
-    cores: float | None = field(default=None)
+    cores: float | None = None
 
 
 class Usages(Service):

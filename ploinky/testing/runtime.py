@@ -219,9 +219,9 @@ class RecordedHistory:
         """See `IInstanceHistory`."""
         self.deaths.append(death)
 
-    def parted(self, spec: InstanceSpec, output: str) -> None:
+    def parted(self, deployment: str, release: int, instance: str, output: str) -> None:
         """See `IInstanceHistory`."""
-        self.outputs[spec.instance] = self.outputs.get(spec.instance, "") + output
+        self.outputs[instance] = self.outputs.get(instance, "") + output
 
 
 @implementer(IInstances)

@@ -133,8 +133,8 @@ async def test_output_of_what_is_gone_is_still_there(server):
     """Of any release; of an instance that was started again, from before as well."""
     deployment = (await server.deploy())["id"]
     history = server.collaborators.history
-    history.parted(spec(deployment, 1, "again"), "old\n")
-    history.parted(spec(deployment, 7, "gone"), "last words\n")
+    history.parted(deployment, 1, "again", "old\n")
+    history.parted(deployment, 7, "gone", "last words\n")
     await history.stopService()
     server.runtime.statuses = [InstanceStatus("again", deployment, 1, True)]
     server.runtime.outputs = {"again": "new\n"}

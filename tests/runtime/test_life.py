@@ -179,6 +179,16 @@ def test_what_became_of_it_is_kept(world: World) -> None:
     assert len(world.history.deaths) == 2
 
 
+def test_what_an_earlier_leader_started_leaves_its_output_too(world: World) -> None:
+    """It is not known here but by its labels."""
+    spec = launched(world)
+    world.host.instances[spec.instance].output = "last\n"
+    outcome(world.instances.stopService())
+    world.open()
+    assert outcome(world.end(spec.instance)) is None
+    assert world.history.outputs == {spec.instance: "last\n"}
+
+
 def test_one_that_hangs_is_told_with_what_it_answered(world: World) -> None:
     """It never died: the probe failed."""
     spec = launched(world)

@@ -18,9 +18,9 @@ from ploinky.threads import Blocking
 from ploinky.values import DeploymentKey, InstanceSpec, Kind
 
 
-def spec(instance: str, release: int = 1) -> InstanceSpec:
+def spec(instance: str) -> InstanceSpec:
     key = DeploymentKey("localhost", "/demo")
-    return InstanceSpec(instance, "d1", release, "c", key, "demo", Kind.TASK, "busybox", "/q")
+    return InstanceSpec(instance, "d1", 1, "c", key, "demo", Kind.TASK, "busybox", "/q")
 
 
 @pytest.fixture
@@ -35,9 +35,9 @@ def history(tmp_path: Path) -> Iterator[InstanceHistory]:
 async def test_output_is_kept_by_release(history: InstanceHistory, tmp_path: Path) -> None:
     """Of several lives together; a leader that comes later reads it."""
     assert verifyObject(IInstanceHistory, history)
-    history.parted(spec("one"), "a\nb\n")
-    history.parted(spec("one"), "c\n")
-    history.parted(spec("two", release=2), "other\n")
+    history.parted("d1", 1, "one", "a\nb\n")
+    history.parted("d1", 1, "one", "c\n")
+    history.parted("d1", 2, "two", "other\n")
     await history.stopService()
     assert await history.outputs("d1", 1, 2) == [("one", "b\nc\n")]
     assert await history.outputs("d1", 3, 2) == []
@@ -49,8 +49,8 @@ async def test_output_is_kept_by_release(history: InstanceHistory, tmp_path: Pat
 async def test_output_is_bounded(history: InstanceHistory) -> None:
     """In size, and in the number of instances of one release."""
     for number in range(MOST_OUTPUTS + 5):
-        history.parted(spec(f"i{number:03}"), "x\n")
-    history.parted(spec("large"), "y" * (LAST_WORDS_BYTES + 100))
+        history.parted("d1", 1, f"i{number:03}", "x\n")
+    history.parted("d1", 1, "large", "y" * (LAST_WORDS_BYTES + 100))
     await history.stopService()
     kept = await history.outputs("d1", 1, 10)
     assert len(kept) == MOST_OUTPUTS
@@ -82,8 +82,8 @@ def test_starts_add_up(history: InstanceHistory) -> None:
 @pytest_twisted.ensureDeferred
 async def test_what_is_old_goes(history: InstanceHistory, tmp_path: Path) -> None:
     """And the directories that are empty then."""
-    history.parted(spec("old"), "a\n")
-    history.parted(spec("new", release=2), "b\n")
+    history.parted("d1", 1, "old", "a\n")
+    history.parted("d1", 2, "new", "b\n")
     await history.stopService()
     os.utime(tmp_path / "instances/d1/1/old.log", (1000, 1000))
     await history.prune(2000.0)
