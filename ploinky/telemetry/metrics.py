@@ -6,7 +6,8 @@ workers need not keep them.  Old points are deleted here.  No SQL: that is `IMet
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
 
 from attrs import frozen
 from twisted.application.service import Service
@@ -95,8 +96,15 @@ class Metrics(Service):
         self._running: list[Deferred[LoopingCall]] = []
         self._listeners: list[Callable[[Counts], None]] = []
 
-    def _loop(self, work: Callable[[], object], seconds: float) -> tuple[LoopingCall, float]:
-        loop = LoopingCall(lambda: Deferred.fromCoroutine(work()))  # type: ignore[arg-type]
+    def _loop(
+        self, work: Callable[[], Coroutine[Deferred[Any], Any, None]], seconds: float
+    ) -> tuple[LoopingCall, float]:
+        def turn() -> Deferred[None]:
+            done = Deferred.fromCoroutine(work())
+            # One turn that breaks must not be the last one.
+            return done.addErrback(lambda failure: self._log.failure("metrics", failure))
+
+        loop = LoopingCall(turn)
         loop.clock = self._clock
         return loop, seconds
 
@@ -147,16 +155,21 @@ class Metrics(Service):
             batch = self._counters.batch(now - WRITE_SECONDS / 2)
             if not batch.numbers:
                 return
+            written = False
             try:
                 await self._store.add(batch)
+                written = True
             except StateUnusable as error:
-                self._counters.restore(batch)
                 self._complain(error)
-                return
+            finally:
+                if not written:
+                    self._counters.restore(batch)
+        if not written:
+            return
         self._failing = False
         self._acknowledge(batch.numbers)
-        for written in self._listeners:
-            written(batch.counts)
+        for tell in self._listeners:
+            tell(batch.counts)
 
     def _complain(self, error: StateUnusable) -> None:
         if not self._failing:

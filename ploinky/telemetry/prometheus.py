@@ -101,14 +101,19 @@ class _Everything(Collector):
         queued = _counter("ploinky_request_queue_seconds", "Waited for an instance with a place.")
         received = _counter("ploinky_request_bytes", "Of heads and bodies, from clients.")
         sent = _counter("ploinky_response_bytes", "Of heads and bodies, to clients.")
+        # Summed up by what is shown: all that were removed meanwhile have the same names.
+        outcomes: dict[tuple[str, ...], int] = {}
         commands: dict[tuple[str, ...], Sums] = {}
         whole: dict[tuple[str, ...], Sums] = {}
         for label, sums in self._its.counts.items():
             place = self._place(label.deployment)
             command = (*place, label.command)
-            requests.add_metric((*command, str(label.status), label.failed_at), sums.count)
+            outcome = (*command, str(label.status), label.failed_at)
+            outcomes[outcome] = outcomes.get(outcome, 0) + sums.count
             commands[command] = commands.get(command, Sums()).plus(sums)
             whole[place] = whole.get(place, Sums()).plus(sums)
+        for labels, count in outcomes.items():
+            requests.add_metric(labels, count)
         for labels, sums in commands.items():
             duration.add_metric(labels, _cumulative(sums), sums.microseconds / 1_000_000)
         for labels, sums in whole.items():

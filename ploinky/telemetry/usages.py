@@ -11,6 +11,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from ploinky.errors import EngineError
 from ploinky.interfaces import IRuntime
@@ -74,8 +75,12 @@ class Usages(Service):
 
     def _look(self) -> Deferred[None]:
         self._looking = Deferred.fromCoroutine(self.look())
-        self._looking.addErrback(lambda failure: failure.trap(CancelledError))
+        self._looking.addErrback(self._broke)
         return self._looking
+
+    def _broke(self, failure: Failure) -> None:
+        if not failure.check(CancelledError):
+            self._log.failure("a look at what instances use broke", failure)
 
     async def look(self) -> None:
         """Look at every instance once."""

@@ -138,3 +138,14 @@ async def test_only_admins_and_this_machine_may_scrape(server):
     assert (await scrape(server, key=None, peer="127.0.0.1", host="example.com")).status == 401
     behind = {"X-Ploinky-Proxied": "1"}
     assert (await server.ask("GET", "/metrics", fields=behind, **HERE)).status == 401
+
+
+@pytest_twisted.ensureDeferred
+async def test_no_sample_is_told_twice(server):
+    """Deployments that were removed have no names any more: they are summed up."""
+    for number, gone in enumerate(("old-1", "old-2"), 1):
+        server.count(number, gone, 200, 5)
+    text = (await scrape(server)).body.decode()
+    samples = [line.rpartition(" ")[0] for line in text.splitlines() if line[0] != "#"]
+    assert len(samples) == len(set(samples))
+    assert 'command="hello",domain="",failed_at="",path="",status="200"} 10.0' in text

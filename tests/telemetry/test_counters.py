@@ -113,9 +113,10 @@ async def test_totals_survive_a_leader_that_stops(leaders: Leaders, metrics: Met
 def test_what_cannot_be_written_waits(leaders: Leaders, metrics: Metrics) -> None:
     """A full disk costs no count: workers are not told to forget them, and it is written later."""
     metrics.take("w-1", 1, report(entry("a", 200, 5)))
-    leaders.store.refusal = StateUnusable("the disk is full")
-    leaders.clock.advance(WRITE_SECONDS)
-    assert leaders.kept == {}
+    for refusal in (StateUnusable("the disk is full"), ValueError("nobody foresaw it")):
+        leaders.store.refusal = refusal
+        leaders.clock.advance(WRITE_SECONDS)
+        assert leaders.kept == {}
     metrics.take("w-1", 2, report(entry("a", 200, 1)))
     leaders.store.refusal = None
     leaders.clock.advance(WRITE_SECONDS)
