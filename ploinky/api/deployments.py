@@ -15,13 +15,13 @@ from ploinky.api import documents
 from ploinky.api.answers import Answer, as_json
 from ploinky.api.endpoints import API, Collaborators, Endpoint
 from ploinky.api.forms import structured
-from ploinky.api.instances import deployment_at
+from ploinky.api.instances import deployment_at, release_numbered
 from ploinky.api.repositories import split_userinfo
 from ploinky.api.requests import Call
 from ploinky.deployment.fields import FIELDS
 from ploinky.errors import NotFound, ValidationFailed
 from ploinky.security.roles import reaches
-from ploinky.values import DeploymentKey, DeploymentView, DeployRequest, Release, Role
+from ploinky.values import DeploymentKey, DeploymentView, DeployRequest, Role
 
 SETTLE_SECONDS = 1.0
 """How long those who do not wait for a deploy wait to be told that it is refused."""
@@ -153,7 +153,7 @@ class DeploymentRoutes:
         """Deploy again what was asked for last and served, or else what was asked for first."""
         view = self._find(key)
         releases = await self._its.deployment_store.releases(view.deployment.id)
-        wanted = _release(releases, view.deployment.active_release)
+        wanted = release_numbered(releases, view.deployment.active_release)
         if wanted is None:
             raise NotFound(f"{key} has no release yet that could be deployed again")
         return await self._its.deployments.deploy(wanted.request, lambda line: None)
@@ -232,11 +232,3 @@ def _fits(view: DeploymentView, call: Call) -> bool:
         and (not domain or key.domain == domain.lower())
         and (not path or key.path == "/" + path.strip("/"))
     )
-
-
-def _release(releases: list[Release], number: int) -> Release | None:
-    """Find a release by its number; 0 is the newest."""
-    for release in releases:
-        if number in (0, release.number):
-            return release
-    return None

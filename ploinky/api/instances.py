@@ -68,7 +68,7 @@ class InstanceRoutes:
             return Stream("text/plain; charset=utf-8", produce)
         number = call.count("release", view.deployment.active_release, 2**31)
         releases = await self._its.deployment_store.releases(view.deployment.id)
-        release = _release(releases, number)
+        release = release_numbered(releases, number)
         number = number or (release.number if release else 0)
         said = await self._outputs(view.deployment.id, number, lines)
         if not any(said.values()):
@@ -164,7 +164,7 @@ def _figures(seen: Figures) -> dict[str, Any]:
     }
 
 
-def _release(releases: list[Release], number: int) -> Release | None:
+def release_numbered(releases: list[Release], number: int) -> Release | None:
     """Find a release by its number; 0 is the newest."""
     for release in releases:
         if number in (0, release.number):

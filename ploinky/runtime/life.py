@@ -30,9 +30,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ploinky.errors import (
-    AGENT,
     GATEWAY,
-    MEMORY,
     DeployFailed,
     EngineError,
     PloinkyError,
@@ -42,6 +40,7 @@ from ploinky.errors import (
 from ploinky.interfaces import IRuntime
 from ploinky.observations import InstanceDeath
 from ploinky.runtime import places
+from ploinky.runtime.endings import how_it_ended, how_it_was_seen, part_that_failed
 from ploinky.runtime.probes import Prober, Readiness, said_failure
 from ploinky.values import InstanceSpec, InstanceStatus
 
@@ -386,37 +385,6 @@ def observe(life: Life, core: Core, status: InstanceStatus | None) -> None:
         else:
             times = f"{status.restarts} times by now"
             life.died(f"{how_it_ended(status)}, and the engine started it again ({times})")
-
-
-def how_it_ended(status: InstanceStatus) -> str:
-    """Say it for people."""
-    if status.out_of_memory:
-        return f"It was ended for its memory limit (exit code {status.exit_code})"
-    if status.exit_code is None:
-        return "It ended"
-    hint = {
-        126: ": its command is not executable",
-        127: ": its command was not found",
-        137: ": it was killed, perhaps for want of memory",
-        139: ": it crashed (segmentation fault)",
-    }.get(status.exit_code, "")
-    return f"It ended with exit code {status.exit_code}{hint}"
-
-
-def part_that_failed(status: InstanceStatus | None) -> str:
-    """Tell which part failed where an instance ended by itself, or hangs (None)."""
-    if status is None:
-        return "probe"
-    if status.out_of_memory:
-        return MEMORY
-    return "start" if status.exit_code in (126, 127) else AGENT
-
-
-def how_it_was_seen(status: InstanceStatus | None) -> dict[str, Any]:
-    """Give what the engine knows of an end, for errors' ``details``."""
-    if status is None:
-        return {}
-    return {"exitCode": status.exit_code, "outOfMemory": status.out_of_memory}
 
 
 def _build() -> Callable[[Core], Life]:

@@ -17,8 +17,9 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 
 from ploinky.errors import EngineUnavailable, ProbeFailed, StartFailed
+from ploinky.runtime.endings import how_it_ended
 from ploinky.runtime.instances import Instances
-from ploinky.runtime.life import Core, Step, how_it_ended, new_life
+from ploinky.runtime.life import Core, Step, new_life
 from ploinky.runtime.probes import Readiness
 from ploinky.runtime.waiting import uncut
 from ploinky.testing.runtime import MemoryHost, MemoryRuntime, RecordedHistory
