@@ -37,17 +37,40 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+CLIENT = "client"
+"""The request itself: malformed, not allowed, too slow, or its sender left."""
+GATEWAY = "gateway"
+"""This server: it stops, or failed."""
+QUEUE = "queue"
+"""No place became free: every instance is at its ``concurrency``."""
+INSTANCE = "instance"
+"""No instance is healthy, or the chosen one could not be reached or went away."""
+AGENT = "agent"
+"""The agent's own code."""
+TIMEOUT = "timeout"
+"""It took longer than it may."""
+MEMORY = "memory"
+"""The instance was ended for its memory limit."""
+PARTS = (
+    *(CLIENT, GATEWAY, QUEUE, INSTANCE, AGENT, TIMEOUT, MEMORY),
+    *("source", "image", "install", "start", "probe"),
+)
+"""What can have failed: ``failedAt`` in errors' ``details``, access lines and metrics.  Those of the
+second line are steps of a deploy."""
+
 
 class PloinkyError(Exception):
     """The root: a message for people, a code for programs.
 
     Attributes:
+        failed_at: One of `PARTS`.
         message: One or two sentences; the cause, then what to do about it.
         details: JSON-serialisable extras, or None.
     """
 
     code: ClassVar[str] = "INTERNAL_ERROR"
     status: ClassVar[int] = 500
+    failed_at: str = GATEWAY
 
     def __init__(self, message: str, *, details: Any = None) -> None:
         super().__init__(message)
@@ -75,6 +98,7 @@ class BadRequest(CallFailed):
 
     code = "BAD_REQUEST"
     status = 400
+    failed_at = CLIENT
 
 
 class BadJson(CallFailed):
@@ -82,6 +106,7 @@ class BadJson(CallFailed):
 
     code = "BAD_JSON"
     status = 400
+    failed_at = CLIENT
 
 
 class BadCommand(CallFailed):
@@ -89,6 +114,7 @@ class BadCommand(CallFailed):
 
     code = "BAD_COMMAND"
     status = 400
+    failed_at = CLIENT
 
 
 class Unauthenticated(CallFailed):
@@ -96,6 +122,7 @@ class Unauthenticated(CallFailed):
 
     code = "UNAUTHENTICATED"
     status = 401
+    failed_at = CLIENT
 
 
 class Forbidden(CallFailed):
@@ -103,6 +130,7 @@ class Forbidden(CallFailed):
 
     code = "FORBIDDEN"
     status = 403
+    failed_at = CLIENT
 
 
 class NoSuchRoute(CallFailed):
@@ -110,6 +138,7 @@ class NoSuchRoute(CallFailed):
 
     code = "NO_SUCH_ROUTE"
     status = 404
+    failed_at = CLIENT
 
 
 class NoSuchFile(CallFailed):
@@ -117,6 +146,7 @@ class NoSuchFile(CallFailed):
 
     code = "NO_SUCH_FILE"
     status = 404
+    failed_at = CLIENT
 
 
 class MethodNotAllowed(CallFailed):
@@ -124,6 +154,7 @@ class MethodNotAllowed(CallFailed):
 
     code = "METHOD_NOT_ALLOWED"
     status = 405
+    failed_at = CLIENT
 
     def __init__(self, message: str, *, allow: Sequence[str]) -> None:
         super().__init__(message)
@@ -135,6 +166,7 @@ class RequestTimeout(CallFailed):
 
     code = "REQUEST_TIMEOUT"
     status = 408
+    failed_at = CLIENT
 
 
 class PreconditionFailed(CallFailed):
@@ -142,6 +174,7 @@ class PreconditionFailed(CallFailed):
 
     code = "PRECONDITION_FAILED"
     status = 412
+    failed_at = CLIENT
 
 
 class BodyTooLarge(CallFailed):
@@ -149,6 +182,7 @@ class BodyTooLarge(CallFailed):
 
     code = "BODY_TOO_LARGE"
     status = 413
+    failed_at = CLIENT
 
 
 class TargetTooLong(CallFailed):
@@ -156,6 +190,7 @@ class TargetTooLong(CallFailed):
 
     code = "TARGET_TOO_LONG"
     status = 414
+    failed_at = CLIENT
 
 
 class RangeNotSatisfiable(CallFailed):
@@ -163,6 +198,7 @@ class RangeNotSatisfiable(CallFailed):
 
     code = "RANGE_NOT_SATISFIABLE"
     status = 416
+    failed_at = CLIENT
 
     def __init__(self, message: str, *, size: int) -> None:
         super().__init__(message)
@@ -174,6 +210,7 @@ class ExpectationFailed(CallFailed):
 
     code = "EXPECTATION_FAILED"
     status = 417
+    failed_at = CLIENT
 
 
 class HeadTooLarge(CallFailed):
@@ -181,6 +218,7 @@ class HeadTooLarge(CallFailed):
 
     code = "HEAD_TOO_LARGE"
     status = 431
+    failed_at = CLIENT
 
 
 class TooManyRequests(CallFailed):
@@ -188,6 +226,7 @@ class TooManyRequests(CallFailed):
 
     code = "TOO_MANY_REQUESTS"
     status = 429
+    failed_at = CLIENT
 
 
 class AgentUnreachable(CallFailed):
@@ -195,6 +234,7 @@ class AgentUnreachable(CallFailed):
 
     code = "AGENT_UNREACHABLE"
     status = 502
+    failed_at = INSTANCE
 
 
 class AgentBroken(CallFailed):
@@ -202,6 +242,7 @@ class AgentBroken(CallFailed):
 
     code = "AGENT_BROKEN"
     status = 502
+    failed_at = AGENT
 
 
 class Overloaded(CallFailed):
@@ -209,6 +250,7 @@ class Overloaded(CallFailed):
 
     code = "OVERLOADED"
     status = 503
+    failed_at = QUEUE
 
 
 class NoHealthyInstance(CallFailed):
@@ -216,6 +258,7 @@ class NoHealthyInstance(CallFailed):
 
     code = "NO_HEALTHY_INSTANCE"
     status = 503
+    failed_at = INSTANCE
 
 
 class Draining(CallFailed):
@@ -230,6 +273,7 @@ class TaskTimeout(CallFailed):
 
     code = "TASK_TIMEOUT"
     status = 504
+    failed_at = TIMEOUT
 
 
 class InsufficientStorage(CallFailed):
@@ -251,6 +295,7 @@ class IdempotencyKeyReused(CallFailed):
 
     code = "IDEMPOTENCY_KEY_REUSED"
     status = 422
+    failed_at = CLIENT
 
 
 class Interrupted(CallFailed):
@@ -258,6 +303,7 @@ class Interrupted(CallFailed):
 
     code = "INTERRUPTED"
     status = 502
+    failed_at = INSTANCE
 
 
 class TaskExpired(CallFailed):
@@ -265,6 +311,7 @@ class TaskExpired(CallFailed):
 
     code = "TASK_EXPIRED"
     status = 504
+    failed_at = QUEUE
 
 
 class TaskPending(CallFailed):
@@ -272,6 +319,7 @@ class TaskPending(CallFailed):
 
     code = "TASK_PENDING"
     status = 504
+    failed_at = TIMEOUT
 
 
 class ResultGone(CallFailed):
@@ -279,6 +327,7 @@ class ResultGone(CallFailed):
 
     code = "RESULT_GONE"
     status = 410
+    failed_at = CLIENT
 
 
 # --- management requests ----------------------------------------------------
@@ -288,6 +337,7 @@ class RequestRefused(PloinkyError):
     """A management request that cannot be carried out as it is."""
 
     status = 400
+    failed_at = CLIENT
 
 
 class ValidationFailed(RequestRefused):
@@ -353,15 +403,19 @@ class DeployFailed(PloinkyError):
     Attributes:
         step: ``source``, ``image``, ``install``, ``start`` or ``probe``.
         output: The last lines that the failed step printed, or ``""``.
+        failed_at: The step, unless more is known: `MEMORY`, `AGENT`, `TIMEOUT`.
     """
 
     code = "DEPLOY_FAILED"
     status = 422
     step: ClassVar[str] = "deploy"
 
-    def __init__(self, message: str, *, output: str = "", details: Any = None) -> None:
+    def __init__(
+        self, message: str, *, output: str = "", details: Any = None, failed_at: str = ""
+    ) -> None:
         super().__init__(message, details=details)
         self.output = output
+        self.failed_at = failed_at or self.step
 
 
 class SourceFailed(DeployFailed):
@@ -407,6 +461,7 @@ class SourceError(PloinkyError):
 
     code = "SOURCE_ERROR"
     status = 422
+    failed_at = "source"
 
 
 class UrlRefused(SourceError):

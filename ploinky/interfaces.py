@@ -10,13 +10,15 @@ up the wait and leaves nothing behind that a later call would trip over.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from zope.interface import Attribute, Interface
 
 if TYPE_CHECKING:
     from ploinky.errors import CallFailed
+    from ploinky.measures import CountBatch, Counts, KeptCounts, Point
+    from ploinky.observations import InstanceDeath, InstanceUsage, OutputPart
     from ploinky.task_values import (
         Submission,
         Task,
@@ -387,6 +389,12 @@ class IDeploymentManager(Interface):
     def deployments() -> list[DeploymentView]:
         """All of them, ordered by key."""
 
+    def watch(changed: Callable[[DeploymentKey, str], None]) -> None:
+        """Call ``changed(key, line)`` whenever a deployment changes.
+
+        ``line`` is what the work in hand says of itself; ``""`` where the change is another.
+        """
+
 
 class IRuntime(Interface):
     """A container engine, or what stands in for one.  Blocking work is done elsewhere.
@@ -421,14 +429,32 @@ class IRuntime(Interface):
             StartFailed: The engine refused; its own message.
         """
 
-    async def remove(instance: str, grace_seconds: float) -> None:
-        """Stop (SIGTERM, then SIGKILL) and remove.  One that is gone already is no error."""
+    async def remove(instance: str, grace_seconds: float) -> str:
+        """Stop (SIGTERM, then SIGKILL) and remove.  One that is gone already is no error.
+
+        Returns:
+            The end of all that it printed, at most `LAST_WORDS_BYTES`; ``""`` if it was gone.
+        """
 
     async def instances(cluster: str) -> list[InstanceStatus]:
         """All instances, running or not, that carry this cluster's label."""
 
     async def output(instance: str, lines: int) -> str:
         """The last lines of its standard output and error; ``""`` if it is gone."""
+
+    async def output_after(instance: str, mark: str, lines: int) -> OutputPart:
+        """Some of what it printed after a mark; whoever follows an instance asks again and again.
+
+        Args:
+            mark: Of the part before; ``""``: give the last ``lines``.
+
+        Returns:
+            The next part, of bounded size; an empty one where nothing more was printed yet, or
+            where the instance is gone.
+        """
+
+    async def usage(instance: str) -> InstanceUsage | None:
+        """What it uses; None where it does not run or this cannot be found out."""
 
 
 class IRuntimeEvents(Interface):
@@ -516,6 +542,19 @@ class IInstances(Interface):
 
     def watch(changed: Callable[[str, bool], None]) -> None:
         """Call ``changed(instance, healthy)`` whenever a launched or adopted one changes."""
+
+
+class IInstanceHistory(Interface):
+    """Who keeps what became of instances.  All are called synchronously, and raise nothing."""
+
+    def started(spec: InstanceSpec, seconds: float) -> None:
+        """An instance became ready, so long after it was begun to be started."""
+
+    def died(death: InstanceDeath) -> None:
+        """An instance ended that should have gone on, or never became ready."""
+
+    def parted(deployment: str, release: int, instance: str, output: str) -> None:
+        """An instance was removed; this is the end of what it printed."""
 
 
 class ISource(Interface):
@@ -704,6 +743,37 @@ class IKeyStore(Interface):
 
     async def add_first_key(principal: Principal) -> bool:
         """Keep it if there is no key at all yet, in one transaction; tell whether it was kept."""
+
+
+class IMetricsStore(Interface):
+    """Counts of calls: totals of all time, and points of each of `RESOLUTIONS`."""
+
+    async def kept() -> KeptCounts:
+        """Give the totals, and how far each reporter's reports are in them."""
+
+    async def add(batch: CountBatch) -> None:
+        """Add a batch to the totals and to the points of its time, and keep its numbers.
+
+        One transaction: what is counted and that it was counted are kept together or not at all.
+        """
+
+    async def points(resolution: int, since: float) -> list[Point]:
+        """Give the points that begin at ``since`` (Unix seconds) or later, in order of time."""
+
+    async def prune(oldest: Mapping[int, float], reporters_seen_since: float) -> None:
+        """Delete old points.
+
+        Args:
+            oldest: By resolution, the time of the oldest point to keep.
+            reporters_seen_since: Reporters that are silent for longer are forgotten.
+        """
+
+    async def forget_all_but(deployments: Iterable[str]) -> Counts:
+        """Add the totals of all other deployments up under the id ``""``.
+
+        Returns:
+            The totals as they are then.
+        """
 
 
 class ISecretBox(Interface):

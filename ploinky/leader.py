@@ -17,7 +17,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 from twisted.application.service import IService
@@ -61,8 +61,13 @@ from ploinky.tasks.compose import make_durable_tasks
 from ploinky.tasks.durable import DurableTasks
 from ploinky.tasks.schedules import Schedules
 from ploinky.tasks.worker_group import WorkersAndTasks
-from ploinky.telemetry.counters import Counters
-from ploinky.telemetry.logs import SERVER, DailyFile, JsonLog, at_level, prune, tail
+from ploinky.telemetry.history import InstanceHistory
+from ploinky.telemetry.hub import Hub
+from ploinky.telemetry.load import Loads
+from ploinky.telemetry.logs import SERVER, DailyFile, JsonLog, at_level, prune
+from ploinky.telemetry.metrics import Metrics
+from ploinky.telemetry.redaction import Redactor, RememberingBox
+from ploinky.telemetry.usages import Usages
 from ploinky.threads import Blocking
 from ploinky.values import (
     Address,
@@ -71,7 +76,10 @@ from ploinky.values import (
     Route,
     Target,
 )
-from ploinky.worker import COUNTERS, LINK_SOCKET
+from ploinky.worker import LINK_SOCKET, LOAD
+
+if TYPE_CHECKING:
+    from ploinky.api.streams import Streams
 
 CONTROL_SOCKET = "control.sock"
 BUILT_IN_PATHS = ("/management", "/auth", "/client", "/metrics", "/_ploinky", "/")
@@ -99,13 +107,15 @@ async def lead(reactor: Any, configuration: Configuration, rooms: AsyncExitStack
     settings = configuration.settings
     _make_directories(settings)
     _hold_lock(settings, rooms)
-    _begin_log(settings, rooms)
+    redactor = _begin_log(settings, rooms)
     here = _here(reactor, configuration, rooms)
-    links, group = await _open_workers(here, rooms)
-    stores = await _open_stores(here, rooms)
+    stores = await _open_stores(here, redactor, rooms)
+    measured, links, group = await _open_workers(here, stores, rooms)
     tasks = await _start_tasks(here, stores, rooms)
     runtime = await _start_runtime(here, rooms)
-    instances = await _start_instances(here, runtime, rooms)
+    history = InstanceHistory(here.files, log_directory(settings) / "instances")
+    await _begin(history, rooms)
+    instances = await _start_instances(here, runtime, history, rooms)
     source = await _start_git(here, rooms)
     keys = PublishedKeys(reactor, stores.keys, links)
     workers = WorkersAndTasks(links, tasks)
@@ -118,8 +128,18 @@ async def lead(reactor: Any, configuration: Configuration, rooms: AsyncExitStack
     await _begin(manager, rooms)
     bootstrap = BootstrapToken(secrets.token_bytes)
     admission = Admission(reactor, keys, secrets.token_bytes)
-    await _start_management(
-        here, neighbours, tasks, manager, stores, keys, admission, bootstrap, rooms
+    streams = await _start_management(
+        here,
+        neighbours,
+        tasks,
+        manager,
+        stores,
+        keys,
+        admission,
+        bootstrap,
+        measured,
+        history,
+        rooms,
     )
     await keys.load()
     _begin_flushing(here, keys, rooms)
@@ -130,7 +150,9 @@ async def lead(reactor: Any, configuration: Configuration, rooms: AsyncExitStack
     await group.start()
     # It was on the stack already; now it comes first, while all that it needs still works.
     rooms.push_async_callback(group.stopService)
-    _begin_pruning(here, rooms)
+    # Before that: workers wait for every answer in hand, and these would never end by themselves.
+    rooms.push_async_callback(maybeDeferred, streams.stopService)
+    _begin_pruning(here, history, rooms)
     await _announce(here, group.port, admission, bootstrap, rooms)
 
 
@@ -151,7 +173,19 @@ class Here:
     paths: SocketPaths
     cluster: str
     files: Blocking
-    counters: Counters
+
+
+@frozen
+class Measured:
+    """What is known of calls.
+
+    Attributes:
+        metrics: How many there were, and how they went.
+        loads: What is in hand now.
+    """
+
+    metrics: Metrics
+    loads: Loads
 
 
 def log_directory(settings: Settings) -> Path:
@@ -209,12 +243,15 @@ def _hold_lock(settings: Settings, rooms: AsyncExitStack) -> None:
     rooms.callback(lock.release)
 
 
-def _begin_log(settings: Settings, rooms: AsyncExitStack) -> None:
+def _begin_log(settings: Settings, rooms: AsyncExitStack) -> Redactor:
+    """Log from now on; give what is to be told of secrets, so that none is logged."""
+    redactor = Redactor()
     file = DailyFile(time.time, log_directory(settings), SERVER)
-    observer = at_level(JsonLog(file, "leader"), settings.log_level)
+    observer = at_level(JsonLog(file, "leader", redactor), settings.log_level)
     globalLogPublisher.addObserver(observer)
     rooms.callback(file.close)
     rooms.callback(globalLogPublisher.removeObserver, observer)
+    return redactor
 
 
 def _here(reactor: Any, configuration: Configuration, rooms: AsyncExitStack) -> Here:
@@ -222,7 +259,7 @@ def _here(reactor: Any, configuration: Configuration, rooms: AsyncExitStack) -> 
     paths = SocketPaths(str(settings.run_directory))
     rooms.callback(paths.close)
     files = _pool(reactor, 4, "files", rooms)
-    return Here(reactor, settings, configuration, paths, _cluster_id(settings), files, Counters())
+    return Here(reactor, settings, configuration, paths, _cluster_id(settings), files)
 
 
 def _cluster_id(settings: Settings) -> str:
@@ -236,7 +273,9 @@ def _cluster_id(settings: Settings) -> str:
     return made
 
 
-async def _open_workers(here: Here, rooms: AsyncExitStack) -> tuple[WorkerLinks, ProcessGroup]:
+async def _open_workers(
+    here: Here, stores: Stores, rooms: AsyncExitStack
+) -> tuple[Measured, WorkerLinks, ProcessGroup]:
     """Listen on the public port; workers of an earlier leader are taken over."""
     settings = here.settings
     configuration: dict[str, Any] = {
@@ -248,11 +287,22 @@ async def _open_workers(here: Here, rooms: AsyncExitStack) -> tuple[WorkerLinks,
     digest = hashlib.sha256(json.dumps(configuration).encode()).hexdigest()
     configuration["build"] = f"{version('ploinky')} {digest[:12]}"
 
-    def report(pid: int, kind: str, lines: bytes) -> None:
-        if kind == COUNTERS:
-            here.counters.add(lines)
+    loads = Loads(here.reactor)
 
-    links = WorkerLinks(here.reactor, configuration["build"], report)
+    def report(pid: int, kind: str, line: bytes) -> None:
+        if kind == LOAD:
+            loads.take(pid, line)
+
+    metrics = Metrics(
+        here.reactor,
+        stores.metrics,
+        lambda numbers: links.kept(numbers),
+        stores.deployments,
+        settings.metrics_retention_days,
+    )
+    await metrics.load()
+    await _begin(metrics, rooms)
+    links = WorkerLinks(here.reactor, configuration["build"], report, metrics)
     group = ProcessGroup(
         here.reactor,
         links,
@@ -267,7 +317,7 @@ async def _open_workers(here: Here, rooms: AsyncExitStack) -> tuple[WorkerLinks,
     await _listen(here, LINK_SOCKET, links, rooms)
     rooms.push_async_callback(group.leave)
     await group.open()
-    return links, group
+    return Measured(metrics, loads), links, group
 
 
 def _worker_environment() -> dict[str, str]:
@@ -277,12 +327,13 @@ def _worker_environment() -> dict[str, str]:
     return kept
 
 
-async def _open_stores(here: Here, rooms: AsyncExitStack) -> Stores:
+async def _open_stores(here: Here, redactor: Redactor, rooms: AsyncExitStack) -> Stores:
     data = here.settings.data_directory
     database = Database(data / DATABASE, _pool(here.reactor, 1, "database", rooms))
     rooms.push_async_callback(database.close)
     await database.open()
-    return stores_of(here.reactor, database, await open_box(data, database))
+    box = RememberingBox(await open_box(data, database), redactor)
+    return stores_of(here.reactor, database, box)
 
 
 async def _start_tasks(here: Here, stores: Stores, rooms: AsyncExitStack) -> DurableTasks:
@@ -312,9 +363,12 @@ def _plugins(interface: Any) -> dict[str, Any]:
     return found
 
 
-async def _start_instances(here: Here, runtime: IRuntime, rooms: AsyncExitStack) -> Instances:
+async def _start_instances(
+    here: Here, runtime: IRuntime, history: InstanceHistory, rooms: AsyncExitStack
+) -> Instances:
     prober = SocketProber(here.reactor, here.paths)
-    instances = Instances(here.reactor, runtime, prober, here.settings.run_directory, here.cluster)
+    run_directory = here.settings.run_directory
+    instances = Instances(here.reactor, runtime, prober, run_directory, here.cluster, history)
     await _begin(instances, rooms)
     return instances
 
@@ -341,28 +395,28 @@ async def _start_management(
     keys: IKeyStore,
     admission: Admission,
     bootstrap: BootstrapToken,
+    measured: Measured,
+    history: InstanceHistory,
     rooms: AsyncExitStack,
-) -> None:
-    """Listen on the control socket."""
+) -> Streams:
+    """Listen on the control socket; give what its caller stops before workers are drained."""
     # Importing Klein installs a reactor, so it comes after twistd chose one.
     from ploinky.api.application import make_site
-    from ploinky.api.endpoints import Collaborators, Totals
+    from ploinky.api.endpoints import Collaborators
     from ploinky.api.operations import Operations
+    from ploinky.api.streams import Streams
 
     operations = Operations(here.reactor)
     await _begin(operations, rooms)
-
-    def totals() -> Totals:
-        calls = here.counters.totals().all
-        return Totals(calls.requests, calls.errors, calls.unauthorized)
+    usages = Usages(here.reactor, neighbours.runtime, here.cluster)
+    await _begin(usages, rooms)
+    streams = Streams()
+    streams.startService()  # type: ignore[no-untyped-call]
 
     async def change_settings(changes: Mapping[str, Any], revision: str) -> Change:
         made = await here.configuration.change(here.files, changes, revision)
         await manager.adopt(here.configuration.settings)
         return made
-
-    async def server_log(lines: int) -> str:
-        return await here.files.run(tail, log_directory(here.settings), lines)
 
     upstream = Upstream(here.reactor, Wheel(here.reactor), here.paths)
     rooms.callback(upstream.close)
@@ -393,13 +447,20 @@ async def _start_management(
         bootstrap=bootstrap,
         throttle=LoginThrottle(here.reactor),
         operations=operations,
-        totals=totals,
+        metrics=measured.metrics,
+        loads=measured.loads,
+        usages=usages,
+        history=history,
+        hub=Hub(new_id()),
+        streams=streams,
+        log_directory=log_directory(here.settings),
+        files=here.files,
         random_bytes=secrets.token_bytes,
-        server_log=server_log,
         commands=commands,
         new_id=new_id,
     )
     await _listen(here, CONTROL_SOCKET, make_site(collaborators), rooms)
+    return streams
 
 
 async def _authenticators(here: Here, keys: IKeyStore) -> Sequence[Any]:
@@ -413,12 +474,13 @@ async def _authenticators(here: Here, keys: IKeyStore) -> Sequence[Any]:
     return found
 
 
-def _begin_pruning(here: Here, rooms: AsyncExitStack) -> None:
+def _begin_pruning(here: Here, history: InstanceHistory, rooms: AsyncExitStack) -> None:
     """Delete old logs, now and once a day."""
 
     async def sweep() -> None:
-        days = here.configuration.settings.log_retention_days
-        await here.files.run(prune, log_directory(here.settings), days, time.time())
+        days, now = here.configuration.settings.log_retention_days, time.time()
+        await here.files.run(prune, log_directory(here.settings), days, now)
+        await history.prune(now - days * _DAY_SECONDS)
 
     _repeat(here, sweep, _DAY_SECONDS, rooms)
 

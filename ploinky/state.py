@@ -18,7 +18,9 @@ from ploinky.interfaces import (
     IDeploymentStore,
     IHookStore,
     IKeyStore,
+    IMetricsStore,
     IRepositoryStore,
+    ISecretBox,
     ITaskStore,
 )
 from ploinky.security.secrets import (
@@ -33,6 +35,7 @@ from ploinky.store.database import Database
 from ploinky.store.deployments import SqliteDeploymentStore
 from ploinky.store.hooks import SqliteHookStore
 from ploinky.store.keys import SqliteKeyStore
+from ploinky.store.metrics import SqliteMetricsStore
 from ploinky.store.repositories import SqliteRepositoryStore
 from ploinky.store.resealing import note_key, sealed_with
 from ploinky.store.tasks import SqliteTaskStore
@@ -51,9 +54,10 @@ class Stores:
     tasks: ITaskStore
     hooks: IHookStore
     audit: IAuditTrail
+    metrics: IMetricsStore
 
 
-def stores_of(clock: IReactorTime, database: Database, box: SecretBox) -> Stores:
+def stores_of(clock: IReactorTime, database: Database, box: ISecretBox) -> Stores:
     """Give the stores on an open database."""
     return Stores(
         SqliteDeploymentStore(database, box),
@@ -62,6 +66,7 @@ def stores_of(clock: IReactorTime, database: Database, box: SecretBox) -> Stores
         SqliteTaskStore(clock, database),
         SqliteHookStore(database, box),
         SqliteAuditTrail(database),
+        SqliteMetricsStore(database),
     )
 
 

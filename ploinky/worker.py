@@ -31,7 +31,7 @@ from twisted.logger import Logger, globalLogBeginner
 from zope.interface import implementer
 
 from ploinky.errors import PloinkyError, WorkerCouldNotBoot
-from ploinky.link import ICorridor, Identity, LeaderLink
+from ploinky.link import ICorridor, Identity, LeaderLink, Outbox
 from ploinky.processgroup import COULD_NOT_BOOT, LISTENING_DESCRIPTOR
 from ploinky.routing.access import AccessLog
 from ploinky.routing.descriptors import Descriptors
@@ -61,8 +61,8 @@ from ploinky.values import RouteSnapshot, Wire
 LINK_SOCKET = "link.sock"
 """In the run directory."""
 
-COUNTERS = "counters"
-"""What the link calls the report of `Rooms.counts`."""
+LOAD = "load"
+"""What the link calls the report of `Rooms.load`."""
 
 REPORT_SECONDS = 1.0
 
@@ -100,6 +100,7 @@ class Rooms:
         orchestrator: An `Orchestrator`.
         gateway: A protocol factory with ``async def drain(seconds) -> int``.
         counts: Gives what was counted since the last call, as lines of JSON.
+        load: Gives what is in flight now, as a line of JSON.
         close: Ends what else was opened.
     """
 
@@ -107,6 +108,7 @@ class Rooms:
     orchestrator: Any
     gateway: Any
     counts: Callable[[], bytes]
+    load: Callable[[], bytes]
     close: Callable[[], None]
 
 
@@ -222,6 +224,9 @@ def build_rooms(reactor: Any, configuration: WorkerConfiguration, paths: SocketP
     def counts() -> bytes:
         return b"".join(msgspec.json.encode(entry) + b"\n" for entry in access_log.drain())
 
+    def load() -> bytes:
+        return msgspec.json.encode(orchestrator.load()) + b"\n"
+
     def close() -> None:
         files.stopService()
         frames.close()
@@ -232,7 +237,7 @@ def build_rooms(reactor: Any, configuration: WorkerConfiguration, paths: SocketP
         access_log.flush()
         access_file.close()
 
-    return Rooms(router, orchestrator, GatewayFactory(gateway, descriptors), counts, close)
+    return Rooms(router, orchestrator, GatewayFactory(gateway, descriptors), counts, load, close)
 
 
 def run(build_rooms: BuildRooms) -> None:
@@ -270,12 +275,12 @@ def _prepare(configuration: WorkerConfiguration, build_rooms: BuildRooms) -> Cal
     endpoint = UNIXClientEndpoint(
         reactor, paths.usable(os.path.join(configuration.run_directory, LINK_SOCKET))
     )
-    link = LeaderLink(reactor, endpoint, identity, corridor)
+    outbox = Outbox(f"{configuration.slot}-{secrets.token_hex(8)}", rooms.counts)
+    link = LeaderLink(reactor, endpoint, identity, corridor, outbox)
 
     def report() -> None:
-        # What cannot be told to any leader is kept where it was counted.
-        if link.connected:
-            link.report(COUNTERS, rooms.counts())
+        link.count()
+        link.report(LOAD, rooms.load())
 
     reporting = LoopingCall(report)
     reporting.clock = reactor
@@ -288,7 +293,7 @@ def _prepare(configuration: WorkerConfiguration, build_rooms: BuildRooms) -> Cal
         # The link stays to the last: without it the leader would end this process at once.
         await corridor.drain(DRAIN_SECONDS)
         reporting.stop()
-        report()
+        await link.settle()
         await link.stopService()
 
     reactor.callWhenRunning(begin)

@@ -30,13 +30,15 @@ from ploinky.link import (
     LeaderLink,
     LocalWorkerGroup,
     NotListening,
+    Outbox,
     Peer,
     WorkerLinks,
 )
 from ploinky.link.leader import ACKNOWLEDGE_SECONDS
-from ploinky.link.wire import PART_BYTES, lines_cut, parts_of, snapshot_of
-from ploinky.link.worker import ORPHAN_SECONDS, LeaderConnection
-from ploinky.testing.link import MemoryCorridor, RecordedSlots
+from ploinky.link.outbox import MOST_REPORTS
+from ploinky.link.wire import PART_BYTES, Keep, lines_cut, parts_of, snapshot_of
+from ploinky.link.worker import ORPHAN_SECONDS, SETTLE_SECONDS, LeaderConnection
+from ploinky.testing.link import MemoryCorridor, RecordedSlots, RecordedTally
 from ploinky.values import (
     Address,
     CallAuth,
@@ -85,6 +87,12 @@ def routes(count: int) -> list[Route]:
     ]
 
 
+def outbox(*gathered: bytes) -> Outbox:
+    """What a worker counted; each time it is asked, the next of these."""
+    rest = list(gathered)
+    return Outbox("w-1", lambda: rest.pop(0) if rest else b"")
+
+
 class Worker:
     """One worker's end, in memory, connected to `Leader`."""
 
@@ -108,8 +116,13 @@ class Leader:
         self.slots = RecordedSlots()
         self.reports: list[tuple[int, str, bytes]] = []
         self.peer = Peer(0, OURS)
+        self.tally = RecordedTally()
         self.links = WorkerLinks(
-            self.clock, build, lambda *report: self.reports.append(report), lambda _: self.peer
+            self.clock,
+            build,
+            lambda *report: self.reports.append(report),
+            self.tally,
+            lambda _: self.peer,
         )
         self.links.watch(self.slots)
         self.workers: list[Worker] = []
@@ -118,9 +131,10 @@ class Leader:
         """Let a worker connect and say hello."""
         self.peer = Peer(pid, self.peer.uid)
         memory = MemoryCorridor()
+        box = corridor.pop("outbox", None) or outbox()
         for name, value in corridor.items():
             setattr(memory, name, value)
-        worker_end = LeaderConnection(Identity(slot, pid, build), memory, lambda _: None)
+        worker_end = LeaderConnection(Identity(slot, pid, build), memory, box, lambda _: None)
         leader_end = self.links.buildProtocol(None)
         pump = connect(
             leader_end,
@@ -300,7 +314,7 @@ def test_a_process_of_another_user_is_refused(leader: Leader) -> None:
 
 def test_a_process_that_calls_itself_by_another_pid_is_refused(leader: Leader) -> None:
     """The kernel says who it is."""
-    worker_end = LeaderConnection(Identity(0, 99, "1"), MemoryCorridor(), lambda _: None)
+    worker_end = LeaderConnection(Identity(0, 99, "1"), MemoryCorridor(), outbox(), lambda _: None)
     leader_end = leader.links.buildProtocol(None)
     leader.peer = Peer(41, OURS)
     pump = connect(
@@ -340,6 +354,53 @@ def test_drain_does_not_wait_for_a_worker_that_hangs(leader: Leader) -> None:
     assert leader.slots.heard[-1] == ("stalled", 41)
     hung.leave()
     assert outcome(drained) == 0
+
+
+def test_counts_are_told_again_until_they_are_on_disk(leader: Leader) -> None:
+    """To each leader that the worker meets, under the same numbers."""
+    box = outbox(b"a\n", b"b\n")
+    worker = leader.connect(41, outbox=box)
+    for _ in range(2):
+        worker.worker_end.count(box.fill())
+    leader.flush()
+    assert leader.tally.reports == [("w-1", 1, b"a\n"), ("w-1", 2, b"b\n")]
+    leader.links.kept({"w-1": 1, "w-2": 7})
+    leader.flush()
+    worker.leave()
+    leader.connect(41, outbox=box)
+    assert leader.tally.reports[2:] == [("w-1", 2, b"b\n")]
+    leader.links.kept({"w-1": 2})
+    leader.flush()
+    assert box.unacknowledged() == []
+
+
+def test_counts_come_in_pieces_each_with_its_number(leader: Leader) -> None:
+    """However long they are together."""
+    lines = b"".join(b"%d %s\n" % (number, b"x" * 1000) for number in range(200))
+    box = outbox(lines)
+    leader.connect(41).worker_end.count(box.fill())
+    leader.flush()
+    assert b"".join(data for _, _, data in leader.tally.reports) == lines
+    assert [number for _, number, _ in leader.tally.reports] == list(
+        range(1, len(leader.tally.reports) + 1)
+    )
+    assert all(data.endswith(b"\n") for _, _, data in leader.tally.reports)
+
+
+def test_a_worker_keeps_no_more_than_so_many_reports() -> None:
+    """What is counted beyond that stays where it is counted."""
+    asked = []
+
+    def gather() -> bytes:
+        asked.append(1)
+        return b"x\n"
+
+    box = Outbox("w-1", gather)
+    for _ in range(2 * MOST_REPORTS):
+        box.fill()
+    assert len(asked) == len(box.unacknowledged()) == MOST_REPORTS
+    box.acknowledged(10)
+    assert [each.number for each in box.fill()] == [MOST_REPORTS + 1]
 
 
 def test_reports_arrive_in_whole_lines(leader: Leader) -> None:
@@ -397,7 +458,7 @@ class Door:
 def worker_link(corridor: MemoryCorridor) -> tuple[Clock, Door, LeaderLink]:
     """A worker's link that was started."""
     clock, door = Clock(), Door()
-    link = LeaderLink(clock, door, Identity(0, 41, "1"), corridor)
+    link = LeaderLink(clock, door, Identity(0, 41, "1"), corridor, outbox())
     link.startService()
     return clock, door, link
 
@@ -437,10 +498,44 @@ def test_a_worker_that_never_meets_a_leader_ends() -> None:
     assert corridor.stopped == 1
 
 
-def test_what_is_reported_without_a_leader_is_dropped() -> None:
-    """It is no error."""
-    _, _, link = worker_link(MemoryCorridor())
-    link.report("access", b"line\n")
+@pytest_twisted.ensureDeferred
+async def test_a_worker_that_ends_waits_until_its_counts_are_on_disk() -> None:
+    """Nobody could report them again; but it does not wait for ever, nor for nobody."""
+    clock, door = Clock(), Door()
+    link = LeaderLink(clock, door, Identity(0, 41, "1"), MemoryCorridor(), outbox(b"a\n", b"b\n"))
+    await link.settle()
+    link.startService()
+    door.open()
+    settling = Deferred.fromCoroutine(link.settle())
+    clock.advance(SETTLE_SECONDS - 0.1)
+    assert not settling.called
+    clock.advance(0.1)
+    await settling
+
+
+def test_the_leader_answers_a_worker_that_ends_once_it_has_written(leader: Leader) -> None:
+    """What that one counted, and all others."""
+    leader.tally.gate = Deferred()
+    box = outbox(b"a\n")
+    worker = leader.connect(41, outbox=box)
+    worker.worker_end.count(box.fill())
+    settled = Deferred.fromCoroutine(worker.worker_end.ask(Keep))
+    leader.flush()
+    assert not settled.called
+    leader.tally.gate.callback(None)
+    leader.flush()
+    assert settled.called
+    assert leader.tally.written == 1
+
+
+def test_without_a_leader_nothing_is_told_and_nothing_lost() -> None:
+    """How a worker stands is told to nobody; what it counted stays where it is."""
+    box = outbox(b"a\n")
+    link = LeaderLink(Clock(), Door(), Identity(0, 41, "1"), MemoryCorridor(), box)
+    link.report("load", b"line\n")
+    link.count()
+    assert box.unacknowledged() == []
+    assert [each.data for each in box.fill()] == [b"a\n"]
 
 
 @pytest_twisted.ensureDeferred
@@ -474,14 +569,14 @@ async def test_a_listening_socket_is_handed_back(short_directory: Any, listening
     joined: Deferred[Any] = Deferred()
     slots = RecordedSlots()
     slots.joined = joined.callback  # type: ignore[method-assign]
-    links = WorkerLinks(real_reactor, "1", lambda *_: None)
+    links = WorkerLinks(real_reactor, "1", lambda *_: None, RecordedTally())
     links.watch(slots)
     path = str(short_directory / "link.sock")
     port = real_reactor.listenUNIX(path, links, mode=0o600)
     corridor = MemoryCorridor(listening.fileno())
     corridor.adopt(RouteSnapshot(1, ()))
     endpoint = UNIXClientEndpoint(real_reactor, path)
-    link = LeaderLink(real_reactor, endpoint, Identity(0, os.getpid(), "1"), corridor)
+    link = LeaderLink(real_reactor, endpoint, Identity(0, os.getpid(), "1"), corridor, outbox())
     link.startService()
     try:
         worker = await joined

@@ -148,7 +148,8 @@ def test_it_answers_and_says_where_and_leaves_nothing_behind(
     assert f"http://localhost:{leader['port']}\n" in output
     assert errors == ""
     assert sorted(path.name for path in server.run_directory.iterdir() if path.is_file()) == [
-        "leader.lock"
+        "leader.lock",
+        "rates-1",  # what clients have used up holds across restarts
     ]
     assert not Path(f"/proc/{worker}").exists()
 

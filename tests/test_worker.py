@@ -69,6 +69,7 @@ class Scene:
             Orchestrator(self.reactor),
             self.gateway,
             lambda: b"",
+            lambda: b"",
             lambda: self.ends.append("closed"),
         )
         self.corridor = Corridor(

@@ -24,8 +24,12 @@ from ploinky.api.auditing import Auditor, AuditRoutes
 from ploinky.api.deployments import DeploymentRoutes
 from ploinky.api.domains import DomainRoutes
 from ploinky.api.endpoints import Collaborators, Endpoint
+from ploinky.api.events import EventRoutes, EventSources
 from ploinky.api.hooks import HookRoutes
+from ploinky.api.instances import InstanceRoutes
 from ploinky.api.keys import KeyRoutes
+from ploinky.api.logs import LogRoutes
+from ploinky.api.metrics import MetricsRoutes
 from ploinky.api.page import PageRoutes
 from ploinky.api.reference import ReferenceRoutes
 from ploinky.api.repositories import RepositoryRoutes
@@ -41,6 +45,7 @@ from ploinky.api.requests import (
 from ploinky.api.rollouts import RolloutRoutes
 from ploinky.api.settings import SettingsRoutes
 from ploinky.api.status import StatusRoutes
+from ploinky.api.streams import Stream
 from ploinky.api.tasks import TaskRoutes
 from ploinky.errors import BadRequest, Forbidden, MethodNotAllowed, SettingsInvalid
 from ploinky.routing.headers import TrustedProxies
@@ -79,6 +84,7 @@ def make_site(collaborators: Collaborators) -> Site:
                 " who can reach it may do anything, everybodyIsAdmin to yes as well)"
             ]
         )
+    EventSources(collaborators).listen()
     site = _QuietSite(  # type: ignore[no-untyped-call]
         _Front(Application(collaborators, routes(collaborators)).resource(), collaborators.new_id),
         requestFactory=ManagementRequest,
@@ -98,7 +104,11 @@ def routes(collaborators: Collaborators) -> list[Endpoint]:
         *KeyRoutes(collaborators).endpoints(),
         *AuditRoutes(collaborators).endpoints(),
         *StatusRoutes(collaborators, started_at).endpoints(),
+        *LogRoutes(collaborators).endpoints(),
+        *MetricsRoutes(collaborators, started_at).endpoints(),
         *deployments.endpoints(),
+        *InstanceRoutes(collaborators).endpoints(),
+        *EventRoutes(collaborators).endpoints(),
         *RolloutRoutes(collaborators, deployments).endpoints(),
         *HookRoutes(collaborators).endpoints(),
         *SettingsRoutes(collaborators).endpoints(),
@@ -145,11 +155,15 @@ class Application:
     def _served(self, endpoint: Endpoint) -> Callable[..., Coroutine[Any, Any, bytes]]:
         async def serve(request: ManagementRequest, **parts: str) -> bytes:
             call = await self._call(endpoint, request, parts)
-            if not endpoint.changes:
-                return _write(request, await self._admitted(endpoint, call))
-            # It is finished and written down even if the client leaves meanwhile.
-            work = self._auditor.recorded(endpoint, call, self._admitted)
-            return _write(request, await self._its.operations.begin(None, work))
+            if endpoint.changes:
+                # It is finished and written down even if the client leaves meanwhile.
+                work = self._auditor.recorded(endpoint, call, self._changed)
+                return _write(request, await self._its.operations.begin(None, work))
+            answer = await self._admitted(endpoint, call)
+            if isinstance(answer, Answer):
+                return _write(request, answer)
+            await self._stream(request, answer)
+            return b""
 
         serve.__name__ = endpoint.name
         return serve
@@ -161,7 +175,7 @@ class Application:
         principal = await self._principal(credential, peer)
         return Call(endpoint.name, request, principal, credential, peer, parts)
 
-    async def _admitted(self, endpoint: Endpoint, call: Call) -> Answer:
+    async def _admitted(self, endpoint: Endpoint, call: Call) -> Answer | Stream:
         check(endpoint.name, call.principal)
         if not endpoint.proves_itself:
             check_origin(call.request, None if is_open(endpoint.name) else call.credential)
@@ -169,6 +183,20 @@ class Application:
         if query is not None and not (endpoint.method == "DELETE" and endpoint.takes):
             call.queries(query)  # what is unknown is refused before anything is done
         return await endpoint.answer(call)
+
+    async def _changed(self, endpoint: Endpoint, call: Call) -> Answer:
+        answer = await self._admitted(endpoint, call)
+        assert isinstance(answer, Answer)  # what goes on changes nothing
+        return answer
+
+    async def _stream(self, request: ManagementRequest, stream: Stream) -> None:
+        """Write an answer that goes on; one that breaks is cut off, so that the client notices."""
+        _describe(request, stream.content_type, 200, stream.fields)
+        try:
+            await self._its.streams.serve(request, stream)
+        except Exception:  # the API's edge: too late for an error's answer
+            self._log.failure("{place} broke off", place=_place(request))
+            request.loseConnection()  # type: ignore[no-untyped-call]
 
     async def _principal(self, credential: Credential | None, peer: Peer) -> Principal:
         settings = self._its.settings
@@ -234,10 +262,18 @@ def _place(request: ManagementRequest) -> str:
 
 
 def _write(request: ManagementRequest, answer: Answer) -> bytes:
-    request.setResponseCode(answer.status)
-    fields = request.responseHeaders
-    fields.setRawHeaders("Content-Type", [answer.content_type])
-    fields.setRawHeaders("Content-Length", [str(len(answer.body))])
-    for name, value in answer.fields:
-        fields.addRawHeader(name, value)
+    _describe(request, answer.content_type, answer.status, answer.fields)
+    request.responseHeaders.setRawHeaders("Content-Length", [str(len(answer.body))])
     return answer.body
+
+
+def _describe(
+    request: ManagementRequest,
+    content_type: str,
+    status: int,
+    fields: Sequence[tuple[str, str]],
+) -> None:
+    request.setResponseCode(status)
+    request.responseHeaders.setRawHeaders("Content-Type", [content_type])
+    for name, value in fields:
+        request.responseHeaders.addRawHeader(name, value)

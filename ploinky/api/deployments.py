@@ -1,4 +1,4 @@
-"""`deployments`: deploy, remove, restart, stop, start, sync; list, history, output."""
+"""`deployments`: deploy, remove, restart, stop, start, sync; list, history."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ploinky.api import documents
-from ploinky.api.answers import Answer, as_json, as_text
+from ploinky.api.answers import Answer, as_json
 from ploinky.api.documents import (
     CommandList,
     DeploymentAnswer,
     DeploymentDocument,
     DeploymentList,
+    ReleaseDocument,
     ReleaseList,
 )
 from ploinky.api.endpoints import API, Collaborators, Endpoint
@@ -25,14 +26,12 @@ from ploinky.api.forms import structured
 from ploinky.api.places import CHANGE, DEPLOY, Places, Revisions, masked
 from ploinky.api.repositories import check_without_credential
 from ploinky.api.requests import Call
-from ploinky.api.shapes import SECRET, Domain, KeyForm, PageQuery, Place, Success, whole
+from ploinky.api.shapes import SECRET, Domain, KeyForm, PageQuery, Place, Success
 from ploinky.deployment.fields import FIELDS
 from ploinky.errors import (
     AgentBroken,
     AgentUnreachable,
     Conflict,
-    EngineError,
-    EngineUnavailable,
     NoHealthyInstance,
     NotFound,
 )
@@ -46,8 +45,6 @@ from ploinky.values import (
     Release,
     Role,
 )
-
-MOST_LINES = 10_000
 
 _ABOUT = {
     "sync": "Fetch its repository and deploy again what was asked for.",
@@ -110,21 +107,6 @@ class KeyPageQuery(PageQuery):
 
     domain: Domain
     path: Place
-
-
-@frozen
-class OutputQuery:
-    """Which deployment's output, and how much of it.
-
-    Attributes:
-        lines: The last so many.
-        release: 0: the one that serves.
-    """
-
-    domain: Domain
-    path: Place
-    lines: Annotated[int, whole(1, MOST_LINES)] = 100
-    release: Annotated[int, whole(0, 2**31)] = 0
 
 
 class DeploymentRoutes:
@@ -196,15 +178,6 @@ class DeploymentRoutes:
                 queries=KeyPageQuery,
                 gives=ReleaseList,
                 errors=(NotFound,),
-            ),
-            Endpoint(
-                "deployments.logs",
-                "GET",
-                f"{home}/logs",
-                self._logs,
-                queries=OutputQuery,
-                gives="text/plain",
-                errors=(NotFound, EngineError, EngineUnavailable),
             ),
             Endpoint(
                 "deployments.commands",
@@ -328,12 +301,17 @@ class DeploymentRoutes:
         return as_json(documents.deployment(view), fields=(etag,))
 
     async def _releases(self, call: Call) -> Answer:
-        """List the releases of a deployment, newest first."""
+        """List the releases of a deployment, newest first, and how instances of them died."""
         query = call.queries(KeyPageQuery)
         view = self._places.find(call.key(query.domain, query.path))
         releases = await self._its.deployment_store.releases(view.deployment.id)
-        shown = [documents.release(release) for release in query.of(releases)]
+        shown = [await self._release(release) for release in query.of(releases)]
         return as_json(ReleaseList(releases=shown, **query.at(len(releases))))
+
+    async def _release(self, release: Release) -> ReleaseDocument:
+        deaths = await self._its.history.deaths(release.deployment, release.number)
+        words = [documents.last_words(one, masked(one.output, release)) for one in deaths]
+        return documents.release(release, words)
 
     async def _commands(self, call: Call) -> Answer:
         """List what its agent can be asked to do."""
@@ -341,27 +319,6 @@ class DeploymentRoutes:
         view = self._places.find(call.key(named.domain, named.path))
         commands = await self._its.commands(view.deployment.id)
         return as_json({"commands": [dict(command) for command in commands]})
-
-    async def _logs(self, call: Call) -> Answer:
-        """Give the output of the instances that serve, or of what failed where none does."""
-        query = call.queries(OutputQuery)
-        view = self._places.find(call.key(query.domain, query.path))
-        number = query.release or view.deployment.active_release
-        found = [
-            status.instance
-            for status in await self._its.runtime.instances(self._its.cluster)
-            if status.deployment == view.deployment.id and status.release == number
-        ]
-        release = await self._places.release(view, number)
-        if not found:
-            return as_text(_last_words(release))
-        said = [
-            (instance, await self._its.runtime.output(instance, query.lines)) for instance in found
-        ]
-        if len(said) == 1:
-            return as_text(masked(said[0][1], release))
-        text = "\n".join(f"==> {instance} <==\n{output}" for instance, output in said)
-        return as_text(masked(text, release))
 
     # --- the rest ---------------------------------------------------------------
 
@@ -414,10 +371,3 @@ def _fits(view: DeploymentView, call: Call, query: FindQuery) -> bool:
         and (not query.domain or key.domain == query.domain.lower())
         and (not query.path or key.path == "/" + query.path.strip("/"))
     )
-
-
-def _last_words(release: Release | None) -> str:
-    error = release.error if release is not None else None
-    if not error:
-        return ""
-    return str(error.get("output") or error.get("message") or "")

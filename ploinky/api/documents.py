@@ -6,13 +6,14 @@ What is secret stops here.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
 from attrs import Factory, frozen
 
 from ploinky.api.shapes import Page, Success
+from ploinky.observations import InstanceDeath
 from ploinky.values import (
     AgentListing,
     Deployment,
@@ -54,7 +55,7 @@ class DeploymentDocument(_Made):
 
     Attributes:
         step: What a deploy in progress is doing.
-        error: Why the last release failed: ``{code, step, message, output}``.
+        error: Why the last release failed: ``{code, step, failedAt, message, output}``.
         revision: For ``If-Match``.
     """
 
@@ -74,13 +75,45 @@ class DeploymentDocument(_Made):
 
 
 @frozen(kw_only=True)
+class DeathDocument:
+    """How an instance ended that should have gone on.
+
+    Attributes:
+        reason: In words.
+        failed_at: Which part failed.
+        probe: What it answered when it was asked last, in words.
+    """
+
+    instance: str
+    release: int
+    time: str | None
+    reason: str
+    failed_at: str
+    exit_code: int | None
+    out_of_memory: bool
+    probe: str
+
+
+@frozen(kw_only=True)
+class LastWords(DeathDocument):
+    """How an instance ended, and the last lines that it printed."""
+
+    output: str
+
+
+@frozen(kw_only=True)
 class ReleaseDocument(_Made):
-    """A release."""
+    """A release.
+
+    Attributes:
+        deaths: How instances of it died, the latest first.
+    """
 
     number: int
     state: ReleaseState
     created_at: str | None
     error: Mapping[str, Any] | None
+    deaths: Sequence[LastWords] = ()
 
 
 @frozen
@@ -177,15 +210,26 @@ def revision(kept: Deployment) -> str:
     return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 
-def release(kept: Release) -> ReleaseDocument:
-    """A release; values of its environment are masked."""
+def release(kept: Release, deaths: Sequence[LastWords] = ()) -> ReleaseDocument:
+    """A release, and how instances of it died; values of its environment are masked."""
     return ReleaseDocument(
         number=kept.number,
         state=kept.state,
         created_at=moment(kept.created_at),
         error=kept.error,
+        deaths=deaths,
         **_made_from(kept),
     )
+
+
+def death(seen: InstanceDeath) -> DeathDocument:
+    """How an instance ended, without what it printed."""
+    return DeathDocument(**_of_death(seen))
+
+
+def last_words(seen: InstanceDeath, output: str) -> LastWords:
+    """How an instance ended, with what it printed, as it may be shown."""
+    return LastWords(**_of_death(seen), output=output)
 
 
 def repository(kept: Repository) -> RepositoryDocument:
@@ -200,6 +244,19 @@ def agent(listing: AgentListing, repository_name: str) -> AgentDocument:
     return AgentDocument(
         listing.name, repository_name, listing.path, listing.about, listing.problem
     )
+
+
+def _of_death(seen: InstanceDeath) -> dict[str, Any]:
+    return {
+        "instance": seen.instance,
+        "release": seen.release,
+        "time": moment(seen.at),
+        "reason": seen.reason,
+        "failed_at": seen.failed_at,
+        "exit_code": seen.exit_code,
+        "out_of_memory": seen.out_of_memory,
+        "probe": seen.probe,
+    }
 
 
 def _made_from(release: Release) -> dict[str, Any]:

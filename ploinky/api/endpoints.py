@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from attrs import field, frozen
@@ -11,6 +12,7 @@ from twisted.internet.interfaces import IReactorTime
 from ploinky.api.answers import Answer
 from ploinky.api.operations import Operations
 from ploinky.api.requests import Call
+from ploinky.api.streams import Stream, Streams
 from ploinky.configuration import Change, Configuration
 from ploinky.errors import PloinkyError
 from ploinky.interfaces import (
@@ -32,6 +34,12 @@ from ploinky.security.bootstrap import BootstrapToken
 from ploinky.security.keyring import Keyring
 from ploinky.security.throttle import LoginThrottle
 from ploinky.settings import Settings
+from ploinky.telemetry.history import InstanceHistory
+from ploinky.telemetry.hub import Hub
+from ploinky.telemetry.load import Loads
+from ploinky.telemetry.metrics import Metrics
+from ploinky.telemetry.usages import Usages
+from ploinky.threads import Blocking
 
 API = "/management/api"
 
@@ -48,8 +56,8 @@ class Endpoint:
         others: Names of fields beside those of `takes`.
         queries: The query parameters' form.  Where it or `gives` is an attrs class, any other
             parameter is refused.
-        gives: What the answer holds: an attrs class as JSON, or a media type; ``""``: that is
-            not described.
+        gives: What the answer holds: an attrs class as JSON, or one or several media types;
+            ``""``: that is not described.
         statuses: Of answers that are no errors.
         errors: What it may raise beyond what every endpoint of its kind may.
         conditional: Whether it heeds ``If-Match``.
@@ -62,11 +70,11 @@ class Endpoint:
     name: str
     method: str
     path: str
-    answer: Callable[[Call], Awaitable[Answer]]
+    answer: Callable[[Call], Awaitable[Answer | Stream]]
     takes: type[Any] | None = None
     others: tuple[str, ...] = ()
     queries: type[Any] | None = None
-    gives: type[Any] | str = ""
+    gives: type[Any] | str | tuple[str, ...] = ""
     statuses: tuple[int, ...] = (200,)
     errors: tuple[type[PloinkyError], ...] = ()
     conditional: bool = False
@@ -95,20 +103,6 @@ class Nothing:
     """No parameters."""
 
 
-@frozen
-class Totals:
-    """Calls of agents since the server's first start, over all workers.
-
-    Attributes:
-        errors: Answered with 5xx.
-        unauthorized: Answered with 401 or 403.
-    """
-
-    requests: int = 0
-    errors: int = 0
-    unauthorized: int = 0
-
-
 @frozen(kw_only=True)
 class Collaborators:
     """All that the API works with; the root makes it.
@@ -126,9 +120,15 @@ class Collaborators:
         audit: Every change is written down there before it is answered.
         authenticators: Asked in this order; the first that knows a credential counts.
         operations: A service; the root starts and stops it.
-        totals: Gives the counters as they stand.
+        metrics: How many calls there were, and how they went.
+        loads: What is in hand now.
+        usages: What instances use.
+        history: What became of instances.
+        hub: Takes what happens, for those who listen.
+        streams: A service; the root starts it, and stops it before workers wait for calls to end.
+        log_directory: Where leader and workers log.
+        files: Threads for small work that blocks.
         random_bytes: Gives that many unpredictable bytes.
-        server_log: Gives the last so many lines of the server's log.
         commands: Gives what the task agent of a deployment (by its id) can be asked to do.
         new_id: Gives ids for requests that came without one.
     """
@@ -157,8 +157,14 @@ class Collaborators:
     bootstrap: BootstrapToken
     throttle: LoginThrottle
     operations: Operations
+    metrics: Metrics = field(repr=False)
+    loads: Loads = field(repr=False)
+    usages: Usages = field(repr=False)
+    history: InstanceHistory = field(repr=False)
+    hub: Hub = field(repr=False)
+    streams: Streams = field(repr=False)
+    log_directory: Path
+    files: Blocking = field(repr=False)
     random_bytes: Callable[[int], bytes] = field(repr=False)
-    totals: Callable[[], Totals] = field(repr=False)
-    server_log: Callable[[int], Awaitable[str]] = field(repr=False)
     commands: Callable[[str], Awaitable[Sequence[Mapping[str, Any]]]] = field(repr=False)
     new_id: Callable[[], str] = field(repr=False)

@@ -152,7 +152,8 @@ def _successes(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
     if isinstance(endpoint.gives, type):
         content = {"application/json": {"schema": schemas.of(endpoint.gives)}}
     elif endpoint.gives:
-        content = {endpoint.gives: {"schema": {"type": "string"}}}
+        kinds = (endpoint.gives,) if isinstance(endpoint.gives, str) else endpoint.gives
+        content = {kind: {"schema": {"type": "string"}} for kind in kinds}
     else:  # whatever it answers
         return {"default": {"description": "Not described"}}
     return {

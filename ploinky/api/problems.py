@@ -57,7 +57,8 @@ def answer(error: PloinkyError, request_id: str) -> Answer:
     details = error.details
     if isinstance(error, DeployFailed):
         more = details if isinstance(details, dict) else {}
-        details = {**more, "step": error.step, "output": error.output}
+        said = {"step": error.step, "failedAt": error.failed_at, "output": error.output}
+        details = {**more, **said}
     if details is not None:
         document["details"] = details
     fields: list[tuple[str, str]] = []

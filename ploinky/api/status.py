@@ -1,35 +1,35 @@
-"""`health`, ``overview``, `logs`: how the server is."""
+"""`health` and ``overview``: how the server is."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from attrs import frozen
 from twisted.internet.defer import Deferred, TimeoutError
 
 from ploinky.api import documents
-from ploinky.api.answers import Answer, as_json, as_text
+from ploinky.api.answers import Answer, as_json
 from ploinky.api.endpoints import API, Collaborators, Endpoint
+from ploinky.api.metrics import rate
 from ploinky.api.operations import Finished
 from ploinky.api.requests import Call
-from ploinky.api.shapes import whole
 from ploinky.errors import PloinkyError
 from ploinky.security.roles import READERS, reaches
-from ploinky.values import DeploymentState
+from ploinky.values import DeploymentState, DeploymentView
 
 DATABASE_TIMEOUT_SECONDS = 5.0
-MOST_LINES = 100_000
 
 _TROUBLED = (DeploymentState.UNHEALTHY, DeploymentState.FAILED)
 
 
 @frozen
 class Where:
-    """A deployment, and how it stands."""
+    """A deployment, how it stands, and how an instance of it died last."""
 
     domain: str
     path: str
     status: DeploymentState
+    last_failure: documents.DeathDocument | None
 
 
 @frozen
@@ -70,17 +70,6 @@ class Overview:
     recent_activity: list[Activity]
 
 
-@frozen
-class LinesQuery:
-    """How much of a log.
-
-    Attributes:
-        lines: The last so many.
-    """
-
-    lines: Annotated[int, whole(1, MOST_LINES)] = 100
-
-
 class StatusRoutes:
     """Looks, changes nothing.
 
@@ -99,9 +88,6 @@ class StatusRoutes:
                 "health", "GET", f"{API}/health", self._health, gives=Health, statuses=(200, 503)
             ),
             Endpoint("overview", "GET", f"{API}/overview", self._overview, gives=Overview),
-            Endpoint(
-                "logs", "GET", f"{API}/logs", self._logs, queries=LinesQuery, gives="text/plain"
-            ),
         ]
 
     async def _health(self, call: Call) -> Answer:
@@ -127,12 +113,14 @@ class StatusRoutes:
             workers=workers,
             agents={"healthyInstances": sum(view.healthy_instances for view in views)},
             deployments=[
-                Where(view.deployment.key.domain, view.deployment.key.path, view.state)
-                for view in views
-                if reaches(call.principal, view.deployment.key)
+                self._where(view) for view in views if reaches(call.principal, view.deployment.key)
             ],
         )
         return as_json(document, status=code)
+
+    def _where(self, view: DeploymentView) -> Where:
+        key, failed = view.deployment.key, self._its.history.last_death(view.deployment.id)
+        return Where(key.domain, key.path, view.state, documents.death(failed) if failed else None)
 
     async def _database(self) -> str:
         asked = Deferred.fromCoroutine(self._its.repositories.domains())
@@ -146,24 +134,19 @@ class StatusRoutes:
 
     async def _overview(self, call: Call) -> Answer:
         """Give counts, and what was done last."""
-        totals = self._its.totals()
+        totals = self._its.metrics.totals().all
         views = self._its.deployments.deployments()
-        share = 100 * totals.errors / totals.requests if totals.requests else 0.0
         return as_json(
             Overview(
                 total_requests=totals.requests,
                 active_agents=sum(view.healthy_instances > 0 for view in views),
                 total_deployments=len(views),
-                error_rate=f"{share:.2f}%",
+                error_rate=rate(totals.errors, totals.requests),
                 unauthorized_requests=totals.unauthorized,
                 uptime=round((self._its.clock.seconds() - self._started_at) * 1000),
                 recent_activity=[_activity(one) for one in self._its.operations.recent()],
             )
         )
-
-    async def _logs(self, call: Call) -> Answer:
-        """Give the last lines of the server's log."""
-        return as_text(await self._its.server_log(call.queries(LinesQuery).lines))
 
 
 def _activity(finished: Finished) -> Activity:

@@ -6,7 +6,7 @@ handful of calls, so nothing here needs to be asynchronous.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -76,6 +76,22 @@ class Client:
             whole[name] += answer[name]
         return whole
 
+    def stream(self, path: str, **query: Any) -> Iterator[bytes]:
+        """Read an answer piece by piece as it comes, for as long as it goes on.
+
+        Raises:
+            CommandFailed: No connection, an error answer, or a connection that broke off.
+        """
+        answer = self._answer("GET", f"{API}/{path}", None, query=query, stream=True)
+        try:
+            yield from answer.iter_content(None)
+        except requests.exceptions.RequestException as error:
+            raise CommandFailed(
+                f"{self.connection.url} broke off: {_reason(error)}", exit_code=CONNECTION
+            ) from error
+        finally:
+            answer.close()
+
     def login(self, key: str) -> Mapping[str, Any]:
         """Exchange an API key for a session: ``{authorizationToken, userId}``."""
         answer: Mapping[str, Any] = self._json(
@@ -109,7 +125,10 @@ class Client:
         """Cancel a durable task."""
         return self._json("DELETE", _task(task), None)
 
-    def _json(
+    def _json(self, method: str, path: str, body: Any, **how: Any) -> Any:
+        return _document(self._answer(method, path, body, **how))
+
+    def _answer(
         self,
         method: str,
         path: str,
@@ -119,7 +138,8 @@ class Client:
         headers: Mapping[str, str] | None = None,
         anonymous: bool = False,
         timeout_seconds: float | None = ANSWER_SECONDS,
-    ) -> Any:
+        stream: bool = False,
+    ) -> requests.Response:
         sent = dict(headers or {})
         if self.connection.token and not anonymous:
             sent["Authorization"] = f"Bearer {self.connection.token}"
@@ -132,6 +152,7 @@ class Client:
                 headers=sent,
                 timeout=(CONNECT_SECONDS, timeout_seconds),
                 allow_redirects=False,
+                stream=stream,
             )
         except requests.exceptions.ReadTimeout as error:
             raise CommandFailed(
@@ -145,10 +166,9 @@ class Client:
                 "or name another: p-cli cloud connect URL",
                 exit_code=CONNECTION,
             ) from error
-        document = _document(answer)
         if not answer.ok:
-            raise from_answer(answer.status_code, document)
-        return document
+            raise from_answer(answer.status_code, _document(answer))
+        return answer
 
 
 def _task(task: str) -> str:

@@ -15,7 +15,8 @@ from rich.console import Console
 from ploinky.cli import output
 from ploinky.cli.client import Client
 from ploinky.cli.failures import CONFIGURATION, CommandFailed
-from ploinky.cli.shared import client, json_option
+from ploinky.cli.metrics import stats
+from ploinky.cli.shared import client, json_option, show_stream
 
 _POLL_SECONDS = 0.25
 
@@ -258,10 +259,23 @@ deployments.add_command(
 @click.argument("domain")
 @click.argument("path")
 @click.option("--lines", default=100, show_default=True, help="How many of the last lines.")
-def logs(domain: str, path: str, lines: int) -> None:
-    """Print what its instances printed last."""
-    answer = client().api("GET", "deployments/logs", domain=domain, path=path, lines=lines)
+@click.option("--release", type=int, help="Of this release; default: the one that serves.")
+@click.option("--follow", "-f", is_flag=True, help="Go on with what comes; Ctrl-C ends it.")
+def logs(domain: str, path: str, lines: int, release: int | None, follow: bool) -> None:
+    """Print what its instances printed last, also of those that are gone."""
+    query: dict[str, Any] = {
+        "domain": domain,
+        "path": path,
+        "lines": lines,
+        "release": release,
+    }
+    if follow:
+        show_stream(client().stream("deployments/logs", follow=1, **query))
+        return
+    answer = client().api("GET", "deployments/logs", **query)
     click.echo(answer or "Its instances have printed nothing yet.", nl=not answer)
 
+
+deployments.add_command(stats)
 
 COMMANDS = (deploy, undeploy, deployments, releases)

@@ -14,6 +14,8 @@ from ploinky.cli import (
     deployments,
     hosts,
     keys,
+    logs,
+    metrics,
     repositories,
     rollouts,
     server,
@@ -44,6 +46,8 @@ for command in (
     *rollouts.COMMANDS,
     *keys.COMMANDS,
     *settings.COMMANDS,
+    metrics.metrics,
+    logs.logs,
     calls.call,
 ):
     cloud.add_command(command)

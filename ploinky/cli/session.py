@@ -95,8 +95,15 @@ def health(want_json: bool) -> None:
         if "deployments" in answer:
             click.echo()
             output.table(
-                ("deployment", "status"),
-                ((d["domain"] + d["path"], d["status"]) for d in answer["deployments"]),
+                ("deployment", "status", "last failure"),
+                (
+                    (
+                        d["domain"] + d["path"],
+                        d["status"],
+                        (d.get("lastFailure") or {}).get("reason", ""),
+                    )
+                    for d in answer["deployments"]
+                ),
                 empty="Nothing is deployed.",
             )
     if answer["status"] != "ok":

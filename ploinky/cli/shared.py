@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,3 +28,9 @@ def connection() -> connections.Connection:
 def client() -> Client:
     """A client for the connection that holds in this directory."""
     return Client(connection())
+
+
+def show_stream(pieces: Iterable[bytes]) -> None:
+    """Print what comes as it comes."""
+    for piece in pieces:
+        click.echo(piece, nl=False)

@@ -13,7 +13,7 @@ from ploinky.deployment.jobs import Job
 from ploinky.deployment.life import Life
 from ploinky.deployment.releases import OUTPUT_CHARACTERS, Say
 from ploinky.deployment.spec import replicas_of
-from ploinky.errors import DeployFailed, PloinkyError
+from ploinky.errors import GATEWAY, DeployFailed, PloinkyError
 from ploinky.interfaces import Report
 from ploinky.values import (
     Deployment,
@@ -128,13 +128,14 @@ def unreported(line: str) -> None:
 
 
 def error_record(error: Exception, step: str) -> Mapping[str, Any]:
-    """Give what is kept of a failure, for users: ``{code, step, message, output}``."""
+    """Give what is kept of a failure, for users: ``{code, step, failedAt, message, output}``."""
     if isinstance(error, DeployFailed):
         cause = {"details": error.details} if error.details is not None else {}
         output = error.output[-OUTPUT_CHARACTERS:]
-        return {**_record(error.code, error.step, error.message, output), **cause}
+        said = _record(error.code, error.step, error.message, output, error.failed_at)
+        return {**said, **cause}
     if isinstance(error, PloinkyError):
-        return _record(error.code, step, error.message)
+        return _record(error.code, step, error.message, failed_at=error.failed_at)
     if isinstance(error, CancelledError):
         return _record("CANCELLED", step, "cancelled before it served")
     return _record("INTERNAL_ERROR", step, "the server failed; its log says more")
@@ -145,5 +146,13 @@ def interrupted_record() -> Mapping[str, Any]:
     return _record("INTERRUPTED", "deploy", "interrupted by a restart of the server")
 
 
-def _record(code: str, step: str, message: str, output: str = "") -> Mapping[str, Any]:
-    return {"code": code, "step": step, "message": message, "output": output}
+def _record(
+    code: str, step: str, message: str, output: str = "", failed_at: str = GATEWAY
+) -> Mapping[str, Any]:
+    return {
+        "code": code,
+        "step": step,
+        "failedAt": failed_at,
+        "message": message,
+        "output": output,
+    }

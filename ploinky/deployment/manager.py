@@ -10,7 +10,8 @@ not wait for one another.  What may happen to a deployment is written down in `l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, repeat
 
 import attrs
@@ -106,6 +107,7 @@ class DeploymentManager(Service):
         self._tried: set[DeploymentKey] = set()
         self._reviving = DeferredSemaphore(_REVIVED_AT_ONCE)
         self._opened = False
+        self._watchers: list[Callable[[DeploymentKey, str], None]] = []
 
     # --- deploy -----------------------------------------------------------------
 
@@ -120,7 +122,7 @@ class DeploymentManager(Service):
             entry = self._entries.get(request.key) or self._new_entry(request)
             entry.life.deploy()
             before = self._board.targets(entry.id)
-            with entry.working(job, mask.report(report)) as say:
+            with self._working(entry, job, report, mask) as say:
                 attempt = self._begin(entry, request)
                 try:
                     await self._draft(entry, attempt, say)
@@ -315,7 +317,7 @@ class DeploymentManager(Service):
         before = self._board.targets(entry.id)
         launched: tuple[Target, ...] = ()
         wanted = replicas_of(release)
-        with entry.working(job, unreported) as say:
+        with self._working(entry, job, unreported) as say:
             try:
                 self._check_room(entry, wanted)
                 release = await self._releases.image_here(release, say)
@@ -352,7 +354,7 @@ class DeploymentManager(Service):
             entry = self._existing(key)
             if entry.life.stop():
                 job.commit()
-                with entry.working(job, unreported) as say:
+                with self._working(entry, job, unreported) as say:
                     await self._withdraw_instances(entry, say)
             return self._view(entry)
 
@@ -391,7 +393,7 @@ class DeploymentManager(Service):
         async with self._turns.of(entry.key):
             if self._entries.get(entry.key) is not entry:
                 return
-            with entry.working(job, unreported) as say:
+            with self._working(entry, job, unreported) as say:
                 before = self._board.targets(entry.id)
                 await self._want(entry, REMOVED)
                 self._board.withdraw(entry.id)
@@ -414,6 +416,30 @@ class DeploymentManager(Service):
     def deployments(self) -> list[DeploymentView]:
         """See `IDeploymentManager.deployments`."""
         return [self._view(self._entries[key]) for key in sorted(self._entries)]
+
+    def watch(self, changed: Callable[[DeploymentKey, str], None]) -> None:
+        """See `IDeploymentManager.watch`."""
+        self._watchers.append(changed)
+
+    def _tell(self, key: DeploymentKey, line: str = "") -> None:
+        for changed in self._watchers:
+            changed(key, line)
+
+    @contextlib.contextmanager
+    def _working(
+        self, entry: Entry, job: Job, report: Report, mask: Mask | None = None
+    ) -> Iterator[Say]:
+        """Show that a job has its turn, what it says (masked), and that it has ended."""
+
+        def told(line: str) -> None:
+            report(line)
+            self._tell(entry.key, line)
+
+        try:
+            with entry.working(job, mask.report(told) if mask else told) as say:
+                yield say
+        finally:
+            self._tell(entry.key)
 
     def _existing(self, key: DeploymentKey) -> Entry:
         if key not in self._entries:
@@ -493,7 +519,7 @@ class DeploymentManager(Service):
             missing = self._missing(entry)
             if not missing:
                 return
-            with entry.working(job, unreported) as say:
+            with self._working(entry, job, unreported) as say:
                 release = await self._releases.image_here(entry.serving(), say)
                 launched = await self._fleet.launch(release, entry.key, say, missing)
                 job.commit()
@@ -501,8 +527,13 @@ class DeploymentManager(Service):
                 await self._switch(entry, release, targets, say)
 
     def _noticed(self, instance: str, healthy: bool) -> None:
-        if self._board.noticed(instance, healthy) and self._opened:
+        if not self._board.noticed(instance, healthy):
+            return
+        if self._opened:
             self._jobs.start(lambda job: self._board.publish())
+        for entry in self._entries.values():
+            if any(one.instance == instance for one in self._board.targets(entry.id)):
+                self._tell(entry.key)
 
     def stopService(self) -> Deferred[None]:
         """Cancel deploys that have not switched yet and wait for all work.  Instances stay."""

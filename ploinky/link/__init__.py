@@ -5,18 +5,21 @@ it is lost.  The protocol is AMP (`ploinky.link.wire`).  This room knows neither
 are started (`ploinky.processgroup`) nor how requests are served (`ploinky.routing`).
 """
 
-from ploinky.link.leader import IWorkerSlots, WorkerLink, WorkerLinks
+from ploinky.link.leader import ITally, IWorkerSlots, WorkerLink, WorkerLinks
 from ploinky.link.local import LocalWorkerGroup
+from ploinky.link.outbox import Outbox
 from ploinky.link.wire import Identity, NotListening, Peer
 from ploinky.link.worker import ICorridor, LeaderLink
 
 __all__ = [
     "ICorridor",
+    "ITally",
     "IWorkerSlots",
     "Identity",
     "LeaderLink",
     "LocalWorkerGroup",
     "NotListening",
+    "Outbox",
     "Peer",
     "WorkerLink",
     "WorkerLinks",

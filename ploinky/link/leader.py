@@ -10,7 +10,7 @@ with the leader's own build.  From then on it is either up to date, about to be,
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
 import attrs
@@ -27,10 +27,13 @@ from ploinky.interfaces import IWorkerGroup
 from ploinky.link.wire import (
     Adopt,
     Conversation,
+    Counted,
     Drain,
     HandBack,
     Hello,
     Identity,
+    Keep,
+    Kept,
     Peer,
     Ping,
     Report,
@@ -48,6 +51,16 @@ ACKNOWLEDGE_SECONDS = 5.0
 
 Reports = Callable[[int, str, bytes], None]
 """Takes (pid, kind, lines) of a worker."""
+
+
+class ITally(Interface):
+    """Who adds workers' counts up."""
+
+    def take(reporter: str, number: int, lines: bytes) -> None:
+        """Take a report, possibly again."""
+
+    async def write() -> None:
+        """Fires once what was taken is on disk, or cannot be written now."""
 
 
 class IWorkerSlots(Interface):
@@ -76,6 +89,7 @@ class WorkerLink(Conversation):
         identity: Who it is; None before its hello.
         generation: By which it serves, as far as this leader knows.
         accepting: Whether it said that it holds a listening socket.
+        reporter: As which it counts; ``""`` before its first report.
     """
 
     def __init__(self, links: WorkerLinks) -> None:
@@ -84,6 +98,7 @@ class WorkerLink(Conversation):
         self.identity: Identity | None = None
         self.generation = 0
         self.accepting = False
+        self.reporter = ""
         self._waiting: list[Deferred[None]] = []
 
     def _refuse(self, reason: str) -> None:
@@ -126,6 +141,24 @@ class WorkerLink(Conversation):
         if self.identity:
             self._links.reports(self.pid, kind, data)
         return {}
+
+    @Counted.responder
+    def counted(self, reporter: str, number: int, data: bytes) -> dict[str, Any]:
+        """Pass counts on; `WorkerLinks.kept` says when they are on disk."""
+        if self.identity:
+            self.reporter = reporter
+            self._links.tally.take(reporter, number, data)
+        return {}
+
+    @Keep.responder
+    def keep(self) -> Deferred[dict[str, Any]]:
+        """Answer once what it counted is on disk."""
+
+        async def answer() -> dict[str, Any]:
+            await self._links.tally.write()
+            return {}
+
+        return Deferred.fromCoroutine(answer())
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Tell who counts on it."""
@@ -185,7 +218,8 @@ class WorkerLinks(Factory):
     Args:
         clock: For time limits.
         build: Of this code.
-        reports: Takes what workers report.
+        reports: Takes how workers stand.
+        tally: Provides `ITally`.
         peer_of: Asks who is at the other end of a transport.
     """
 
@@ -197,11 +231,13 @@ class WorkerLinks(Factory):
         clock: IReactorTime,
         build: str,
         reports: Reports,
+        tally: Any,
         peer_of: Callable[[Any], Peer] = peer_of,
     ) -> None:
         self._clock = clock
         self.build = build
         self.reports = reports
+        self.tally = tally
         self.peer_of = peer_of
         self._slots: Any = None
         self._links: dict[int, WorkerLink] = {}
@@ -268,6 +304,12 @@ class WorkerLinks(Factory):
         if self._links.get(link.pid) is link:
             del self._links[link.pid]
             self._slots.left(link.pid)
+
+    def kept(self, numbers: Mapping[str, int]) -> None:
+        """Tell workers that their reports, up to these numbers by reporter, are on disk."""
+        for link in self._links.values():
+            if link.reporter in numbers:
+                link.tell(Kept, number=numbers[link.reporter])
 
     async def check(self) -> None:
         """Ask every worker for a sign of life; one that gives none is ended."""

@@ -94,11 +94,42 @@ class Drain(amp.Command):
 
 
 class Report(amp.Command):
-    """Worker to leader: counters or access lines, in whole lines."""
+    """Worker to leader: how it stands now, in whole lines; one that is lost does not matter."""
 
     arguments = [(b"kind", amp.Unicode()), (b"data", amp.String())]
     response: ClassVar = []
     requiresAnswer = False
+
+
+class Counted(amp.Command):
+    """Worker to leader: what it counted since its report before, in whole lines.
+
+    Each process (``reporter``, never used twice) numbers its reports from 1, keeps them until
+    `Kept`, and sends them again, under the same numbers, to a leader that it meets anew.
+    """
+
+    arguments = [
+        (b"reporter", amp.Unicode()),
+        (b"number", amp.Integer()),
+        (b"data", amp.String()),
+    ]
+    response: ClassVar = []
+    requiresAnswer = False
+
+
+class Kept(amp.Command):
+    """Leader to worker: the reports up to this number are on disk."""
+
+    arguments: ClassVar = [(b"number", amp.Integer())]
+    response: ClassVar = []
+    requiresAnswer = False
+
+
+class Keep(amp.Command):
+    """Worker to leader, before it ends: write what it counted.  Answered once that is on disk."""
+
+    arguments: ClassVar = []
+    response: ClassVar = []
 
 
 class Conversation(amp.AMP):

@@ -1,31 +1,37 @@
 """A worker's end: tell the leader hello, do what it says, come back for ever if it is away.
 
-Snapshots enter and go to `ICorridor`; counters and access lines leave.  It must not know how
+Snapshots enter and go to `ICorridor`; counts leave.  It must not know how
 requests are served.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from twisted.application.internet import ClientService
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.error import ConnectionClosed
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.logger import Logger
+from twisted.protocols import amp
 from twisted.python.failure import Failure
 from zope.interface import Attribute, Interface
 
+from ploinky.link.outbox import Numbered, Outbox
 from ploinky.link.wire import (
     Adopt,
     Conversation,
+    Counted,
     Drain,
     HandBack,
     Hello,
     Identity,
+    Keep,
+    Kept,
     NotListening,
     Ping,
     Report,
@@ -38,6 +44,9 @@ from ploinky.values import RouteSnapshot
 
 ORPHAN_SECONDS = 30.0
 """After which a worker that never got a snapshot gives up."""
+
+SETTLE_SECONDS = 5.0
+"""How long a worker that ends waits until its counts are on disk."""
 
 SLOWEST_RETRY_SECONDS = 0.5
 """Between attempts while the leader is away; a new one waits a few times as long for workers."""
@@ -67,23 +76,29 @@ class LeaderConnection(Conversation):
     Args:
         identity: Who this worker is.
         corridor: Provides `ICorridor`.
+        outbox: What was counted; the service fills it.
         lost: Called once when the connection is gone.
     """
 
     log = Logger()
 
     def __init__(
-        self, identity: Identity, corridor: Any, lost: Callable[[LeaderConnection], None]
+        self,
+        identity: Identity,
+        corridor: Any,
+        outbox: Outbox,
+        lost: Callable[[LeaderConnection], None],
     ) -> None:
         super().__init__()
         self._identity = identity
         self._corridor = corridor
+        self._outbox = outbox
         self._lost = lost
         self._generation = 0
         self._parts: list[bytes] = []
 
     def connectionMade(self) -> None:
-        """Say hello."""
+        """Say hello; then report again what no leader has acknowledged."""
         hello = self.ask(
             Hello,
             slot=self._identity.slot,
@@ -93,6 +108,7 @@ class LeaderConnection(Conversation):
             accepting=self._corridor.listening() is not None,
         )
         Deferred.fromCoroutine(hello).addErrback(self._refused)
+        self.count(self._outbox.unacknowledged())
 
     def _refused(self, failure: Failure) -> None:
         if not failure.check(ConnectionClosed):
@@ -150,6 +166,17 @@ class LeaderConnection(Conversation):
         self._corridor.stop()
         return {}
 
+    @Kept.responder
+    def kept(self, number: int) -> dict[str, Any]:
+        """Forget what is on disk."""
+        self._outbox.acknowledged(number)
+        return {}
+
+    def count(self, reports: Sequence[Numbered]) -> None:
+        """Send reports."""
+        for each in reports:
+            self.tell(Counted, reporter=self._outbox.reporter, number=each.number, data=each.data)
+
     def report(self, kind: str, data: bytes) -> None:
         """Send whole lines."""
         for piece in lines_cut(data):
@@ -167,6 +194,7 @@ class LeaderLink(Service):
         endpoint: Of the leader's link socket.
         identity: Who this worker is.
         corridor: Provides `ICorridor`.
+        outbox: What was counted.
     """
 
     def __init__(
@@ -175,9 +203,11 @@ class LeaderLink(Service):
         endpoint: IStreamClientEndpoint,
         identity: Identity,
         corridor: Any,
+        outbox: Outbox,
     ) -> None:
         self._clock = clock
         self._corridor = corridor
+        self._outbox = outbox
         self._identity = identity
         self._connection: LeaderConnection | None = None
         factory = Factory.forProtocol(self._connect)
@@ -208,13 +238,31 @@ class LeaderLink(Service):
         """Whether there is a leader to talk to."""
         return self._connection is not None
 
+    def count(self) -> None:
+        """Send what was counted to the leader, if there is one; else it waits where it is counted."""
+        if self._connection:
+            self._connection.count(self._outbox.fill())
+
+    async def settle(self) -> None:
+        """Send what was counted for the last time; fires once it is on disk.
+
+        Without a leader, or where it does not answer in time, at once: this process ends anyway.
+        """
+        self.count()
+        if self._connection:
+            kept = Deferred.fromCoroutine(self._connection.ask(Keep))
+            with suppress(ConnectionClosed, TimeoutError, amp.AmpError):
+                await kept.addTimeout(SETTLE_SECONDS, self._clock)
+
     def report(self, kind: str, data: bytes) -> None:
         """Send whole lines to the leader, if there is one: nothing is kept for a later one."""
         if self._connection:
             self._connection.report(kind, data)
 
     def _connect(self) -> LeaderConnection:
-        self._connection = LeaderConnection(self._identity, self._corridor, self._lost)
+        self._connection = LeaderConnection(
+            self._identity, self._corridor, self._outbox, self._lost
+        )
         return self._connection
 
     def _lost(self, connection: LeaderConnection) -> None:

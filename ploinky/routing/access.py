@@ -16,6 +16,8 @@ from typing import Any
 from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 
+from ploinky.latencies import BOUNDS_SECONDS
+
 SERVED = "served"
 """The agent answered, whole, with a status below 500."""
 FAILED = "failed"
@@ -28,13 +30,6 @@ TIMED_OUT = "timed-out"
 """The client or the agent took too long."""
 BROKEN = "broken"
 """The agent could not be reached, or its answer was no answer or not whole."""
-
-BOUNDS_SECONDS = tuple(
-    round(step * scale, 6)
-    for scale in (0.0001, 0.001, 0.01, 0.1, 1.0, 10.0)
-    for step in (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
-)
-"""Upper bounds of the histogram's buckets; one more bucket holds what is above the last."""
 
 _KEYS_AT_ONCE = 1024
 _OTHER = "*"
@@ -65,12 +60,13 @@ def subject(method: bytes, route: str | None, deployment: str, principal: str) -
 
 
 class _Sums:
-    """What the records of one deployment, command and status add up to."""
+    """What the records of one deployment, command, status and failed part add up to."""
 
-    __slots__ = ("buckets", "bytes_in", "bytes_out", "seconds")
+    __slots__ = ("buckets", "bytes_in", "bytes_out", "queued_seconds", "seconds")
 
     def __init__(self) -> None:
         self.seconds = 0.0
+        self.queued_seconds = 0.0
         self.bytes_in = 0
         self.bytes_out = 0
         self.buckets = [0] * (len(BOUNDS_SECONDS) + 1)
@@ -98,7 +94,7 @@ class AccessLog:
         self._sink = sink
         self._flush_seconds = flush_seconds
         self._lines: list[str] = []
-        self._counted: dict[tuple[str, str, int], _Sums] = {}
+        self._counted: dict[tuple[str, str, int, str], _Sums] = {}
 
     def record(
         self,
@@ -110,6 +106,8 @@ class AccessLog:
         bytes_out: int,
         seconds: float,
         mood: str,
+        failed_at: str = "",
+        queued_seconds: float = 0.0,
     ) -> None:
         """Keep what is known of one request once it is over.
 
@@ -119,19 +117,23 @@ class AccessLog:
             bytes_out: Of head and body, as given to the connection.
             seconds: From the end of the request's head to the end of its answer.
             mood: One of this module's words for how it ended.
+            failed_at: The part that failed (`ploinky.errors.PARTS`); ``""`` where none did.
+            queued_seconds: Of those, how long it waited for an instance with a free place.
         """
         lines = self._lines
         if not lines:
             self._clock.callLater(self._flush_seconds, self.flush)
         lines.append(
             f'{{"time":{self._wall_clock():.3f},"id":"{id.decode()}",{subject.text},'
-            f'"command":{_quoted(command)},"status":{status},'
-            f'"bytesIn":{bytes_in},"bytesOut":{bytes_out},"seconds":{seconds:.6f},"mood":"{mood}"}}\n'
+            f'"command":{_quoted(command)},"status":{status},"bytesIn":{bytes_in},'
+            f'"bytesOut":{bytes_out},"seconds":{seconds:.6f},"mood":"{mood}"'
+            f"{_more(failed_at, queued_seconds) if failed_at or queued_seconds else ''}}}\n"
         )
         # A 404's command is a name that somebody made up: it would only swell the counters.
-        key = (subject.deployment, command if status != 404 else "", status)
+        key = (subject.deployment, command if status != 404 else "", status, failed_at)
         sums = self._counted.get(key) or self._begin_count(key)
         sums.seconds += seconds
+        sums.queued_seconds += queued_seconds
         sums.bytes_in += bytes_in
         sums.bytes_out += bytes_out
         sums.buckets[bisect_left(BOUNDS_SECONDS, seconds)] += 1
@@ -146,9 +148,9 @@ class AccessLog:
         """Give what was counted since the last call, and begin anew.
 
         Returns:
-            JSON-ready entries of ``deployment``, ``command``, ``status``, ``count``,
-            ``microseconds``, ``bytesIn``, ``bytesOut`` and ``buckets``, which has one count for
-            each of `BOUNDS_SECONDS`, and one for what took longer.
+            JSON-ready entries with the sums of each deployment, command, status and failed part;
+            ``buckets`` has an index and a count for each bucket of `ploinky.latencies` that is
+            not empty.
         """
         counted, self._counted = self._counted, {}
         return [
@@ -156,19 +158,27 @@ class AccessLog:
                 "deployment": deployment,
                 "command": command,
                 "status": status,
+                "failedAt": failed_at,
                 "count": sum(sums.buckets),
                 "microseconds": round(sums.seconds * 1_000_000),
                 "bytesIn": sums.bytes_in,
                 "bytesOut": sums.bytes_out,
-                "buckets": sums.buckets,
+                "queuedMicroseconds": round(sums.queued_seconds * 1_000_000),
+                "buckets": [[i, n] for i, n in enumerate(sums.buckets) if n],
             }
-            for (deployment, command, status), sums in counted.items()
+            for (deployment, command, status, failed_at), sums in counted.items()
         ]
 
-    def _begin_count(self, key: tuple[str, str, int]) -> _Sums:
+    def _begin_count(self, key: tuple[str, str, int, str]) -> _Sums:
         if len(self._counted) >= _KEYS_AT_ONCE:
-            key = (key[0], _OTHER, key[2])
+            key = (key[0], _OTHER, key[2], key[3])
         return self._counted.setdefault(key, _Sums())
+
+
+def _more(failed_at: str, queued_seconds: float) -> str:
+    """Give the fields that only some lines have."""
+    failed = f',"failedAt":"{failed_at}"' if failed_at else ""
+    return f'{failed},"queued":{queued_seconds:.6f}' if queued_seconds else failed
 
 
 @lru_cache(maxsize=4096)

@@ -15,6 +15,8 @@ from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
 from ploinky.errors import (
+    CLIENT,
+    TIMEOUT,
     AgentBroken,
     AgentUnreachable,
     BodyTooLarge,
@@ -26,7 +28,7 @@ from ploinky.errors import (
 from ploinky.interfaces import IExchange, ILease, IUpgradeAnswer
 from ploinky.routing import access
 from ploinky.routing.access import Subject, subject
-from ploinky.routing.headers import REQUEST_ID, AnswerFrame, Peer, answer_head, refusal
+from ploinky.routing.headers import REQUEST_ID, AnswerFrame, Peer, answer_head, failed_at, refusal
 from ploinky.routing.http import RequestHead
 from ploinky.routing.plan import Plan
 from ploinky.routing.streams import FULL_BYTES
@@ -55,6 +57,7 @@ class Call:
         command: Of a task, once its body was read; ``""`` before and otherwise.
         params: Of a task, once its body was read: JSON text of an array.
         reception: Of an upload: what takes its files, and sends its task.
+        queued_seconds: For which it waited for a lease.
         done: Nothing more will happen to it.
     """
 
@@ -68,6 +71,7 @@ class Call:
     status = 0
     bytes_in = 0
     bytes_out = 0
+    queued_seconds = 0.0
     closes = False
     done = False
     _lease: ILease | None = None
@@ -226,7 +230,11 @@ class Call:
             self.bytes_out += 5
             self._connection.send(b"0\r\n\r\n")
         self._exchange = None
-        self._over(access.SERVED if self.status < 500 else access.FAILED)
+        if self.status < 500:
+            self._over(access.SERVED)
+        else:
+            assert self.route is not None
+            self._over(access.FAILED, failed_at(self.route.kind, self.status))
 
     def complete(self, status: int, fields: Sequence[tuple[bytes, bytes]], body: bytes) -> None:
         """See `IAnswer.complete`."""
@@ -261,6 +269,8 @@ class Call:
             len(data),
             now - self.began,
             access.SERVED if status < 500 else access.FAILED,
+            "" if status < 500 else failed_at(plan.route.kind, status),
+            self.queued_seconds,
         )
         connection.relayed(self, now)
 
@@ -306,13 +316,13 @@ class Call:
         self._let_go()
         unreachable = isinstance(error, AgentUnreachable)
         if self._opened:
-            self._cut_off(_mood(error), unreachable)
+            self._cut_off(_mood(error), error.failed_at, unreachable)
             return
         self.status = error.status
         head, body = refusal(error, self.id, self._now_as_date())
         self._open(head, len(body))
         self.data(body)
-        self._over(_mood(error), unreachable)
+        self._over(_mood(error), error.failed_at, unreachable)
 
     def drained(self) -> None:
         """The client has taken all that was queued for it."""
@@ -330,7 +340,7 @@ class Call:
         self._let_go()
         if not self._switched:
             self.status = 499
-        self._record(access.GONE, False)
+        self._record(access.GONE, "" if self._switched else CLIENT, False)
 
     def timed_out(self) -> None:
         """The time that the route gives is up."""
@@ -362,7 +372,7 @@ class Call:
     def idled(self) -> None:
         """Nothing has moved on an upgraded connection for long."""
         self._let_go()
-        self._cut_off(access.TIMED_OUT, False)
+        self._cut_off(access.TIMED_OUT, TIMEOUT, False)
 
     def body_stalled(self) -> None:
         """The client stopped sending its body."""
@@ -400,9 +410,9 @@ class Call:
             self.bytes_out += len(head)
             self._connection.send(head)
 
-    def _cut_off(self, mood: str, unreachable: bool) -> None:
+    def _cut_off(self, mood: str, failed_at: str, unreachable: bool) -> None:
         """End an answer that has begun and cannot be finished, so that the client notices."""
-        self._record(mood, unreachable)
+        self._record(mood, failed_at, unreachable)
         self._connection.cut_off()
 
     def _now_as_date(self) -> bytes:
@@ -418,10 +428,10 @@ class Call:
             waiting.cancel()
             self.done = False
 
-    def _over(self, mood: str, unreachable: bool = False) -> None:
-        self._connection.answered(self, self._record(mood, unreachable))
+    def _over(self, mood: str, failed_at: str = "", unreachable: bool = False) -> None:
+        self._connection.answered(self, self._record(mood, failed_at, unreachable))
 
-    def _record(self, mood: str, unreachable: bool) -> float:
+    def _record(self, mood: str, failed_at: str, unreachable: bool) -> float:
         """End it: lease back, record made; give the clock's seconds."""
         self.done = True
         lease = self._lease
@@ -439,6 +449,8 @@ class Call:
             self.bytes_out,
             now - self.began,
             mood,
+            failed_at,
+            self.queued_seconds,
         )
         return now
 

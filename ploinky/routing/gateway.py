@@ -264,8 +264,12 @@ class Gateway:
 
     async def _claim_later(self, call: Call, plan: Plan, forwarded: bytes) -> None:
         """Wait for a place; the call cancels this when it ends first."""
+        began = self.clock.seconds()
         try:
-            lease = await self._orchestrator.claim_later(plan.route, plan.route.timeout_seconds)
+            try:
+                lease = await self._orchestrator.claim_later(plan.route, plan.route.timeout_seconds)
+            finally:
+                call.queued_seconds = self.clock.seconds() - began
         except CallFailed as error:
             call.failed(error)
         else:

@@ -19,7 +19,15 @@ from wsgiref.handlers import format_date_time
 import msgspec
 from attrs import frozen
 
-from ploinky.errors import CallFailed, MethodNotAllowed, RangeNotSatisfiable, SettingsInvalid
+from ploinky.errors import (
+    AGENT,
+    QUEUE,
+    TIMEOUT,
+    CallFailed,
+    MethodNotAllowed,
+    RangeNotSatisfiable,
+    SettingsInvalid,
+)
 from ploinky.routing.http import HOP_BY_HOP, NOTED, RequestHead
 from ploinky.values import Kind, Principal, Route
 
@@ -27,11 +35,13 @@ _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 SESSION_COOKIE = b"authorizationToken"
 REQUEST_ID = b"\r\nX-Request-Id: "
+FAILED_AT = b"X-Ploinky-Failed-At: "
 
 _REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
 _OWN = frozenset({b"x-request-id", b"content-length", b"expect", b"forwarded", b"x-real-ip"})
 _TASK_FIELDS = frozenset({b"x-ploinky-command", b"retry-after", b"location", b"preference-applied"})
 _SESSION_CARRIERS = frozenset({b"cookie"})
+_BY_AGENTCORE = {503: QUEUE, 504: TIMEOUT}
 _JSON = b"\r\nContent-Type: application/json"
 _EVENT_STREAM = (b"Content-Type", b"text/event-stream")
 # No cache, and no proxy before this server that buffers, has any business with events.
@@ -246,6 +256,8 @@ def answer_head(
     if kind is Kind.TASK:
         lines += [b"%b: %b" % field for field in fields if field[0].lower() in _TASK_FIELDS]
         lines.append(b"Date: %b" % date)
+        if status >= 500:
+            lines.append(FAILED_AT + failed_at(kind, status).encode())
         return b"\r\n".join(lines) + (_EVENTS if _EVENT_STREAM in fields else _JSON)
     dated = False
     for field in fields:
@@ -279,13 +291,23 @@ class AnswerFrame:
 NO_FRAME = AnswerFrame(0, (), b"", b"")
 
 
+def failed_at(kind: Kind, status: int) -> str:
+    """Tell which part failed where an agent answered with 500 or more.
+
+    Of a task, 503 and 504 are AgentCore's own words: no place, no time.
+    """
+    if kind is Kind.TASK and status in _BY_AGENTCORE:
+        return _BY_AGENTCORE[status]
+    return AGENT
+
+
 def refusal(error: CallFailed, request_id: bytes, date: bytes) -> tuple[bytes, bytes]:
     """Give head (without framing and empty line) and body of an error of this server's own."""
     said: dict[str, Any] = {"error": True, "code": error.code, "message": error.message}
-    if error.details is not None:
-        said["details"] = error.details
+    said["details"] = {**(error.details or {}), "failedAt": error.failed_at}
     said["requestId"] = request_id.decode()
     head = b"HTTP/1.1 %d %b\r\nDate: %b" % (error.status, _REASONS[error.status], date) + _JSON
+    head += b"\r\n%b%b" % (FAILED_AT, error.failed_at.encode())
     if error.retry_after_seconds is not None:
         head += b"\r\nRetry-After: %d" % error.retry_after_seconds
     if isinstance(error, MethodNotAllowed):

@@ -7,6 +7,7 @@ what they say of themselves (`facts`); where their answers differ, the place say
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from typing import Any, TypeVar
 import docker.errors
 import requests
 import urllib3.exceptions
+from attrs import evolve
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError, maybeDeferred, succeed
 from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
@@ -29,11 +31,13 @@ from ploinky.errors import (
     StartFailed,
 )
 from ploinky.interfaces import IRuntime, IRuntimeEvents, Report
+from ploinky.observations import LAST_WORDS_BYTES, InstanceUsage, OutputPart
 from ploinky.runtime import blueprint, facts, inspection, places
 from ploinky.runtime.blueprint import Blueprint, Surroundings
 from ploinky.runtime.events import EventStream
 from ploinky.runtime.facts import ApiClient, Connection, EngineFacts
-from ploinky.runtime.output import TIMED_OUT, OutputTail
+from ploinky.runtime.figures import part_after, read_usage, since_of
+from ploinky.runtime.output import TIMED_OUT, OutputTail, end_of
 from ploinky.runtime.waiting import Shielded, uncut
 from ploinky.threads import Blocking
 from ploinky.values import InstanceSpec, InstanceStatus, Kind, RunResult
@@ -45,10 +49,12 @@ _NEXT_STEPS = {
     "container-init binary not found": "Install the package catatonit.",
     '"docker-init": executable file not found': "Install Docker's own init, docker-init.",
 }
+LAST_WORDS_LINES = 10_000
 REMOVE_ATTEMPTS = 10
 REMOVE_PAUSE_SECONDS = 0.3
 SECRET_LENGTH = 4
 """Shorter values are no secrets, and striking them out would garble the message."""
+_HOST_MEMORY_BYTES = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 class _Reactor(IReactorTime, IReactorFromThreads):
@@ -94,6 +100,7 @@ class ContainerEngine(Service):
         self._listener: Callable[[str], None] | None = None
         self._events = EventStream(connection, partial(reactor.callFromThread, self._heard))
         self._following: Shielded[None] | None = None
+        self._last_ends: dict[str, tuple[int | None, bool]] = {}
 
     # --- service
 
@@ -129,7 +136,13 @@ class ContainerEngine(Service):
         if self._following is None:
             self._following = Shielded(self._blocking.run(self._events.follow))
 
-    def _heard(self, instance: str) -> None:
+    def _heard(self, instance: str, exit_code: int | None, out_of_memory: bool) -> None:
+        # Want of memory is told before the end that it leads to.
+        if out_of_memory:
+            self._last_ends[instance] = (None, True)
+        elif exit_code is not None:
+            short = self._last_ends.get(instance, (None, False))
+            self._last_ends[instance] = (exit_code, short[0] is None and short[1])
         if self._listener is not None:
             self._listener(instance)
 
@@ -175,9 +188,10 @@ class ContainerEngine(Service):
             await uncut(self._blocking.run(self._discard, spec.instance, 0.0))
             raise
 
-    async def remove(self, instance: str, grace_seconds: float) -> None:
+    async def remove(self, instance: str, grace_seconds: float) -> str:
         """See `IRuntime`.  Cancelling gives up the wait; it is removed all the same."""
-        await self._blocking.run(self._discard, instance, grace_seconds)
+        self._last_ends.pop(instance, None)
+        return await self._blocking.run(self._discard, instance, grace_seconds)
 
     async def instances(self, cluster: str) -> list[InstanceStatus]:
         """See `IRuntime`."""
@@ -186,6 +200,14 @@ class ContainerEngine(Service):
     async def output(self, instance: str, lines: int) -> str:
         """See `IRuntime`."""
         return await self._blocking.run(self._output, instance, lines)
+
+    async def output_after(self, instance: str, mark: str, lines: int) -> OutputPart:
+        """See `IRuntime`."""
+        return await self._blocking.run(self._output_after, instance, mark, lines)
+
+    async def usage(self, instance: str) -> InstanceUsage | None:
+        """See `IRuntime`."""
+        return await self._blocking.run(self._usage, instance)
 
     # --- in threads
 
@@ -348,32 +370,51 @@ class ContainerEngine(Service):
                 except docker.errors.NotFound:
                     continue  # removed meanwhile
                 status = inspection.read_status(description, self._bridge_in_reach)
-                found[status.instance] = status
+                found[status.instance] = self._with_last_end(status)
         return list(found.values())
+
+    def _with_last_end(self, status: InstanceStatus) -> InstanceStatus:
+        """Add how it ended last to one that the engine has started again, and forgotten how."""
+        if not status.running or not status.restarts:
+            return status
+        exit_code, out_of_memory = self._last_ends.get(status.instance, (None, False))
+        return evolve(status, exit_code=exit_code, out_of_memory=out_of_memory)
 
     def _labelled(self, client: ApiClient, label: str, value: str) -> list[str]:
         filters = {"label": [f"{label}={value}"]}
         return [each["Id"] for each in client.containers(all=True, filters=filters)]
 
-    def _discard(self, instance: str, grace_seconds: float) -> None:
-        """Stop and remove whatever carries the instance's label.
+    def _discard(self, instance: str, grace_seconds: float) -> str:
+        """Stop and remove whatever carries the instance's label; give its last words.
 
         Podman fails now and then where it was just starting the container again ("container
         state improper"): it is asked again.
         """
         client, _ = self._engine()
+        printed = ""
         for _ in range(REMOVE_ATTEMPTS):
             with self._translated():
                 left = self._labelled(client, blueprint.LABEL_INSTANCE, instance)
             if not left:
-                return
+                return printed
             for container in left:
                 # Podman refuses to stop one that is paused; removing by force ends it then.
                 self._unless_gone(partial(client.stop, container, timeout=int(grace_seconds)))
+                printed = self._last_words(client, container) or printed
                 gone = partial(client.remove_container, container, force=True, v=True)
                 if not self._unless_gone(gone):
                     self._ended.wait(REMOVE_PAUSE_SECONDS)
         raise EngineError(f"{self._title} could not remove the container of instance {instance}")
+
+    def _last_words(self, client: ApiClient, container: str) -> str:
+        """Read the end of what a container printed; its removal does not fail for want of it."""
+        try:
+            with self._translated():
+                printed = client.logs(container, stream=True, follow=False, tail=LAST_WORDS_LINES)
+                return end_of(printed, LAST_WORDS_BYTES)
+        except EngineError as error:
+            self._log.debug("{title}: {error}", title=self._title, error=error.message)
+            return ""
 
     def _unless_gone(self, work: Callable[[], object]) -> bool:
         """Do it; what fails because another is doing it, or did, shows in what is left."""
@@ -394,6 +435,34 @@ class ContainerEngine(Service):
                 except docker.errors.NotFound:
                     continue
         return ""
+
+    def _output_after(self, instance: str, mark: str, lines: int) -> OutputPart:
+        client, _ = self._engine()
+        wanted = {"since": since_of(mark)} if mark else {"tail": lines}
+        with self._translated():
+            for container in self._labelled(client, blueprint.LABEL_INSTANCE, instance):
+                try:
+                    printed = client.logs(
+                        container, stream=True, follow=False, timestamps=True, **wanted
+                    )
+                    try:
+                        return part_after(mark, printed)
+                    finally:
+                        printed.close()
+                except docker.errors.NotFound:
+                    continue
+        return OutputPart("", mark)
+
+    def _usage(self, instance: str) -> InstanceUsage | None:
+        client, _ = self._engine()
+        with self._translated():
+            for container in self._labelled(client, blueprint.LABEL_INSTANCE, instance):
+                try:
+                    stats = client.stats(container, stream=False, one_shot=True)
+                except (docker.errors.NotFound, requests.exceptions.JSONDecodeError):
+                    continue  # gone; or Podman's empty answer of one that does not run
+                return read_usage(stats, _HOST_MEMORY_BYTES)
+        return None
 
     def _from_thread(self, report: Report) -> Report:
         return lambda line: self._reactor.callFromThread(report, line)

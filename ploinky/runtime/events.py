@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import docker.errors
@@ -27,14 +27,24 @@ SILENCE_SECONDS = 60.0
 RETRY_SECONDS = 1.0
 
 
+Ended = Callable[[str, int | None, bool], None]
+
+
+def _exit_code(told: Mapping[str, str]) -> int | None:
+    """Read it; the first name is Docker's, the second Podman's."""
+    text = told.get("exitCode") or told.get("containerExitCode") or ""
+    return int(text) if text.isdigit() else None
+
+
 class EventStream:
     """Tells of each end of an instance's container.
 
     Args:
-        ended: Called in the thread with the instance's id.
+        ended: Called in the thread with the instance's id, the exit code where that is known,
+            and whether it ran out of memory.
     """
 
-    def __init__(self, connection: Connection, ended: Callable[[str], None]) -> None:
+    def __init__(self, connection: Connection, ended: Ended) -> None:
         self._connection = connection
         self._tell = ended
         self._closed = threading.Event()
@@ -72,9 +82,10 @@ class EventStream:
             if self._closed.is_set():
                 return
             for event in stream:
-                instance = (event.get("Actor") or {}).get("Attributes", {}).get(LABEL_INSTANCE)
+                told = (event.get("Actor") or {}).get("Attributes", {})
+                instance = told.get(LABEL_INSTANCE)
                 if instance and event.get("Action") in ENDS:
-                    self._tell(instance)
+                    self._tell(instance, _exit_code(told), event["Action"] == "oom")
         finally:
             with self._guard:
                 self._stream = None

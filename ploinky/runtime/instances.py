@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ploinky.errors import EngineError, PloinkyError, StartFailed
-from ploinky.interfaces import IInstances, IRuntime, IRuntimeEvents, Report
+from ploinky.interfaces import IInstanceHistory, IInstances, IRuntime, IRuntimeEvents, Report
 from ploinky.runtime import places
 from ploinky.runtime.life import Core, Life, new_life, observe
 from ploinky.runtime.probes import Prober, Readiness
@@ -47,6 +47,7 @@ class Instances(Service):
         clock: For all waits.
         run_directory: Holds ``i/<instance>``, the queues.
         cluster: Only what carries this id is looked at.
+        history: Keeps what became of them.
     """
 
     _log = Logger()
@@ -58,8 +59,10 @@ class Instances(Service):
         prober: Prober,
         run_directory: Path,
         cluster: str,
+        history: IInstanceHistory,
     ) -> None:
         self._clock = clock
+        self._history = history
         self._runtime = runtime
         self._prober = prober
         self._queues = run_directory / "i"
@@ -129,13 +132,21 @@ class Instances(Service):
         """See `IInstances`.  Cancelling gives up the wait; it is ended all the same."""
         entry = self._entries.get(instance)
         if entry is None:
-            await self._runtime.remove(instance, grace_seconds)
-            places.remove_queue(str(self._queues / instance))
+            await self._remove_stranger(instance, grace_seconds)
             return
         ended: Deferred[None] = Deferred()
         entry.core.enders.append(ended)
         entry.life.end(grace_seconds)
         await ended
+
+    async def _remove_stranger(self, instance: str, grace_seconds: float) -> None:
+        """Remove one that an earlier leader started; what it printed is kept all the same."""
+        known = {each.instance: each for each in await self.discover()}
+        printed = await self._runtime.remove(instance, grace_seconds)
+        if printed and instance in known:
+            status = known[instance]
+            self._history.parted(status.deployment, status.release, instance, printed)
+        places.remove_queue(str(self._queues / instance))
 
     def target(self, instance: str) -> Target | None:
         """See `IInstances`."""
@@ -162,6 +173,7 @@ class Instances(Service):
             runtime=self._runtime,
             prober=self._prober,
             spec=spec,
+            history=self._history,
             changed=self._tell,
             over=self._forget,
         )

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar, Protocol
 
+from attrs import evolve
 from automat import TypeMachineBuilder
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -28,9 +29,18 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ploinky.errors import EngineError, PloinkyError, ProbeFailed, StartFailed
+from ploinky.errors import (
+    GATEWAY,
+    DeployFailed,
+    EngineError,
+    PloinkyError,
+    ProbeFailed,
+    StartFailed,
+)
 from ploinky.interfaces import IRuntime
+from ploinky.observations import InstanceDeath
 from ploinky.runtime import places
+from ploinky.runtime.endings import how_it_ended, how_it_was_seen, part_that_failed
 from ploinky.runtime.probes import Prober, Readiness, said_failure
 from ploinky.values import InstanceSpec, InstanceStatus
 
@@ -84,6 +94,7 @@ class Core:
     """What the machine works with.
 
     Attributes:
+        history: Provides `IInstanceHistory`.
         changed: Told (instance, healthy) after the first time that it was ready.
         over: Told once it is gone.
         first: Fires once with the outcome of `launch` or `adopt`.
@@ -91,6 +102,7 @@ class Core:
         present: Whether the engine has it, as far as we know.
         era: Grows whenever that changes; what was seen in another era is not about this one.
         restarts: As the engine last counted them.
+        seen: What the engine said when it was last seen dead.
         attempts: Starts again since it last led a steady life.
         enders: Who waits until it is gone.
     """
@@ -99,6 +111,7 @@ class Core:
     runtime: IRuntime
     prober: Prober
     spec: InstanceSpec
+    history: Any
     changed: Callable[[str, bool], None]
     over: Callable[[str], None]
     first: Deferred[Readiness] = field(default_factory=Deferred)
@@ -106,6 +119,7 @@ class Core:
     present: bool = False
     era: int = 0
     restarts: int = 0
+    seen: InstanceStatus | None = None
     attempts: int = 0
     ready_at: float = 0.0
     failure: Exception | None = None
@@ -114,6 +128,8 @@ class Core:
     _turn: object = None
     _probing: Deferred[Readiness] | None = None
     _cause: str = ""
+    _began_at: float | None = None
+    _death: InstanceDeath | None = None
     log: ClassVar[Logger] = Logger()
 
     @property
@@ -193,7 +209,7 @@ class Core:
     async def bring_back(self, life: Life) -> Said:
         """Remove what is left of it and start it afresh."""
         try:
-            await self.runtime.remove(self.instance, RESTART_GRACE_SECONDS)
+            self._parted(await self.runtime.remove(self.instance, RESTART_GRACE_SECONDS))
         except EngineError as error:
             return partial(life.failed, error)
         self._is_present(False)
@@ -225,7 +241,7 @@ class Core:
     async def take_away(self, life: Life, grace_seconds: float) -> Said:
         """Stop and remove it, and its queue."""
         try:
-            await self.runtime.remove(self.instance, grace_seconds)
+            self._parted(await self.runtime.remove(self.instance, grace_seconds))
         except EngineError as error:
             return partial(life.failed, error)
         self._is_present(False)
@@ -234,6 +250,7 @@ class Core:
 
     async def _started(self) -> InstanceStatus:
         places.prepare_queue(self.spec)
+        self._began_at, self.seen = self.clock.seconds(), None
         status: InstanceStatus = await self.runtime.start(self.spec)
         self._is_present(True)
         return status
@@ -252,12 +269,19 @@ class Core:
         except CancelledError:
             if not self._cause:
                 raise
-            error = said_failure(self.spec) or ProbeFailed(f"{self._cause}.")
+            error = said_failure(self.spec) or ProbeFailed(
+                f"{self._cause}.", failed_at=part_that_failed(self.seen)
+            )
         except ProbeFailed as failed:
             error = failed
         finally:
             self._probing = None
-        raise ProbeFailed(error.message, output=await self._last_output(), details=error.details)
+        raise ProbeFailed(
+            error.message,
+            output=await self._last_output(),
+            details={**how_it_was_seen(self.seen), **(error.details or {})},
+            failed_at=error.failed_at,
+        )
 
     def _is_present(self, present: bool) -> None:
         self.present = present
@@ -275,6 +299,9 @@ class Core:
         """Keep where it is reached."""
         self.readiness = readiness
         self.ready_at = self.clock.seconds()
+        began_at, self._began_at = self._began_at, None
+        if began_at is not None:
+            self.history.started(self.spec, self.ready_at - began_at)
 
     def is_down(self, reason: str) -> None:
         """Tell once that it cannot be called."""
@@ -286,6 +313,41 @@ class Core:
                 "instance {instance} is down: {reason}", instance=self.instance, reason=reason
             )
             self.changed(self.instance, False)
+
+    def fell(self, reason: str, failed_at: str = "", probe: str = "") -> None:
+        """Note how it ended; it is told with its last words, once its container is removed."""
+        self._death = InstanceDeath(
+            instance=self.instance,
+            deployment=self.spec.deployment,
+            release=self.spec.release,
+            at=self.clock.seconds(),
+            reason=reason,
+            failed_at=failed_at or part_that_failed(self.seen),
+            exit_code=self.seen.exit_code if self.seen else None,
+            out_of_memory=bool(self.seen and self.seen.out_of_memory),
+            probe=probe,
+        )
+
+    def fell_with(self, error: Exception) -> None:
+        """Note that it ended as an error says."""
+        if isinstance(error, DeployFailed):
+            probe = (error.details or {}).get("probe", "")
+            self.fell(error.message, error.failed_at, probe)
+        elif self._death is None:
+            self.fell(str(error), getattr(error, "failed_at", GATEWAY))
+
+    def tell_death(self, printed: str = "") -> None:
+        """Tell of its death, if it was not told before."""
+        death, self._death = self._death, None
+        if death is not None:
+            lines = printed.splitlines(keepends=True)[-OUTPUT_LINES:]
+            self.history.died(evolve(death, output="".join(lines)))
+
+    def _parted(self, printed: str) -> None:
+        if printed:
+            spec = self.spec
+            self.history.parted(spec.deployment, spec.release, spec.instance, printed)
+        self.tell_death(printed)
 
     def launch_failed(self, error: Exception) -> None:
         """Tell who launched it, once."""
@@ -310,6 +372,8 @@ def observe(life: Life, core: Core, status: InstanceStatus | None) -> None:
     """
     if not core.present:
         return
+    if status is not None and (not status.running or status.restarts > core.restarts):
+        core.seen = status
     if status is None:
         life.died("It was removed by somebody else")
     elif not status.running:
@@ -319,22 +383,8 @@ def observe(life: Life, core: Core, status: InstanceStatus | None) -> None:
         if core.steady():
             life.was_restarted(status)
         else:
-            life.died(f"It ended, and the engine started it again ({status.restarts} times by now)")
-
-
-def how_it_ended(status: InstanceStatus) -> str:
-    """Say it for people."""
-    if status.out_of_memory:
-        return f"It was ended for its memory limit (exit code {status.exit_code})"
-    if status.exit_code is None:
-        return "It ended"
-    hint = {
-        126: ": its command is not executable",
-        127: ": its command was not found",
-        137: ": it was killed, perhaps for want of memory",
-        139: ": it crashed (segmentation fault)",
-    }.get(status.exit_code, "")
-    return f"It ended with exit code {status.exit_code}{hint}"
+            times = f"{status.restarts} times by now"
+            life.died(f"{how_it_ended(status)}, and the engine started it again ({times})")
 
 
 def _build() -> Callable[[Core], Life]:
@@ -368,6 +418,7 @@ def _build() -> Callable[[Core], Life]:
     @coming_up.upon(Life.failed).to(failing)
     def clean_up(life: Life, core: Core, error: Exception) -> None:
         core.failure = error
+        core.fell_with(error)
         core.begin(life, partial(core.take_away, life, 0.0))
 
     @failing.upon(Life.gone).to(gone)
@@ -390,12 +441,14 @@ def _build() -> Callable[[Core], Life]:
     @ready.upon(Life.died).to(waiting)
     def went_down(life: Life, core: Core, reason: str) -> None:
         core.is_down(reason)
+        core.fell(reason)
         core.begin(life, partial(core.back_off, life))
 
     @ready.upon(Life.failed).to(waiting)
     @reviving.upon(Life.failed).to(waiting)
     def try_again(life: Life, core: Core, error: Exception) -> None:
         core.is_down(str(error))
+        core.fell_with(error)
         core.log.warn(
             "instance {instance} does not come back: {reason}",
             instance=core.instance,
@@ -406,6 +459,8 @@ def _build() -> Callable[[Core], Life]:
     @ready.upon(Life.was_restarted).to(reviving)
     def rejoin(life: Life, core: Core, status: InstanceStatus) -> None:
         core.is_down("it ended, and the engine started it again")
+        core.fell(f"{how_it_ended(status)}, and the engine started it again")
+        core.tell_death()
         core.begin(life, partial(core.bring_up, life, status))
 
     @waiting.upon(Life.retry).to(reviving)

@@ -26,7 +26,7 @@ from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
-from ploinky.errors import ProbeFailed
+from ploinky.errors import AGENT, ProbeFailed
 from ploinky.runtime import places
 from ploinky.sockets import SocketPaths
 from ploinky.values import Address, InstanceSpec, InstanceStatus, Kind, Target, Wire
@@ -36,6 +36,7 @@ SLOWEST_POLL_SECONDS = 0.25
 ANSWER_LIMIT_BYTES = 16 * 1024
 SHOWN_CHARACTERS = 200
 GOOD = range(200, 400)
+_AGENTS_OWN = ("AGENT_BROKEN", "MANIFEST_INVALID")
 
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] (\d{3})(?: [^\r\n]*)?\r?\n")
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,9})[ \t]*\r\n", re.IGNORECASE)
@@ -89,7 +90,9 @@ class SocketProber:
                 return outcome
             waited = self._reactor.seconds() - began
             if waited >= spec.health.start_period_seconds:
-                raise ProbeFailed(f"It was not ready after {waited:.0f} s: {outcome}.")
+                raise ProbeFailed(
+                    f"It was not ready after {waited:.0f} s: {outcome}.", details={"probe": outcome}
+                )
             await deferLater(self._reactor, pause)
             pause = min(SLOWEST_POLL_SECONDS, pause * 1.1)
 
@@ -144,6 +147,7 @@ class SocketProber:
         )
         asked = _Question(question.encode("ascii", "replace") if path else b"")
         factory = Factory.forProtocol(lambda: asked)
+        factory.noisy = False
         await self._endpoint(address).connect(factory)
         try:
             answer = await asked.answer
@@ -237,7 +241,10 @@ def said_failure(spec: InstanceSpec) -> ProbeFailed | None:
     if said is None:
         return None
     code, message = str(said.get("code", "")), str(said.get("message", ""))
-    return ProbeFailed(f"AgentCore could not start: {message}", details={"code": code})
+    part = AGENT if code in _AGENTS_OWN else "start"
+    return ProbeFailed(
+        f"AgentCore could not start: {message}", details={"code": code}, failed_at=part
+    )
 
 
 def _read_document(path: Path) -> dict[str, Any] | None:

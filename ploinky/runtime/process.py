@@ -24,8 +24,10 @@ from zope.interface import implementer
 
 from ploinky.errors import EngineError, StartFailed
 from ploinky.interfaces import IRuntime, IRuntimeEvents, Report
+from ploinky.observations import LAST_WORDS_BYTES, InstanceUsage, OutputPart
 from ploinky.runtime import children, output, places, processes, sandbox
 from ploinky.runtime.children import FDReactor, OutputPipe, WatchedProcess
+from ploinky.runtime.figures import PART_BYTES
 from ploinky.runtime.output import TIMED_OUT, OutputTail
 from ploinky.runtime.places import AGENT_DIRECTORY, AGENTCORE_DIRECTORY, QUEUE_DIRECTORY
 from ploinky.runtime.records import Record, Records
@@ -154,14 +156,16 @@ class ProcessRuntime(Service):
         self._watch(spec.instance, process)
         return self._status(record)
 
-    async def remove(self, instance: str, grace_seconds: float) -> None:
+    async def remove(self, instance: str, grace_seconds: float) -> str:
         """See `IRuntime`."""
         process = self._watched.pop(instance, None)
         if process is None:
             top = processes.topmost(processes.members(instance=instance))
             process = self._process(top.pid) if top is not None else None
         await self._end(instance, process, grace_seconds)
+        printed = output.end_of_file(self._records.output(instance), LAST_WORDS_BYTES)
         self._records.erase(instance)
+        return printed
 
     async def instances(self, cluster: str) -> list[InstanceStatus]:
         """See `IRuntime`."""
@@ -173,6 +177,17 @@ class ProcessRuntime(Service):
     async def output(self, instance: str, lines: int) -> str:
         """See `IRuntime`."""
         return output.last_lines(self._records.output(instance), lines)
+
+    async def output_after(self, instance: str, mark: str, lines: int) -> OutputPart:
+        """See `IRuntime`."""
+        return output.part_of_file(self._records.output(instance), mark, lines, PART_BYTES)
+
+    async def usage(self, instance: str) -> InstanceUsage | None:
+        """See `IRuntime`.  What left its parents for good is not counted."""
+        process = self._watched.get(instance)
+        if process is None or not process.running:
+            return None
+        return processes.usage(process.pid)
 
     # --- starting
 

@@ -13,8 +13,13 @@ from collections.abc import Iterable, Iterator
 
 from attrs import frozen
 
+from ploinky.observations import InstanceUsage
+
 CLUSTER = "PLOINKY_CLUSTER"
 INSTANCE = "PLOINKY_INSTANCE"
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 @frozen
@@ -60,6 +65,27 @@ def kill(family: Iterable[Member], number: signal.Signals) -> None:
             os.kill(each.pid, number)
 
 
+def usage(top: int) -> InstanceUsage | None:
+    """Add up what a process and its descendants use; None where it is gone."""
+    ticks, pages, number, waiting = 0, 0, 0, [top]
+    while waiting:
+        pid = waiting.pop()
+        try:
+            fields = _fields(f"/proc/{pid}")
+            for thread in os.listdir(f"/proc/{pid}/task"):
+                with open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
+                    waiting += map(int, file.read().split())
+        except OSError:
+            continue  # gone meanwhile
+        # Its own time, and that of children that it has waited for.
+        ticks += sum(map(int, fields[11:15]))
+        pages += int(fields[21])
+        number += 1
+    if not number:
+        return None
+    return InstanceUsage(ticks / _TICKS, pages * _PAGE_BYTES, processes=number)
+
+
 def _all() -> Iterator[Member]:
     mine = os.getuid()
     for entry in sorted(int(name) for name in os.listdir("/proc") if name.isdigit()):
@@ -85,6 +111,10 @@ def _environment(place: str) -> dict[str, str]:
 
 
 def _parent(place: str) -> int:
-    """Read the fourth field; the second, in parentheses, may itself hold any character."""
+    return int(_fields(place)[1])
+
+
+def _fields(place: str) -> list[bytes]:
+    """Read the third field and those after; the second, in parentheses, may hold any character."""
     with open(f"{place}/stat", "rb") as file:
-        return int(file.read().rpartition(b")")[2].split()[1])
+        return file.read().rpartition(b")")[2].split()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     Boolean,
     Column,
     Float,
@@ -163,3 +164,32 @@ SEALED_WITH = Table(
     Column("fingerprint", Text, primary_key=True),
 )
 """One row: which master key opens the columns ``*_sealed``."""
+
+
+METRIC_POINTS = Table(
+    "metric_points",
+    METADATA,
+    Column("resolution", Integer, primary_key=True, autoincrement=False),
+    Column("time", Integer, primary_key=True, autoincrement=False),
+    Column("deployment", Text, primary_key=True),
+    Column("command", Text, primary_key=True),
+    Column("status", Integer, primary_key=True, autoincrement=False),
+    Column("failed_at", Text, primary_key=True),
+    Column("count", BigInteger, nullable=False),
+    Column("microseconds", BigInteger, nullable=False),
+    Column("bytes_in", BigInteger, nullable=False),
+    Column("bytes_out", BigInteger, nullable=False),
+    Column("queued_microseconds", BigInteger, nullable=False),
+    Column("buckets", JSON, nullable=False),
+    sqlite_with_rowid=False,
+)
+"""Counts of calls: resolution 0 has totals, the others one row for each stretch of so many seconds."""
+
+METRIC_REPORTERS = Table(
+    "metric_reporters",
+    METADATA,
+    Column("reporter", Text, primary_key=True),
+    Column("number", Integer, nullable=False),
+    Column("seen_at", Float, nullable=False),
+)
+"""By worker process, the number of its last report that is in `METRIC_POINTS`."""

@@ -32,10 +32,11 @@ RETRY_AFTER_SECONDS = 1
 class _Place:
     """What is known of one instance: how much it has in hand, and whether it failed."""
 
-    __slots__ = ("avoided_until", "in_flight", "owner", "turn")
+    __slots__ = ("avoided_until", "deployment", "in_flight", "owner", "turn")
 
-    def __init__(self, owner: Orchestrator) -> None:
+    def __init__(self, owner: Orchestrator, deployment: str) -> None:
         self.owner = owner
+        self.deployment = deployment
         self.in_flight = 0
         self.turn = 0
         self.avoided_until = 0.0
@@ -130,7 +131,9 @@ class Orchestrator:
         targets = route.targets
         if len(targets) == 1:
             target = targets[0]
-            place = self._places.get(target.instance or target.address) or self._new_place(target)
+            place = self._places.get(target.instance or target.address) or self._new_place(
+                route, target
+            )
             if place.in_flight >= route.concurrency:
                 return None
             place.in_flight += 1
@@ -143,7 +146,7 @@ class Orchestrator:
         best: _Place | None = None
         best_rank = (True, route.concurrency, 0)
         for target in route.targets:
-            place = self._places.get(_place_of(target)) or self._new_place(target)
+            place = self._places.get(_place_of(target)) or self._new_place(route, target)
             if place.in_flight >= route.concurrency:
                 continue
             rank = (place.avoided_until > now, place.in_flight, place.turn)
@@ -158,8 +161,8 @@ class Orchestrator:
         best.in_flight += 1
         return _Lease(route, chosen, best)
 
-    def _new_place(self, target: Target) -> _Place:
-        place = self._places[_place_of(target)] = _Place(self)
+    def _new_place(self, route: Route, target: Target) -> _Place:
+        place = self._places[_place_of(target)] = _Place(self, route.deployment)
         return place
 
     # --- waiting ------------------------------------------------------------
@@ -283,6 +286,17 @@ class Orchestrator:
 
     def _left(self, instances: frozenset[str]) -> int:
         return sum(self._places[one].in_flight for one in instances if one in self._places)
+
+    def load(self) -> dict[str, list[int]]:
+        """Give ``[in flight, waiting]`` by deployment id; those without either are left out."""
+        load: dict[str, list[int]] = {}
+        for place in self._places.values():
+            if place.in_flight and place.deployment:
+                load.setdefault(place.deployment, [0, 0])[0] += place.in_flight
+        for queue in self._queues.values():
+            if queue.waiters:
+                load.setdefault(queue.deployment, [0, 0])[1] += len(queue.waiters)
+        return load
 
     def in_flight(self) -> int:
         """Tell how many leases are out."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -31,8 +31,7 @@ SERVER = "server"
 ACCESS = "access"
 """One line a request."""
 
-_SUFFIX = ".jsonl"
-_BLOCK_BYTES = 64 * 1024
+SUFFIX = ".jsonl"
 
 
 class DailyFile:
@@ -70,7 +69,7 @@ class DailyFile:
     def _turn_to(self, now: float) -> None:
         self.close()
         day = _day(now)
-        path = self._directory / f"{self._name}-{day.date().isoformat()}{_SUFFIX}"
+        path = self._directory / f"{self._name}-{day.date().isoformat()}{SUFFIX}"
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         self._descriptor = os.open(path, flags, 0o600)
         self._ends_at = (day + timedelta(days=1)).timestamp()
@@ -110,50 +109,11 @@ def prune(directory: Path, days: int, now: float) -> None:
     """Delete the files of days that are more than ``days`` ago.  Blocks."""
     oldest = (_day(now) - timedelta(days=days)).date().isoformat()
     for name in (SERVER, ACCESS):
-        for path in directory.glob(f"{name}-*{_SUFFIX}"):
+        for path in directory.glob(f"{name}-*{SUFFIX}"):
             if path.stem.removeprefix(f"{name}-") < oldest:
                 path.unlink(missing_ok=True)
-
-
-def tail(directory: Path, lines: int) -> str:
-    """Give the last lines of the server's log as text for people.  Blocks.
-
-    Args:
-        lines: At most so many, from as many days as it takes.
-    """
-    found: list[str] = []
-    for path in sorted(directory.glob(f"{SERVER}-*{_SUFFIX}"), reverse=True):
-        for line in _backwards(path):
-            if len(found) == lines:
-                break
-            found.append(_for_people(line))
-    return "".join(f"{line}\n" for line in reversed(found))
 
 
 def _day(now: float) -> datetime:
     moment = datetime.fromtimestamp(now, timezone.utc)
     return moment.replace(hour=0, minute=0, second=0, microsecond=0)
-
-
-def _for_people(line: bytes) -> str:
-    try:
-        entry = json.loads(line)
-        text = f"{entry['time']} {entry['level']:<5} {entry['process']}: {entry['message']}"
-    except (ValueError, KeyError, TypeError):
-        return line.decode("utf-8", "replace")
-    return f"{text}\n{entry['traceback'].rstrip()}" if "traceback" in entry else text
-
-
-def _backwards(path: Path) -> Iterator[bytes]:
-    """Give a file's lines, the last one first, without reading all of it."""
-    with path.open("rb") as file:
-        end = file.seek(0, os.SEEK_END)
-        rest = b""
-        while end:
-            start = max(0, end - _BLOCK_BYTES)
-            file.seek(start)
-            block, end = file.read(end - start) + rest, start
-            rest, *whole = block.split(b"\n")
-            yield from (line for line in reversed(whole) if line)
-        if rest:
-            yield rest

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -57,6 +57,7 @@ class MemoryDeploymentManager:
         self.silent = False
         self.requests: list[DeployRequest] = []
         self._views: dict[DeploymentKey, DeploymentView] = {}
+        self._watchers: list[Callable[[DeploymentKey, str], None]] = []
 
     async def deploy(self, request: DeployRequest, report: Report) -> DeploymentView:
         """See `IDeploymentManager`."""
@@ -104,6 +105,8 @@ class MemoryDeploymentManager:
         await self._passage()
         await self.store.delete_deployment(view.deployment.id)
         del self._views[key]
+        for changed in self._watchers:
+            changed(key, "")
 
     async def restart(self, key: DeploymentKey) -> DeploymentView:
         """See `IDeploymentManager`."""
@@ -135,9 +138,15 @@ class MemoryDeploymentManager:
         """See `IDeploymentManager`."""
         return [self._views[key] for key in sorted(self._views)]
 
+    def watch(self, changed: Callable[[DeploymentKey, str], None]) -> None:
+        """See `IDeploymentManager`."""
+        self._watchers.append(changed)
+
     def becomes(self, key: DeploymentKey, state: DeploymentState) -> None:
         """Let a deployment stand differently, as if by itself."""
         self._views[key] = attrs.evolve(self._find(key), state=state)
+        for changed in self._watchers:
+            changed(key, "")
 
     def _new(self, request: DeployRequest) -> Deployment:
         return Deployment(f"{len(self.requests):012}", request.key, request.agent)

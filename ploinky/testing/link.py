@@ -7,7 +7,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from ploinky.link import ICorridor, IWorkerSlots
+from ploinky.link import ICorridor, ITally, IWorkerSlots
 from ploinky.values import RouteSnapshot
 
 
@@ -59,6 +59,32 @@ class MemoryCorridor:
     def stop(self) -> None:
         """See `ICorridor`."""
         self.stopped += 1
+
+
+@implementer(ITally)
+class RecordedTally:
+    """`ITally` that remembers what it was given.
+
+    Attributes:
+        reports: As (reporter, number, lines), in order.
+        written: How many of them were there when it last wrote.
+        gate: Where it is set, `write` waits for it.
+    """
+
+    def __init__(self) -> None:
+        self.reports: list[tuple[str, int, bytes]] = []
+        self.written = 0
+        self.gate: Deferred[None] | None = None
+
+    def take(self, reporter: str, number: int, lines: bytes) -> None:
+        """See `ITally`."""
+        self.reports.append((reporter, number, lines))
+
+    async def write(self) -> None:
+        """See `ITally`."""
+        if self.gate is not None:
+            await self.gate
+        self.written = len(self.reports)
 
 
 @implementer(IWorkerSlots)

@@ -12,7 +12,8 @@ from twisted.internet.task import deferLater
 from zope.interface import implementer
 
 from ploinky.errors import EngineUnavailable, ImageUnavailable, ProbeFailed, StartFailed
-from ploinky.interfaces import IInstances, IRuntime, Report
+from ploinky.interfaces import IInstanceHistory, IInstances, IRuntime, Report
+from ploinky.observations import InstanceDeath, InstanceUsage, OutputPart
 from ploinky.values import Address, InstanceSpec, InstanceStatus, Kind, RunResult, Target, Wire
 
 TIMED_OUT = 124
@@ -38,6 +39,7 @@ class MemoryInstance:
     spec: InstanceSpec
     status: InstanceStatus
     output: str = ""
+    usage: InstanceUsage = field(factory=lambda: InstanceUsage(0.5, 1_000_000))
 
 
 @define
@@ -157,10 +159,11 @@ class MemoryRuntime:
             self._agent(spec)
         return status
 
-    async def remove(self, instance: str, grace_seconds: float) -> None:
+    async def remove(self, instance: str, grace_seconds: float) -> str:
         """See `IRuntime`."""
         self._answer()
-        self._host.instances.pop(instance, None)
+        found = self._host.instances.pop(instance, None)
+        return found.output if found else ""
 
     async def instances(self, cluster: str) -> list[InstanceStatus]:
         """See `IRuntime`."""
@@ -174,9 +177,51 @@ class MemoryRuntime:
         found = self._host.instances.get(instance)
         return "".join(found.output.splitlines(keepends=True)[-lines:]) if found else ""
 
+    async def output_after(self, instance: str, mark: str, lines: int) -> OutputPart:
+        """See `IRuntime`."""
+        if instance not in self._host.instances:
+            return OutputPart("", mark)
+        printed = self._host.instances[instance].output
+        text = printed[int(mark) :] if mark else await self.output(instance, lines)
+        return OutputPart(text, str(len(printed)))
+
+    async def usage(self, instance: str) -> InstanceUsage | None:
+        """See `IRuntime`."""
+        self._answer()
+        found = self._host.instances.get(instance)
+        return found.usage if found and found.status.running else None
+
     def _answer(self) -> None:
         if self._host.away:
             raise EngineUnavailable("the memory engine does not answer")
+
+
+@implementer(IInstanceHistory)
+class RecordedHistory:
+    """An `IInstanceHistory` that remembers.
+
+    Attributes:
+        starts: The ids of instances that became ready, and how long it took, in order.
+        deaths: In order.
+        outputs: What removed instances had printed, by id; of one that had several lives, all.
+    """
+
+    def __init__(self) -> None:
+        self.starts: list[tuple[str, float]] = []
+        self.deaths: list[InstanceDeath] = []
+        self.outputs: dict[str, str] = {}
+
+    def started(self, spec: InstanceSpec, seconds: float) -> None:
+        """See `IInstanceHistory`."""
+        self.starts.append((spec.instance, seconds))
+
+    def died(self, death: InstanceDeath) -> None:
+        """See `IInstanceHistory`."""
+        self.deaths.append(death)
+
+    def parted(self, deployment: str, release: int, instance: str, output: str) -> None:
+        """See `IInstanceHistory`."""
+        self.outputs[instance] = self.outputs.get(instance, "") + output
 
 
 @implementer(IInstances)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import attrs
@@ -15,8 +15,20 @@ from ploinky.interfaces import (
     IDeploymentStore,
     IHookStore,
     IKeyStore,
+    IMetricsStore,
     IRepositoryStore,
     ITaskStore,
+)
+from ploinky.measures import (
+    FOREVER,
+    RESOLUTIONS,
+    CountBatch,
+    Counts,
+    KeptCounts,
+    Label,
+    Point,
+    Sums,
+    added,
 )
 from ploinky.task_values import (
     Task,
@@ -310,3 +322,69 @@ class MemoryAuditTrail:
     async def verify(self, expected: str) -> AuditVerdict:
         """See `IAuditTrail`."""
         return AuditVerdict(len(self.written), "h")
+
+
+@implementer(IMetricsStore)
+class MemoryMetricsStore:
+    """`IMetricsStore` in memory.
+
+    Attributes:
+        refusal: Where it is set, every method fails with it.
+    """
+
+    def __init__(self) -> None:
+        self.refusal: Exception | None = None
+        self._points: dict[tuple[int, int], dict[Label, Sums]] = {}
+        self._reporters: dict[str, tuple[int, float]] = {}
+
+    async def kept(self) -> KeptCounts:
+        """See `IMetricsStore`."""
+        self._answer()
+        numbers = {reporter: number for reporter, (number, _) in self._reporters.items()}
+        return KeptCounts(dict(self._points.get((FOREVER, 0), {})), numbers)
+
+    async def add(self, batch: CountBatch) -> None:
+        """See `IMetricsStore`."""
+        self._answer()
+        for resolution in (FOREVER, *RESOLUTIONS):
+            time = int(batch.time // resolution * resolution) if resolution else 0
+            before = self._points.get((resolution, time), {})
+            self._points[resolution, time] = added(before, batch.counts)
+        for reporter, number in batch.numbers.items():
+            self._reporters[reporter] = (number, batch.time)
+
+    async def points(self, resolution: int, since: float) -> list[Point]:
+        """See `IMetricsStore`."""
+        self._answer()
+        return [
+            Point(time, label, sums)
+            for (kept, time), counts in sorted(self._points.items(), key=lambda each: each[0])
+            if kept == resolution and time >= since
+            for label, sums in counts.items()
+        ]
+
+    async def prune(self, oldest: Mapping[int, float], reporters_seen_since: float) -> None:
+        """See `IMetricsStore`."""
+        self._answer()
+        for resolution, time in list(self._points):
+            if resolution in oldest and time < oldest[resolution]:
+                del self._points[resolution, time]
+        for reporter, (_, seen_at) in list(self._reporters.items()):
+            if seen_at < reporters_seen_since:
+                del self._reporters[reporter]
+
+    async def forget_all_but(self, deployments: Iterable[str]) -> Counts:
+        """See `IMetricsStore`."""
+        self._answer()
+        alive = set(deployments)
+        totals: dict[Label, Sums] = {}
+        for label, sums in self._points.get((FOREVER, 0), {}).items():
+            if label.deployment not in alive:
+                label = Label("", "", label.status, label.failed_at)
+            totals = added(totals, {label: sums})
+        self._points[FOREVER, 0] = totals
+        return dict(totals)
+
+    def _answer(self) -> None:
+        if self.refusal is not None:
+            raise self.refusal

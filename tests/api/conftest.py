@@ -17,18 +17,20 @@ from treq.client import HTTPClient
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import UNIXClientEndpoint, UNIXServerEndpoint
-from twisted.internet.task import Clock
+from twisted.internet.task import Clock, deferLater
 from twisted.web.client import Agent, HTTPConnectionPool
 from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
 from ploinky.api.application import make_site, routes
-from ploinky.api.endpoints import Collaborators, Totals
+from ploinky.api.endpoints import Collaborators
 from ploinky.api.openapi import describe
 from ploinky.api.operations import Operations
+from ploinky.api.streams import Streams
 from ploinky.configuration import Configuration
 from ploinky.errors import RepositoryUnreachable
 from ploinky.interfaces import IRuntime, ISource
+from ploinky.observations import InstanceUsage, OutputPart
 from ploinky.security.admission import Admission
 from ploinky.security.authenticator import KeyAuthenticator
 from ploinky.security.bootstrap import BootstrapToken
@@ -37,15 +39,22 @@ from ploinky.security.published import PublishedKeys
 from ploinky.security.throttle import LoginThrottle
 from ploinky.security.tokens import token_hash
 from ploinky.settings import Settings
+from ploinky.telemetry.history import InstanceHistory
+from ploinky.telemetry.hub import Hub
+from ploinky.telemetry.load import Loads
+from ploinky.telemetry.metrics import Metrics
+from ploinky.telemetry.usages import Usages
 from ploinky.testing.api import MemoryDeploymentManager, MemoryDurableTasks, RecordedWorkers
 from ploinky.testing.store import (
     MemoryAuditTrail,
     MemoryDeploymentStore,
     MemoryHookStore,
     MemoryKeyStore,
+    MemoryMetricsStore,
     MemoryRepositoryStore,
     MemoryTaskStore,
 )
+from ploinky.threads import Blocking
 from ploinky.values import AgentListing, GitSource, InstanceStatus, Principal, Role
 from tests.api.conformance import Description
 
@@ -103,6 +112,7 @@ class ListedRuntime:
     def __init__(self) -> None:
         self.statuses: list[InstanceStatus] = []
         self.outputs: dict[str, str] = {}
+        self.usages: dict[str, InstanceUsage] = {}
 
     async def prepare(self, image, report):
         raise NotImplementedError
@@ -121,6 +131,13 @@ class ListedRuntime:
 
     async def output(self, instance: str, lines: int) -> str:
         return "\n".join(self.outputs.get(instance, "").splitlines()[-lines:])
+
+    async def output_after(self, instance: str, mark: str, lines: int) -> OutputPart:
+        said = self.outputs.get(instance, "")
+        return OutputPart(said[int(mark or 0) :], str(len(said)))
+
+    async def usage(self, instance: str) -> InstanceUsage | None:
+        return self.usages.get(instance)
 
 
 class InThisThread:
@@ -152,6 +169,32 @@ class Answered:
 
 
 @define
+class Opened:
+    """An answer that goes on.
+
+    Attributes:
+        ended: Fires when it is over.
+    """
+
+    answer: Any
+    pieces: list[bytes] = Factory(list)
+    ended: Any = None
+
+    @property
+    def text(self) -> str:
+        return b"".join(self.pieces).decode()
+
+    async def until(self, server: Server, condition: Callable[[], Any]) -> None:
+        """Let time pass, the server's and real moments, until something has come."""
+        for _ in range(400):
+            if condition():
+                return
+            server.clock.advance(0.5)
+            await deferLater(reactor, 0.005)
+        raise AssertionError(f"it never came: {self.text!r}")
+
+
+@define
 class Server:
     """The API, and what stands behind it."""
 
@@ -169,8 +212,6 @@ class Server:
     collaborators: Collaborators
     client: HTTPClient
     description: Description
-    totals: Totals = Factory(Totals)
-    log: list[str] = Factory(list)
 
     async def ask(
         self,
@@ -204,6 +245,40 @@ class Server:
         )
         return answered
 
+    def count(self, number: int, deployment: str, status: int, count: int, **more: Any) -> None:
+        """Let a worker report calls."""
+        entry = {
+            "deployment": deployment,
+            "command": "hello",
+            "status": status,
+            "failedAt": "agent" if status >= 500 else "",
+            "count": count,
+            "microseconds": 10_000 * count,
+            "bytesIn": 10,
+            "bytesOut": 20,
+            "queuedMicroseconds": 0,
+            "buckets": [[75, count]],
+        }
+        line = json.dumps(entry | more).encode() + b"\n"
+        self.collaborators.metrics.take("w-1", number, line)
+
+    async def open(self, path: str, key: str = "admin", **fields: str) -> Opened:
+        """Ask for an answer that goes on; what came of it is read piece by piece."""
+        answer = await self.client.request(
+            "GET",
+            f"http://control{API}/{path}",
+            headers={
+                "Host": "localhost:8000",
+                "X-Forwarded-For": "203.0.113.9",
+                "Authorization": f"Bearer pk_{key}",
+                **{name.replace("_", "-"): value for name, value in fields.items()},
+            },
+            unbuffered=True,
+        )
+        opened = Opened(answer)
+        opened.ended = treq.collect(answer, opened.pieces.append)
+        return opened
+
     async def deploy(self, path: str = "/demo", domain: str = "localhost", **more: Any) -> Any:
         """Deploy something as an admin."""
         body = {"domain": domain, "path": path, "agent": "demo", **more}
@@ -231,7 +306,10 @@ def serve(short_directory: Path) -> Iterator[Callable[..., Any]]:
         names = {field.name for field in attrs.fields(Settings)}
         settings = {name: value for name, value in changes.items() if name in names}
         others = {name: value for name, value in changes.items() if name not in names}
-        server = _server(Settings(directory=short_directory, **settings))
+        files = Blocking(reactor, 2, "files")
+        files.start()
+        ending.append(files.stop)
+        server = _server(Settings(directory=short_directory, **settings), files)
         server.collaborators = attrs.evolve(server.collaborators, **others)
         if with_keys:
             for principal in KEYS.values():
@@ -245,6 +323,7 @@ def serve(short_directory: Path) -> Iterator[Callable[..., Any]]:
         server.operations.startService()
         ending.extend((port.stopListening, pool.closeCachedConnections))
         ending.append(server.operations.stopService)
+        ending.append(server.collaborators.streams.stopService)
         return server
 
     yield start
@@ -259,7 +338,7 @@ def server(serve: Callable[..., Any]) -> Server:
     return started
 
 
-def _server(settings: Settings) -> Server:
+def _server(settings: Settings, files: Blocking) -> Server:
     clock = Clock()
     clock.advance(1_700_000_000)
     deployment_store = MemoryDeploymentStore()
@@ -268,9 +347,6 @@ def _server(settings: Settings) -> Server:
     task_store = MemoryTaskStore(clock)
     tasks = MemoryDurableTasks(clock, task_store)
     server: Server
-
-    async def server_log(lines: int) -> str:
-        return "\n".join(server.log[-lines:])
 
     async def commands(deployment: str) -> list[dict[str, str]]:
         return [{"name": "hello", "kind": "handler", "about": f"of {deployment}"}]
@@ -283,6 +359,10 @@ def _server(settings: Settings) -> Server:
     async def change_settings(changes: Any, revision: str) -> Any:
         return await configuration.change(InThisThread(), changes, revision)
 
+    runtime = ListedRuntime()
+    streams = Streams()
+    streams.startService()
+    (settings.directory / "server-2023-11-14.jsonl").touch()
     collaborators = Collaborators(
         clock=clock,
         settings=settings,
@@ -293,7 +373,7 @@ def _server(settings: Settings) -> Server:
         deployment_store=deployment_store,
         repositories=MemoryRepositoryStore(),
         source=ListedSource(),
-        runtime=ListedRuntime(),
+        runtime=runtime,
         workers=workers,
         tasks=tasks,
         task_store=task_store,
@@ -307,9 +387,15 @@ def _server(settings: Settings) -> Server:
         bootstrap=BootstrapToken(os.urandom),
         throttle=LoginThrottle(clock),
         operations=Operations(clock),
-        totals=lambda: server.totals,
-        server_log=server_log,
         commands=commands,
+        metrics=Metrics(clock, MemoryMetricsStore(), lambda numbers: None, deployment_store, 30),
+        loads=Loads(clock),
+        files=files,
+        usages=Usages(clock, runtime, "cluster"),
+        history=InstanceHistory(files, settings.directory / "instances"),
+        hub=Hub("era"),
+        streams=streams,
+        log_directory=settings.directory,
         new_id=lambda: f"made-{next(numbers)}",
     )
     server = Server(

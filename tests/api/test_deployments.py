@@ -133,7 +133,12 @@ async def test_a_failed_deploy_says_which_step_and_what_it_printed(server):
         "error": "the image x:1 is not there",
         "message": "the image x:1 is not there",
         "code": "IMAGE_FAILED",
-        "details": {"image": "x:1", "step": "image", "output": "manifest unknown\n"},
+        "details": {
+            "image": "x:1",
+            "step": "image",
+            "failedAt": "image",
+            "output": "manifest unknown\n",
+        },
         "requestId": answer.field("X-Request-Id"),
     }
     listed = (await server.ask("GET", "deployments")).json["deployments"]

@@ -9,7 +9,6 @@ import re
 import pytest
 import pytest_twisted
 
-from ploinky.api.endpoints import Totals
 from ploinky.errors import ImageFailed, StateUnusable
 from ploinky.values import AgentListing, DeploymentKey, DeploymentState, GitCredential, GitSource
 
@@ -219,8 +218,8 @@ async def test_health_tells_more_to_who_may_know(server):
     assert [worker["state"] for worker in answer.json["workers"]] == ["serving"]
     assert answer.json["agents"] == {"healthyInstances": 2}
     assert answer.json["deployments"] == [
-        {"domain": "localhost", "path": "/carl", "status": "running"},
-        {"domain": "localhost", "path": "/demo", "status": "running"},
+        {"domain": "localhost", "path": "/carl", "status": "running", "lastFailure": None},
+        {"domain": "localhost", "path": "/demo", "status": "running", "lastFailure": None},
     ]
     confined = await server.ask("GET", "health", key="confined")
     assert [d["path"] for d in confined.json["deployments"]] == ["/carl"]
@@ -244,7 +243,8 @@ async def test_a_database_that_fails_is_down(serve):
 @pytest_twisted.ensureDeferred
 async def test_the_overview_counts(server):
     """Calls, agents, errors, time, and what was done last."""
-    server.totals = Totals(requests=1000, errors=5, unauthorized=7)
+    for number, (status, count) in enumerate(((200, 988), (500, 5), (401, 7)), 1):
+        server.count(number, "d1", status, count)
     await server.deploy("/one")
     await server.deploy("/two")
     await server.ask("POST", "deployments/stop", {"domain": "localhost", "path": "/two"})
@@ -291,16 +291,6 @@ async def test_the_configuration_is_what_is_in_force(serve, short_directory):
     assert config["settings"]["port"] == 8080
     assert config["settings"]["gitFileRoots"] == ["/srv"]
     assert config["settings"]["taskTimeout"] == 30_000
-
-
-@pytest_twisted.ensureDeferred
-async def test_the_servers_log_is_text(server):
-    """The last lines of it."""
-    server.log.extend(f"line {number}" for number in range(300))
-    answer = await server.ask("GET", "logs?lines=2", key="viewer")
-    assert answer.field("Content-Type") == "text/plain; charset=utf-8"
-    assert answer.body == b"line 298\nline 299"
-    assert len((await server.ask("GET", "logs")).body.splitlines()) == 100
 
 
 @pytest.mark.parametrize("path", ["/management", "/management/"])

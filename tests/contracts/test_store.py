@@ -18,6 +18,7 @@ from ploinky.interfaces import (
     IDeploymentStore,
     IHookStore,
     IKeyStore,
+    IMetricsStore,
     IRepositoryStore,
     ITaskStore,
 )
@@ -27,6 +28,7 @@ from ploinky.store.database import Database
 from ploinky.store.deployments import SqliteDeploymentStore
 from ploinky.store.hooks import SqliteHookStore
 from ploinky.store.keys import SqliteKeyStore
+from ploinky.store.metrics import SqliteMetricsStore
 from ploinky.store.repositories import SqliteRepositoryStore
 from ploinky.store.tasks import SqliteTaskStore
 from ploinky.task_values import TaskQuery
@@ -36,6 +38,7 @@ from ploinky.testing.contracts.store import (
     DeploymentStoreContract,
     HookStoreContract,
     KeyStoreContract,
+    MetricsStoreContract,
     RepositoryStoreContract,
     TaskStoreContract,
     a_task,
@@ -45,6 +48,7 @@ from ploinky.testing.store import (
     MemoryDeploymentStore,
     MemoryHookStore,
     MemoryKeyStore,
+    MemoryMetricsStore,
     MemoryRepositoryStore,
     MemoryTaskStore,
 )
@@ -188,3 +192,19 @@ class TestSqliteAuditTrail(AuditTrailContract):
     @pytest.fixture
     def audit_trail(self, database: Database) -> IAuditTrail:
         return SqliteAuditTrail(database)
+
+
+class TestMemoryMetricsStore(MetricsStoreContract):
+    """The one that tests and plugin authors use."""
+
+    @pytest.fixture
+    def metrics_store(self) -> IMetricsStore:
+        return MemoryMetricsStore()
+
+
+class TestSqliteMetricsStore(MetricsStoreContract):
+    """The one that the server uses."""
+
+    @pytest.fixture
+    def metrics_store(self, database: Database) -> IMetricsStore:
+        return SqliteMetricsStore(database)

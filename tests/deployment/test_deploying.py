@@ -138,6 +138,7 @@ def test_a_deploy_that_never_becomes_healthy_leaves_the_old_release_serving(
     assert view.error == {
         "code": "PROBE_FAILED",
         "step": "probe",
+        "failedAt": "probe",
         "message": "it never answered",
         "output": "boom",
     }

@@ -130,7 +130,9 @@ class Server:
         """The workers' pids, as `health` reports them."""
         return [worker["pid"] for worker in self.api("GET", "health").json()["workers"]]
 
-    def api(self, method: str, path: str, body: Any = None) -> requests.Response:
+    def api(
+        self, method: str, path: str, body: Any = None, stream: bool = False
+    ) -> requests.Response:
         """Call the management API with the admin key."""
         return requests.request(
             method,
@@ -138,6 +140,7 @@ class Server:
             json=body,
             headers={"X-API-Key": self.key},
             timeout=120,
+            stream=stream,
         )
 
     def deploy(self, path: str, repository: str, **body: Any) -> requests.Response:

@@ -17,6 +17,7 @@ from twisted.internet.defer import Deferred
 from ploinky.errors import PloinkyError
 from ploinky.link import WorkerLinks
 from ploinky.processgroup import LeaderLock, ProcessGroup, WorkerCommand, WorkerRecords
+from ploinky.testing.link import RecordedTally
 from ploinky.values import DeploymentKey, Kind, Route
 
 DIRECTORY, PORT, WORKERS = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
@@ -32,7 +33,7 @@ async def lead() -> None:
     """Compose, start, and say so."""
     lock = LeaderLock(str(DIRECTORY / "leader.lock"))
     lock.take()
-    links = WorkerLinks(reactor, BUILD, lambda pid, kind, data: None)
+    links = WorkerLinks(reactor, BUILD, lambda *report: None, RecordedTally())
     socket_path = DIRECTORY / "link.sock"
     socket_path.unlink(missing_ok=True)
     reactor.listenUNIX(str(socket_path), links, mode=0o600)

@@ -111,7 +111,8 @@ def build_rooms(reactor: Any, configuration: WorkerConfiguration, paths: Any) ->
     if obstacle.exists():
         raise RuntimeError(obstacle.read_text())
     router = Router()
-    return Rooms(router, Orchestrator(), Gateway(reactor, router), lambda: b"", lambda: None)
+    silent = bytes  # nothing to report
+    return Rooms(router, Orchestrator(), Gateway(reactor, router), silent, silent, lambda: None)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,9 @@ import msgspec
 import pytest
 from twisted.internet.task import Clock
 
+from ploinky.latencies import middle
 from ploinky.routing import access
-from ploinky.routing.access import BOUNDS_SECONDS, AccessLog, subject
+from ploinky.routing.access import AccessLog, subject
 
 RECORD: dict[str, Any] = {
     "subject": subject(b"POST", "localhost/demo", "d1", "InternetUser"),
@@ -101,29 +102,36 @@ def test_counts_are_increments_by_deployment_command_and_status(log: Log) -> Non
         log.log.record(**RECORD | {"seconds": seconds})
     log.log.record(**RECORD | {"status": 500})
     first, second = log.log.drain()
-    buckets = first.pop("buckets")
+    buckets = dict(first.pop("buckets"))
     assert first == {
         "deployment": "d1",
         "command": "hello",
         "status": 200,
+        "failedAt": "",
         "count": 3,
         "microseconds": 1_000_012_400,
         "bytesIn": 300,
         "bytesOut": 600,
+        "queuedMicroseconds": 0,
     }
     assert (second["status"], second["count"]) == (500, 1)
-    assert len(buckets) == len(BOUNDS_SECONDS) + 1
-    assert sum(buckets) == 3
-    assert (buckets[0], buckets[-1]) == (1, 1)
-    assert buckets[BOUNDS_SECONDS.index(0.015)] == 1
+    assert sorted(buckets.values()) == [1, 1, 1]
+    assert [middle(index) for index in sorted(buckets)] == [
+        pytest.approx(seconds, rel=0.05) for seconds in (0.0001, 0.0123, 1000.0)
+    ]
     assert log.log.drain() == []
 
 
-def test_bounds_grow() -> None:
-    """From a tenth of a millisecond to over a minute."""
-    assert list(BOUNDS_SECONDS) == sorted(set(BOUNDS_SECONDS))
-    assert BOUNDS_SECONDS[0] == 0.0001
-    assert BOUNDS_SECONDS[-1] == 70
+def test_what_failed_and_what_waited_is_told_where_there_is_something_to_tell(log: Log) -> None:
+    """In the line, and in counts of its own."""
+    log.log.record(**RECORD | {"status": 503, "failed_at": "queue", "queued_seconds": 0.25})
+    log.log.record(**RECORD | {"queued_seconds": 0.5})
+    log.log.flush()
+    refused, waited = log.entries()
+    assert (refused["failedAt"], refused["queued"]) == ("queue", 0.25)
+    assert (waited.get("failedAt"), waited["queued"]) == (None, 0.5)
+    counted = {entry["failedAt"]: entry["queuedMicroseconds"] for entry in log.log.drain()}
+    assert counted == {"queue": 250_000, "": 500_000}
 
 
 def test_made_up_commands_do_not_fill_the_memory(log: Log) -> None:

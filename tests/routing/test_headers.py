@@ -19,6 +19,7 @@ from ploinky.routing.headers import (
     Peer,
     TrustedProxies,
     answer_head,
+    failed_at,
     field_text,
     forwarded_head,
     refusal,
@@ -272,15 +273,35 @@ def test_a_task_answers_json_and_nothing_else() -> None:
 def test_refusals_are_json_with_code_and_request_id() -> None:
     """The form of the contract, section 4."""
     head, body = refusal(NoSuchRoute("not here", details={"a": 1}), b"id-1", b"now")
-    assert head == b"HTTP/1.1 404 Not Found\r\nDate: now\r\nContent-Type: application/json"
+    assert head == (
+        b"HTTP/1.1 404 Not Found\r\nDate: now\r\nContent-Type: application/json"
+        b"\r\nX-Ploinky-Failed-At: client"
+    )
     assert msgspec.json.decode(body) == {
         "error": True,
         "code": "NO_SUCH_ROUTE",
         "message": "not here",
-        "details": {"a": 1},
+        "details": {"a": 1, "failedAt": "client"},
         "requestId": "id-1",
     }
-    assert "details" not in msgspec.json.decode(refusal(NoSuchRoute("x"), b"i", b"n")[1])
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "part"),
+    [
+        (Kind.TASK, 500, "agent"),
+        (Kind.TASK, 503, "queue"),
+        (Kind.TASK, 504, "timeout"),
+        (Kind.SERVICE, 503, "agent"),
+    ],
+)
+def test_an_agents_error_is_attributed(kind: Kind, status: int, part: str) -> None:
+    """AgentCore's own words are told from those of the agent's code."""
+    assert failed_at(kind, status) == part
+    if kind is Kind.TASK:
+        assert f"\r\nX-Ploinky-Failed-At: {part}\r\n".encode() in answer_head(
+            kind, status, (), b"n"
+        )
 
 
 def test_refusals_say_what_to_do_next() -> None:

@@ -23,6 +23,7 @@ from ploinky.runtime.probes import SocketProber
 from ploinky.runtime.process import ProcessRuntime
 from ploinky.runtime.sandbox import find_sandbox
 from ploinky.sockets import SocketPaths
+from ploinky.testing.runtime import RecordedHistory
 from ploinky.values import DeploymentKey, Health, InstanceSpec, Kind
 from tests.conftest import engine_url
 
@@ -58,11 +59,17 @@ class House:
     cluster: str = field(factory=lambda: secrets.token_hex(6))
     instances: Instances = field(init=False)
     changes: list[tuple[str, bool]] = field(factory=list)
+    history: RecordedHistory = field(factory=RecordedHistory)
 
     def open(self) -> Instances:
         """Make the instances' owner, as a leader does at its start."""
         self.instances = Instances(
-            reactor, self.runtime, SocketProber(reactor, self.paths), self.directory, self.cluster
+            reactor,
+            self.runtime,
+            SocketProber(reactor, self.paths),
+            self.directory,
+            self.cluster,
+            self.history,
         )
         self.instances.watch(lambda instance, healthy: self.changes.append((instance, healthy)))
         self.instances.startService()

@@ -19,7 +19,7 @@ from twisted.internet.threads import deferToThread
 
 from ploinky.errors import ProbeFailed, StartFailed
 from ploinky.runtime import processes
-from ploinky.values import Health, Kind, Target, Volume, Wire
+from ploinky.values import Health, Kind, Resources, Target, Volume, Wire
 from tests.runtime.conftest import EVERYWHERE, ON_ENGINES, House
 
 NODE = "node:18-alpine"
@@ -127,6 +127,32 @@ async def test_an_agent_that_cannot_be_loaded_says_why(house: House) -> None:
     assert "no database" in caught.value.message + caught.value.output
     assert await house.instances.discover() == []
     assert not Path(spec.queue_directory).exists()
+
+
+@on_engines
+@pytest_twisted.ensureDeferred
+async def test_want_of_memory_is_told_from_other_ends(house: House) -> None:
+    """In the launch's error and with the death, with the last words.
+
+    The engine starts it again at once and then tells how it ended by an event alone, which may be
+    late, and which Podman does not have for want of memory.
+    """
+    eats = "python3 -c 'x = bytearray(300_000_000)'"
+    limits = Resources(memory_bytes=32 * 1024 * 1024)
+    command = ("/bin/sh", "-c", f"echo hungry; exec {eats}")
+    spec = house.spec(HELLO, PYTHON, command=command, resources=limits)
+    with pytest.raises(ProbeFailed) as caught:
+        await house.instances.launch(spec, silent)
+    (death,) = house.history.deaths
+    assert death.exit_code in (137, None)
+    assert caught.value.details == {
+        "exitCode": death.exit_code,
+        "outOfMemory": death.out_of_memory,
+    }
+    assert death.failed_at == caught.value.failed_at
+    assert death.failed_at == ("memory" if death.out_of_memory else "agent")
+    assert death.out_of_memory or death.exit_code is None or house.runtime.name == "podman"
+    assert "hungry" in house.history.outputs[spec.instance]
 
 
 @everywhere

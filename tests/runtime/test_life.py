@@ -17,11 +17,12 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 
 from ploinky.errors import EngineUnavailable, ProbeFailed, StartFailed
+from ploinky.runtime.endings import how_it_ended
 from ploinky.runtime.instances import Instances
-from ploinky.runtime.life import Core, Step, how_it_ended, new_life
+from ploinky.runtime.life import Core, Step, new_life
 from ploinky.runtime.probes import Readiness
 from ploinky.runtime.waiting import uncut
-from ploinky.testing.runtime import MemoryHost, MemoryRuntime
+from ploinky.testing.runtime import MemoryHost, MemoryRuntime, RecordedHistory
 from ploinky.values import (
     Address,
     DeploymentKey,
@@ -69,11 +70,14 @@ class World:
     host: MemoryHost = field(factory=MemoryHost)
     prober: ScriptedProber = field(factory=ScriptedProber)
     told: list[tuple[str, bool]] = field(factory=list)
+    history: RecordedHistory = field(factory=RecordedHistory)
     instances: Instances = field(init=False)
 
     def open(self) -> Instances:
         runtime = MemoryRuntime(self.clock, self.host, lambda spec: None)
-        self.instances = Instances(self.clock, runtime, self.prober, self.directory, CLUSTER)
+        self.instances = Instances(
+            self.clock, runtime, self.prober, self.directory, CLUSTER, self.history
+        )
         self.instances.watch(lambda instance, healthy: self.told.append((instance, healthy)))
         self.instances.startService()
         return self.instances
@@ -146,11 +150,56 @@ def test_it_dies_while_starting(world: World) -> None:
     assert isinstance(error, ProbeFailed)
     assert "exit code 3" in error.message
     assert error.output == "no such module\n"
+    assert error.failed_at == "agent"
+    assert error.details == {"exitCode": 3, "outOfMemory": False}
     assert world.host.instances == {}
+    (death,) = world.history.deaths
+    assert (death.exit_code, death.failed_at, death.output) == (3, "agent", "no such module\n")
+    assert world.history.outputs == {spec.instance: "no such module\n"}
     assert not Path(spec.queue_directory).exists()
     world.turn(120)
     assert len(world.host.started) == 1
     assert world.told == []
+
+
+def test_what_became_of_it_is_kept(world: World) -> None:
+    """How long it took to start, why it died, and all that it printed in its several lives."""
+    spec = launched(world)
+    world.host.crash(spec.instance, 137, out_of_memory=True, output="one\n")
+    world.turn(60)
+    world.host.crash(spec.instance, 1, output="two\n")
+    world.turn(60)
+    assert [instance for instance, _ in world.history.starts] == [spec.instance] * 3
+    short, broke = world.history.deaths
+    assert (short.failed_at, short.out_of_memory, short.output) == ("memory", True, "one\n")
+    assert "memory limit" in short.reason
+    assert (broke.failed_at, broke.exit_code, broke.output) == ("agent", 1, "two\n")
+    world.host.instances[spec.instance].output = "three\n"
+    assert outcome(world.end(spec.instance)) is None
+    assert world.history.outputs == {spec.instance: "one\ntwo\nthree\n"}
+    assert len(world.history.deaths) == 2
+
+
+def test_what_an_earlier_leader_started_leaves_its_output_too(world: World) -> None:
+    """It is not known here but by its labels."""
+    spec = launched(world)
+    world.host.instances[spec.instance].output = "last\n"
+    outcome(world.instances.stopService())
+    world.open()
+    assert outcome(world.end(spec.instance)) is None
+    assert world.history.outputs == {spec.instance: "last\n"}
+
+
+def test_one_that_hangs_is_told_with_what_it_answered(world: World) -> None:
+    """It never died: the probe failed."""
+    spec = launched(world)
+    world.prober.problem = "GET /health was answered 500: no database"
+    world.turn(31)
+    world.prober.problem = ""
+    world.turn(5)
+    (death,) = world.history.deaths
+    assert (death.instance, death.failed_at) == (spec.instance, "probe")
+    assert "500: no database" in death.reason
 
 
 def test_it_dies_while_starting_and_the_engine_brings_it_back(world: World) -> None:
@@ -469,7 +518,9 @@ def test_what_was_seen_before_it_was_started_again_is_not_heard(world: World) ->
     """The engine's answer is about the instance that was there when it was asked."""
     outcome(world.instances.stopService())
     runtime = SlowRuntime(world.clock, world.host, lambda spec: None)
-    world.instances = Instances(world.clock, runtime, world.prober, world.directory, CLUSTER)
+    world.instances = Instances(
+        world.clock, runtime, world.prober, world.directory, CLUSTER, world.history
+    )
     world.instances.watch(lambda instance, healthy: world.told.append((instance, healthy)))
     world.instances.startService()
     spec = launched(world, health=Health(interval_seconds=1.0, retries=1))
@@ -494,6 +545,7 @@ def test_a_step_that_was_given_up_before_its_turn_is_never_taken(world: World) -
         MemoryRuntime(world.clock, world.host),
         world.prober,
         world.spec(),
+        world.history,
         changed=lambda instance, healthy: None,
         over=lambda instance: None,
     )

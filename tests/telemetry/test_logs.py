@@ -13,11 +13,17 @@ from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
 from ploinky.telemetry.events import TerminalLog
-from ploinky.telemetry.logs import ACCESS, SERVER, DailyFile, JsonLog, at_level, prune, tail
+from ploinky.telemetry.logs import ACCESS, SERVER, DailyFile, JsonLog, at_level, prune
+from ploinky.telemetry.reading import for_people
+from ploinky.telemetry.reading import tail as raw_tail
 from ploinky.telemetry.redaction import Redactor
 
 NOON = 1_700_049_600.0  # 2023-11-15T12:00:00Z
 DAY = 86_400.0
+
+
+def tail(directory: Path, lines: int) -> str:
+    return "".join(f"{for_people(line)}\n" for line in raw_tail(directory, lines))
 
 
 class Days:

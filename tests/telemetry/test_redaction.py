@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
-from ploinky.telemetry.redaction import Redactor
+from ploinky.security.secrets import SecretBox
+from ploinky.telemetry.redaction import MASK, Redactor, RememberingBox, secrets_among
 
 
 @pytest.mark.parametrize(
@@ -46,3 +48,35 @@ def test_a_secret_is_masked_in_every_spelling() -> None:
     redactor.add(key)
     for text in (key, repr(key), json.dumps(key)):
         assert "BEGIN" not in redactor(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "is_secret"),
+    [
+        ("API_TOKEN", "correcthorse", True),
+        ("DATABASE_URL", "postgres://u:pw@db/x", True),
+        ("SEED", "f9A3-x91kd02", True),
+        ("PASSWORD", "localhost", True),
+        ("NODE_ENV", "production", False),
+        ("HOST", "db.example.com", False),
+        ("BASE", "https://api.example.com/v", False),
+        ("PORT_RANGE", "8000:9000", False),
+    ],
+)
+def test_a_deployments_secrets_are_told_from_its_settings(
+    name: str, value: str, is_secret: bool
+) -> None:
+    """By name, or because they look like none; else half of a log would be masked."""
+    assert (secrets_among({name: value}) == [value]) is is_secret
+
+
+def test_what_is_kept_sealed_is_masked_in_logs() -> None:
+    """Environments and credentials, when they are written and when they are read again."""
+    sealed = SecretBox(b"k" * 32, os.urandom)
+    written, read = Redactor(), Redactor()
+    secret = RememberingBox(sealed, written).seal(b'{"TOKEN": "hunter22", "MODE": "debug"}', "x")
+    assert written("TOKEN=hunter22 MODE=debug") == f"TOKEN={MASK} MODE=debug"
+    assert RememberingBox(sealed, read).unseal(secret, "x").startswith(b"{")
+    assert read("fatal: hunter22") == f"fatal: {MASK}"
+    RememberingBox(sealed, read).seal(b"not json but secret", "y")
+    assert read("not json but secret") == MASK

@@ -29,6 +29,12 @@ DIES = "echo oops; exit 3"
 SUCCEEDS = "echo one; echo two >&2; echo three"
 FAILS = "echo broken >&2; exit 7"
 NEVER_ENDS = "echo begun; sleep 300"
+COUNTED = 40
+COUNTS = (
+    f"i=0; while [ $i -lt {COUNTED} ]; do echo $i; i=$((i+1)); [ $((i % 10)) = 0 ] && sleep 0.15; done;"
+    " echo last; exec sleep 300"
+)
+WORKS = "i=0; while [ $i -lt 50000 ]; do i=$((i+1)); done; exec sleep 300"
 
 SCRIPTS = {
     SPEAKS: Script("hello\nworld\n"),
@@ -36,6 +42,7 @@ SCRIPTS = {
     SUCCEEDS: Script("one\ntwo\nthree\n", 0),
     FAILS: Script("broken\n", 7),
     NEVER_ENDS: Script("begun\n"),
+    COUNTS: Script("".join(f"{number}\n" for number in range(COUNTED)) + "last\n"),
 }
 """What the commands above do, for a runtime that runs nothing."""
 
@@ -134,7 +141,59 @@ class RuntimeContract:
         await runtime.remove(spec.instance, 0.0)
         assert await self._status(runtime, spec) is None
         assert await runtime.output(spec.instance, 10) == ""
-        await runtime.remove(spec.instance, 0.0)
+        assert await runtime.remove(spec.instance, 0.0) == ""
+        assert await runtime.usage(spec.instance) is None
+        assert (await runtime.output_after(spec.instance, "", 10)).text == ""
+
+    @pytest_twisted.ensureDeferred
+    async def test_an_instance_that_is_removed_leaves_its_last_words(
+        self, runtime: Any, spec: InstanceSpec, pause: Pause
+    ) -> None:
+        """All that it printed, as far as it is kept."""
+        await runtime.start(spec)
+
+        async def said() -> bool:
+            return len((await runtime.output(spec.instance, 10)).split()) == 2
+
+        await self._until(pause, said)
+        printed = await runtime.remove(spec.instance, 0.0)
+        assert sorted(printed.split()) == ["hello", "world"]
+
+    @pytest_twisted.ensureDeferred
+    async def test_output_is_followed_part_by_part(
+        self, runtime: Any, spec: InstanceSpec, pause: Pause
+    ) -> None:
+        """Nothing twice, nothing left out, whatever is printed between two questions."""
+        await runtime.start(attrs.evolve(spec, command=shell(COUNTS)))
+        mark, said = "", ""
+
+        async def all_of_it() -> bool:
+            nonlocal mark, said
+            part = await runtime.output_after(spec.instance, mark, 100)
+            mark, said = part.mark, said + part.text
+            return "last" in said
+
+        await self._until(pause, all_of_it)
+        assert said.split() == [*map(str, range(COUNTED)), "last"]
+        assert (await runtime.output_after(spec.instance, mark, 100)).text == ""
+        tail = await runtime.output_after(spec.instance, "", 2)
+        assert tail.text.split() == [str(COUNTED - 1), "last"]
+
+    @pytest_twisted.ensureDeferred
+    async def test_what_a_running_instance_uses_is_known(
+        self, runtime: Any, spec: InstanceSpec, pause: Pause
+    ) -> None:
+        """Processor time that only grows, and memory."""
+        await runtime.start(attrs.evolve(spec, command=shell(WORKS)))
+        before = await runtime.usage(spec.instance)
+
+        async def measured() -> bool:
+            used = await runtime.usage(spec.instance)
+            return bool(used is not None and used.memory_bytes > 0 and used.cpu_seconds > 0)
+
+        await self._until(pause, measured)
+        after = await runtime.usage(spec.instance)
+        assert before is None or after.cpu_seconds >= before.cpu_seconds
 
     @pytest_twisted.ensureDeferred
     async def test_the_id_of_a_removed_instance_can_be_used_again(

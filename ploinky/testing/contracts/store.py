@@ -19,9 +19,11 @@ from ploinky.interfaces import (
     IDeploymentStore,
     IHookStore,
     IKeyStore,
+    IMetricsStore,
     IRepositoryStore,
     ITaskStore,
 )
+from ploinky.measures import CountBatch, KeptCounts, Label, Point, Sums
 from ploinky.task_values import (
     Task,
     TaskQuery,
@@ -549,3 +551,74 @@ class AuditTrailContract:
         verdict = await audit_trail.verify("")
         assert (verdict.entries, verdict.problem) == (1, "")
         assert verdict.head == (await audit_trail.entries(0, 1))[1][0].hash
+
+
+HELLO = Label("d1", "hello", 200)
+THROWS = Label("d1", "throws", 500, "agent")
+OTHER = Label("d2", "hello", 200)
+ONE = Sums(1, 250_000, 10, 20, 5, {7: 1})
+TWO = Sums(2, 500_000, 20, 40, 10, {7: 1, 110: 1})
+NOON = 1_700_049_600.0
+
+
+class MetricsStoreContract:
+    """Needs the fixture ``metrics_store``."""
+
+    def test_is_a_metrics_store(self, metrics_store: IMetricsStore) -> None:
+        """It provides the whole of `IMetricsStore`."""
+        assert verifyObject(IMetricsStore, metrics_store)
+
+    @pytest_twisted.ensureDeferred
+    async def test_nothing_was_counted_at_first(self, metrics_store: IMetricsStore) -> None:
+        """No totals, no numbers, no points."""
+        assert await metrics_store.kept() == KeptCounts({}, {})
+        assert await metrics_store.points(10, 0) == []
+
+    @pytest_twisted.ensureDeferred
+    async def test_batches_add_up(self, metrics_store: IMetricsStore) -> None:
+        """In the totals for ever, in each series by its stretch of time."""
+        await metrics_store.add(CountBatch(NOON + 1, {HELLO: ONE, THROWS: TWO}, {"w-1": 1}))
+        await metrics_store.add(CountBatch(NOON + 9.5, {HELLO: TWO}, {"w-1": 2, "w-2": 1}))
+        await metrics_store.add(CountBatch(NOON + 61, {HELLO: ONE, OTHER: ONE}, {"w-2": 5}))
+        three = Sums(3, 750_000, 30, 60, 15, {7: 2, 110: 1})
+        four = Sums(4, 1_000_000, 40, 80, 20, {7: 3, 110: 1})
+        kept = await metrics_store.kept()
+        assert kept.totals == {HELLO: four, THROWS: TWO, OTHER: ONE}
+        assert kept.numbers == {"w-1": 2, "w-2": 5}
+        noon = int(NOON)
+        for resolution, later in ((10, noon + 60), (60, noon + 60)):
+            points = await metrics_store.points(resolution, noon)
+            assert sorted(points, key=lambda each: (each.time, each.label.command)) == [
+                Point(noon, HELLO, three),
+                Point(noon, THROWS, TWO),
+                *(Point(later, label, ONE) for label in (HELLO, OTHER)),
+            ]
+        hour = {each.label: each.sums for each in await metrics_store.points(3600, noon)}
+        assert hour == kept.totals
+        assert {p.time for p in await metrics_store.points(10, noon + 1)} == {noon + 60}
+
+    @pytest_twisted.ensureDeferred
+    async def test_old_points_go_and_totals_stay(self, metrics_store: IMetricsStore) -> None:
+        """Each resolution at its own age; silent reporters are forgotten."""
+        await metrics_store.add(CountBatch(NOON, {HELLO: ONE}, {"w-1": 1}))
+        await metrics_store.add(CountBatch(NOON + 7200, {HELLO: ONE}, {"w-2": 1}))
+        await metrics_store.prune({10: NOON + 1, 60: NOON + 7261}, NOON + 1)
+        assert [point.time for point in await metrics_store.points(10, 0)] == [int(NOON) + 7200]
+        assert await metrics_store.points(60, 0) == []
+        assert len(await metrics_store.points(3600, 0)) == 2
+        kept = await metrics_store.kept()
+        assert kept.totals[HELLO].count == 2
+        assert kept.numbers == {"w-2": 1}
+
+    @pytest_twisted.ensureDeferred
+    async def test_removed_deployments_stay_in_the_totals(
+        self, metrics_store: IMetricsStore
+    ) -> None:
+        """Together, by how their calls ended; the total never goes down."""
+        await metrics_store.add(CountBatch(NOON, {HELLO: ONE, THROWS: TWO, OTHER: ONE}, {}))
+        gone = {Label("", "", 200): ONE, Label("", "", 500, "agent"): TWO}
+        assert await metrics_store.forget_all_but(["d2"]) == {OTHER: ONE, **gone}
+        assert (await metrics_store.kept()).totals == {OTHER: ONE, **gone}
+        twice = await metrics_store.forget_all_but([])
+        assert twice[Label("", "", 200)] == ONE.plus(ONE)
+        assert (await metrics_store.kept()).totals == twice

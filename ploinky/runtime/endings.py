@@ -1,0 +1,39 @@
+"""From what an engine says of an instance that ended to words, and to the part that failed.  Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ploinky.errors import AGENT, MEMORY
+from ploinky.values import InstanceStatus
+
+
+def how_it_ended(status: InstanceStatus) -> str:
+    """Say it for people."""
+    if status.out_of_memory:
+        return f"It was ended for its memory limit (exit code {status.exit_code})"
+    if status.exit_code is None:
+        return "It ended"
+    hint = {
+        126: ": its command is not executable",
+        127: ": its command was not found",
+        137: ": it was killed, perhaps for want of memory",
+        139: ": it crashed (segmentation fault)",
+    }.get(status.exit_code, "")
+    return f"It ended with exit code {status.exit_code}{hint}"
+
+
+def part_that_failed(status: InstanceStatus | None) -> str:
+    """Tell which part failed where an instance ended by itself, or hangs (None)."""
+    if status is None:
+        return "probe"
+    if status.out_of_memory:
+        return MEMORY
+    return "start" if status.exit_code in (126, 127) else AGENT
+
+
+def how_it_was_seen(status: InstanceStatus | None) -> dict[str, Any]:
+    """Give what the engine knows of an end, for errors' ``details``."""
+    if status is None:
+        return {}
+    return {"exitCode": status.exit_code, "outOfMemory": status.out_of_memory}

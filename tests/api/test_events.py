@@ -1,0 +1,127 @@
+"""`events`: what happens, to whoever listens and may know."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import pytest_twisted
+
+from ploinky.observations import InstanceDeath
+from ploinky.telemetry.hub import MOST_WAITING, REMEMBERED, Hub
+from ploinky.values import DeploymentKey, DeploymentState, InstanceSpec, Kind
+
+KEY = DeploymentKey("localhost", "/demo")
+
+
+def heard(opened):
+    """Give the events that have come whole: (id, kind, document)."""
+    found = []
+    for block in opened.text.split("\n\n")[:-1]:
+        lines = dict(line.partition(": ")[::2] for line in block.splitlines())
+        if "data" in lines:
+            found.append((lines["id"], lines["event"], json.loads(lines["data"])))
+    return found
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_happens_is_told(server):
+    """Deployments, instances and metrics, as they change."""
+    opened = await server.open("events")
+    await opened.until(server, lambda: "retry" in opened.text)
+    assert opened.answer.headers.getRawHeaders("Content-Type") == ["text/event-stream"]
+    deployment = (await server.deploy(environment={"TOKEN": "needle"}))["id"]
+    server.manager.becomes(KEY, DeploymentState.UNHEALTHY)
+    history = server.collaborators.history
+    spec = InstanceSpec("one", deployment, 1, "c", KEY, "demo", Kind.TASK, "x", "/q")
+    history.started(spec, 0.25)
+    history.died(InstanceDeath("one", deployment, 1, 1.0, "It ended", "agent", 3))
+    server.count(1, deployment, 500, 4)
+    await server.collaborators.metrics.write()
+    await server.manager.remove(KEY)
+    await opened.until(server, lambda: "removed" in opened.text)
+    events = [(kind, document) for _, kind, document in heard(opened)]
+    assert [kind for kind, _ in events] == [
+        "deployment", "instance", "instance", "metrics", "metrics", "deployment"
+    ]  # fmt: skip
+    assert events[0][1]["status"] == "unhealthy"
+    assert (events[1][1]["up"], events[1][1]["seconds"]) == (True, 0.25)
+    assert (events[2][1]["up"], events[2][1]["exitCode"]) == (False, 3)
+    assert (events[3][1]["path"], events[3][1]["errors"]) == ("/demo", 4)
+    assert (events[4][1]["count"], "path" in events[4][1]) == (4, False)
+    assert events[5][1]["status"] == "removed"
+    assert "needle" not in opened.text
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_listener_goes_on_where_it_stopped(server):
+    """By the id of the last event that it heard."""
+    for number in range(3):
+        server.collaborators.hub.publish("task", f'{{"n": {number}}}')
+    opened = await server.open("events", Last_Event_ID="era-1")
+    await opened.until(server, lambda: "era-3" in opened.text)
+    assert [document["n"] for _, _, document in heard(opened)] == [1, 2]
+
+
+@pytest.mark.parametrize("after", ["another-7", "era-99", "nonsense", "era-1"])
+@pytest_twisted.ensureDeferred
+async def test_a_listener_that_was_away_too_long_is_told_so(server, after):
+    """So that it reads anew what it shows."""
+    for _ in range(REMEMBERED if after == "era-1" else 3):
+        server.collaborators.hub.publish("task", "{}")
+    opened = await server.open("events", key="confined", Last_Event_ID=after)
+    await opened.until(server, lambda: "lost" in opened.text)
+    ((_, kind, _),) = heard(opened)
+    assert kind == "lost"
+
+
+@pytest_twisted.ensureDeferred
+async def test_who_is_confined_hears_of_their_own(server):
+    """Not of others' deployments, nor of the server as a whole."""
+    opened = await server.open("events", key="confined")
+    await opened.until(server, lambda: "retry" in opened.text)
+    hub = server.collaborators.hub
+    hub.publish("task", "{}")
+    hub.publish("task", "{}", DeploymentKey("localhost", "/other"))
+    hub.publish("task", "{}", DeploymentKey("localhost", "/carl"))
+    await opened.until(server, lambda: heard(opened))
+    assert [id for id, _, _ in heard(opened)] == ["era-3"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_silence_is_told_from_death(server):
+    """By comments."""
+    opened = await server.open("events")
+    await opened.until(server, lambda: ": still here\n\n" in opened.text)
+
+
+@pytest_twisted.ensureDeferred
+async def test_only_readers_may_listen(server):
+    """Callers may not, nor strangers."""
+    assert (await server.ask("GET", "events", key="caller")).status == 403
+    assert (await server.ask("GET", "events", key=None)).status == 401
+
+
+def test_a_slow_listener_is_dropped():
+    """What it does not take is not kept for it for ever; others hear on."""
+    hub, dropped = Hub("era"), []
+    slow = hub.listen("", lambda key: True, lambda: dropped.append("slow"))
+    for number in range(MOST_WAITING + 10):
+        hub.publish("task", str(number))
+    assert dropped == ["slow"]
+    assert len(slow._queue) == MOST_WAITING
+
+
+@pytest_twisted.ensureDeferred
+async def test_one_that_reads_nothing_is_cut_off(server):
+    """Its connection is closed instead of its events being kept."""
+    opened = await server.open("events")
+    await opened.until(server, lambda: "retry" in opened.text)
+    opened.answer.original._transport.pauseProducing()
+    for _ in range(200):
+        server.collaborators.hub.publish("task", '"' + "x" * 100_000 + '"')
+        await opened.until(server, lambda: True)
+        server.clock.advance(0.01)
+    for _ in range(MOST_WAITING + 1):
+        server.collaborators.hub.publish("task", "{}")
+    await opened.until(server, lambda: not server.collaborators.streams.open)
