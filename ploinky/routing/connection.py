@@ -114,11 +114,14 @@ class Connection(StagedProtocol):
             self._tunnel.client_ended()
             if not self._ending:
                 self._await_any(self._tunnel)
-        elif self._body is not None or (call is None and not self.outlet.queued):
-            self._leave()  # there is no whole request that could be answered
+        elif self._body is not None:
+            self._leave()  # it ended amid its body
         elif call is None:
-            if not self._buffer:
-                self._end()
+            if not (self._buffer and self.outlet.queued):
+                self._end()  # in order: the kernel may still hold an answer that it waits for
+        elif call is None:
+            if not (self._buffer and self._outlet.queued):
+                self._end()  # in order: the kernel may still hold an answer that it waits for
         else:
             call.closes = call.closes or not self._buffer
             clock = self._gateway.clock
@@ -335,7 +338,7 @@ class Connection(StagedProtocol):
             self._refuse(error)
             return
         if self._client_ended:
-            self._leave()
+            self._end()
         elif buffer:
             self._seen = len(buffer)
             if self._stage is IDLE:
