@@ -119,9 +119,6 @@ class Connection(StagedProtocol):
         elif call is None:
             if not (self._buffer and self.outlet.queued):
                 self._end()  # in order: the kernel may still hold an answer that it waits for
-        elif call is None:
-            if not (self._buffer and self._outlet.queued):
-                self._end()  # in order: the kernel may still hold an answer that it waits for
         else:
             call.closes = call.closes or not self._buffer
             clock = self._gateway.clock
