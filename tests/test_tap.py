@@ -19,6 +19,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.testing import MemoryReactor
 
 from ploinky.leader import new_id
+from ploinky.routing.rates import FILE_NAME
 from ploinky.settings import fields
 from ploinky.tap import COULD_NOT_START, MISCONFIGURED, Leader, Options
 from tests.functional.conftest import until
@@ -149,7 +150,7 @@ def test_it_answers_and_says_where_and_leaves_nothing_behind(
     assert errors == ""
     assert sorted(path.name for path in server.run_directory.iterdir() if path.is_file()) == [
         "leader.lock",
-        "rates-1",  # what clients have used up holds across restarts
+        FILE_NAME,  # who called how often still counts at the next start
     ]
     assert not Path(f"/proc/{worker}").exists()
 

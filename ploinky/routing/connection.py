@@ -24,6 +24,7 @@ from ploinky.routing.halfclose import Departure, hung_up
 from ploinky.routing.headers import NO_FRAME, Peer
 from ploinky.routing.http import RequestHead, end_of_head, read_request, unreadable_head
 from ploinky.routing.memo import Memo, may_be_remembered
+from ploinky.routing.plan import Plan
 from ploinky.routing.relay import Relay
 from ploinky.routing.stages import ANSWER, IDLE, Stage, StagedProtocol
 from ploinky.routing.streams import attach, read_no_more
@@ -113,11 +114,11 @@ class Connection(StagedProtocol):
             self._tunnel.client_ended()
             if not self._ending:
                 self._await_any(self._tunnel)
-        elif self._body is not None or (call is None and not self.outlet.queued):
-            self._leave()  # there is no whole request that could be answered
+        elif self._body is not None:
+            self._leave()  # it ended amid its body
         elif call is None:
-            if not self._buffer:
-                self._end()
+            if not (self._buffer and self.outlet.queued):
+                self._end()  # in order: the kernel may still hold an answer that it waits for
         else:
             call.closes = call.closes or not self._buffer
             clock = self._gateway.clock
@@ -334,7 +335,7 @@ class Connection(StagedProtocol):
             self._refuse(error)
             return
         if self._client_ended:
-            self._leave()
+            self._end()
         elif buffer:
             self._seen = len(buffer)
             if self._stage is IDLE:
@@ -363,19 +364,25 @@ class Connection(StagedProtocol):
         """Answer a whole request that says what the one before said."""
         gateway = self._gateway
         plan = memo.plan
-        self._factory.busy += 1
         if plan.forwarded:
-            relay = self._call = Relay(gateway, self, memo, body, size)
-            self._stage = ANSWER
-            self.due = due = relay.began + plan.route.timeout_seconds
-            if due < self.noted:
-                self._wheel.set(self, due)
+            relay = Relay(gateway, self, memo, body, size)
+            self._take_in_hand(relay, plan)
             gateway.relay(relay, forwarded)
         else:
-            call = self._call = Call(gateway, self, memo.head, body)
+            call = Call(gateway, self, memo.head, body)
             call.bytes_in = size
             call.follow(plan)
-            gateway.answer(call)
+            self._take_in_hand(call, plan)
+            gateway.repeat(call, plan)
+
+    def _take_in_hand(self, call: Call, plan: Plan) -> None:
+        """Enter a call that is whole, and let the agent's time run."""
+        self._call = call
+        self._factory.busy += 1
+        self._stage = ANSWER
+        self.due = due = call.began + plan.route.timeout_seconds
+        if due < self.noted:
+            self._wheel.set(self, due)
 
     def _read_body(self, body: Body) -> bool:
         call = self._call

@@ -128,21 +128,32 @@ class Gateway:
             plan = call.plan
             if plan is None:
                 plan = call.plan = self._plan(call)
-            if plan.form is not None:
-                if plan.upload is not None:
-                    self._receive(call, plan.upload)  # on to `_received` when its files are in
-                    return
-                if call.body is None:
-                    call.collect()  # a task travels whole: on to `collected` when it is in
-                    return
-                call.command, call.params, wish = plan.form.read(call.body)
-                if wish is not None:
-                    self._submit(call, plan, wish)
-                    return
-            call.await_agent()
-            self._claim(call, plan, plan.forwarded)
+            if plan.upload is not None:
+                self._receive(call, plan.upload)  # on to `_received` when its files are in
+            elif plan.form is not None and call.body is None:
+                call.collect()  # a task travels whole: on to `collected` when it is in
+            else:
+                call.await_agent()
+                self._go_on(call, plan)
         except CallFailed as error:
             call.failed(error)
+
+    def repeat(self, call: Call, plan: Plan) -> None:
+        """Answer a whole request by the plan of the one before it; its time runs already."""
+        try:
+            self._go_on(call, plan)
+        except CallFailed as error:
+            call.failed(error)
+
+    def _go_on(self, call: Call, plan: Plan) -> None:
+        """Claim a place for a call, which is whole if it is a task."""
+        if plan.form is not None:
+            assert call.body is not None
+            call.command, call.params, wish = plan.form.read(call.body)
+            if wish is not None:
+                self._submit(call, plan, wish)
+                return
+        self._claim(call, plan, plan.forwarded)
 
     def relay(self, relay: Relay, forwarded: bytes) -> None:
         """Send a relay off: claim, hand over.
@@ -291,7 +302,9 @@ class Gateway:
             head = b"%b%b\r\n\r\n" % (forwarded, call.id)
             exchange = self._upstream.exchange(lease.target.address, head, call.body, call)
         else:
-            task = self._task(call, plan, self.next_id().decode())
+            # The caller's own ids may repeat, and tasks' must not.
+            name = self.next_id() if call.head.request_id else call.id
+            task = self._task(call, plan, name.decode())
             transport = self._transports[lease.target.wire]
             if call.reception is not None:
                 exchange = call.reception.send(transport, lease, task)

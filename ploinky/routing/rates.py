@@ -77,6 +77,8 @@ class SharedRates:
         burst = interval * (limit.requests - 1)
         now = self._clock() * _TICKS // 1_000_000_000 & _TIME_MASK
         slot, tag, ahead = self._find(f"{limit.requests} {limit.seconds}\0{what}\0{client}", now)
+        if ahead > burst + interval:
+            ahead = 0  # more than can be booked: of a clock that has begun anew since, at a reboot
         if ahead > burst:
             return (ahead - burst) / _TICKS
         self._slots[slot] = tag << _TIME_BITS | (now + ahead + interval & _TIME_MASK)

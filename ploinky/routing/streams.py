@@ -32,7 +32,7 @@ def is_plain(transport: Any) -> bool:
 
 
 def read_straight(transport: Any, received: Callable[[bytes], None]) -> None:
-    """Let what a plain connection reads go to `received` with nothing in between.
+    """Let what a plain connection reads go to ``received`` with nothing in between.
 
     The transport still starts, stops and ends; only its ``doRead`` is replaced.  That of a Unix
     socket also looks for descriptors with ``recvmsg``, which costs three times a ``recv``.

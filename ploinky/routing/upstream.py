@@ -84,7 +84,7 @@ class Upstream:
         """Send one request; see `IUpstream.exchange`.
 
         Args:
-            head: Where `body` is None and the head says chunked, what `IExchange.write`
+            head: Where ``body`` is None and the head says chunked, what `IExchange.write`
                 brings is put into chunks here.
         """
         exchange = Exchange(address, head, body, answer)

@@ -136,7 +136,7 @@ class FrameConnection(Protocol):
             self.give_up(AgentUnreachable("the connection was closed"))
 
     def give_up(self, error: CallFailed) -> None:
-        """Close at once; what is in hand, sent or not, fails with `error`."""
+        """Close at once; what is in hand, sent or not, fails with ``error``."""
         if not self._over:
             self.unsent.clear()
             self._finish(error, error)

@@ -134,7 +134,7 @@ async def test_every_route_has_a_command(server, tmp_path, monkeypatch):
     assert named - reached == set(NOT_REACHED)
 
 
-SAY_NO_JSON = {"connect", "login", "logout"}
+SAY_NO_JSON = {"connect", "login", "logout", "logs"}
 
 
 async def typed(words: tuple[str, ...], *options: str) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 import pytest_twisted
 from twisted.internet import reactor
+from twisted.internet.threads import deferToThread
 
 from ploinky.testing.routing import RawClient, half_closing, settled, turns
 
@@ -176,3 +178,26 @@ async def test_a_client_of_http_10_cannot_be_asked(wires: Any, connect: Any) -> 
     assert client.received == b""
     agent.send(OK)
     assert (await client.answer()).body == b"ok"
+
+
+@pytest_twisted.ensureDeferred
+async def test_one_that_stops_sending_late_gets_all_of_its_answer(wires: Any) -> None:
+    """It was answered, and had not taken what its kernel and ours hold, when it stopped."""
+    body = bytes(1_000_000)
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.settimeout(10)
+    await deferToThread(client.connect, ("127.0.0.1", wires.port.getHost().port))
+    with client:
+        client.sendall(b"GET /shop/x HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        agent = await asked(wires)
+        agent.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        await until(lambda: wires.records())
+        client.shutdown(socket.SHUT_WR)
+        await until(lambda: not wires.factory.connections)
+        received = await deferToThread(_all_of, client)
+    assert received.endswith(body)
+
+
+def _all_of(client: socket.socket) -> bytes:
+    return b"".join(iter(lambda: client.recv(65536), b""))

@@ -67,9 +67,9 @@ async def test_an_agent_is_launched_called_and_ended(house: House) -> None:
     """It answers on its socket once it is launched, and nothing is left once it is ended."""
     spec = house.spec(HELLO, NODE)
     target = await house.instances.launch(spec, silent)
-    assert target == Target(
-        spec.instance, target.address, Wire.HTTP, str(house.directory / "i" / spec.instance)
-    )
+    queue = str(house.directory / "i" / spec.instance)
+    inner = target.inner_queue
+    assert target == Target(spec.instance, target.address, Wire.FRAMES, queue, inner)
     assert target.address.path == f"{spec.queue_directory}/agent.sock"
     assert house.instances.target(spec.instance) == target
     assert await call(target) == {"message": "Hello World"}
