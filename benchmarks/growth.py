@@ -23,7 +23,7 @@ from benchmarks.product import NAME, Product
 from benchmarks.report import Goal, Result, at_least, at_most, times
 from benchmarks.rivals import Backend, Gateway
 from benchmarks.rounds import take_turns
-from ploinky.leader import new_id
+from ploinky.rooms import new_id
 from ploinky.security.secrets import SecretBox, read_master_key
 from ploinky.store import records
 from ploinky.store.tables import DEPLOYMENTS, RELEASES

@@ -10,65 +10,53 @@ import hashlib
 import json
 import os
 import secrets
-import string
 import sys
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
 from importlib.metadata import version
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from attrs import frozen
 from twisted.application.service import IService
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger, globalLogPublisher
 
-from ploinky.configuration import Change, Configuration
+from ploinky.configuration import Configuration
 from ploinky.deployment.compose import Neighbours, make_deployment_manager
-from ploinky.deployment.manager import DeploymentManager
 from ploinky.deployment.planned import planned
 from ploinky.deployment.spec import Layout
 from ploinky.errors import SettingsInvalid, StateUnusable
-from ploinky.extensions import load, select_runtime
+from ploinky.extensions import select_runtime
 from ploinky.git.source import GitRepositories
 from ploinky.interfaces import (
-    IAuthenticatorFactory,
-    IKeyStore,
     IRuntime,
     IRuntimeFactory,
     ISource,
 )
 from ploinky.link import WorkerLinks
+from ploinky.management import CONTROL_SOCKET, Managed, start_management
 from ploinky.processgroup import LeaderLock, ProcessGroup, WorkerCommand, WorkerRecords
-from ploinky.routing.upstream import Upstream
-from ploinky.routing.wheel import Wheel
+from ploinky.rooms import Here, begin, listen, log_directory, new_id, plugins, pool, write
 from ploinky.runtime.instances import Instances
 from ploinky.runtime.probes import SocketProber
 from ploinky.security.admission import Admission
 from ploinky.security.bootstrap import BootstrapToken, is_loopback
-from ploinky.security.keyring import Keyring
 from ploinky.security.published import PublishedKeys
-from ploinky.security.throttle import LoginThrottle
 from ploinky.settings import Settings
 from ploinky.sockets import SocketPaths
 from ploinky.state import DATABASE, Stores, open_box, stores_of
 from ploinky.store.database import Database
 from ploinky.task_values import DURABLE_PREFIX
-from ploinky.tasks.commands import commands_of
 from ploinky.tasks.compose import make_durable_tasks
 from ploinky.tasks.durable import DurableTasks
 from ploinky.tasks.schedules import Schedules
 from ploinky.tasks.worker_group import WorkersAndTasks
 from ploinky.telemetry.history import InstanceHistory
-from ploinky.telemetry.hub import Hub
 from ploinky.telemetry.load import Loads
 from ploinky.telemetry.logs import SERVER, DailyFile, JsonLog, at_level, prune
 from ploinky.telemetry.metrics import Metrics
 from ploinky.telemetry.redaction import Redactor, RememberingBox
-from ploinky.telemetry.usages import Usages
-from ploinky.threads import Blocking
 from ploinky.values import (
     Address,
     DeploymentKey,
@@ -78,17 +66,12 @@ from ploinky.values import (
 )
 from ploinky.worker import LINK_SOCKET, LOAD
 
-if TYPE_CHECKING:
-    from ploinky.api.streams import Streams
-
-CONTROL_SOCKET = "control.sock"
 BUILT_IN_PATHS = ("/management", "/auth", "/client", "/metrics", "/_ploinky", "/")
 """What the leader answers itself, on every domain; ``/`` only where nothing is deployed there."""
 
 _CONTROL_SECONDS = 3600.0  # a deploy may pull an image before it answers
 _DAY_SECONDS = 86_400.0
 _MINUTE_SECONDS = 60.0
-_ID_LETTERS = string.ascii_lowercase + string.digits
 _FOR_WORKERS = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "VIRTUAL_ENV")
 
 _log = Logger()
@@ -110,11 +93,11 @@ async def lead(reactor: Any, configuration: Configuration, rooms: AsyncExitStack
     redactor = _begin_log(settings, rooms)
     here = _here(reactor, configuration, rooms)
     stores = await _open_stores(here, redactor, rooms)
-    measured, links, group = await _open_workers(here, stores, rooms)
+    metrics, loads, links, group = await _open_workers(here, stores, rooms)
     tasks = await _start_tasks(here, stores, rooms)
     runtime = await _start_runtime(here, rooms)
     history = InstanceHistory(here.files, log_directory(settings) / "instances")
-    await _begin(history, rooms)
+    await begin(history, rooms)
     instances = await _start_instances(here, runtime, history, rooms)
     source = await _start_git(here, rooms)
     keys = PublishedKeys(reactor, stores.keys, links)
@@ -125,28 +108,28 @@ async def lead(reactor: Any, configuration: Configuration, rooms: AsyncExitStack
     manager = make_deployment_manager(
         reactor, new_id, here.cluster, settings, neighbours, built_in_routes(settings)
     )
-    await _begin(manager, rooms)
+    await begin(manager, rooms)
     bootstrap = BootstrapToken(secrets.token_bytes)
     admission = Admission(reactor, keys, secrets.token_bytes)
-    streams = await _start_management(
-        here,
-        neighbours,
-        tasks,
-        manager,
-        stores,
-        keys,
-        admission,
-        bootstrap,
-        measured,
-        history,
-        rooms,
+    managed = Managed(
+        neighbours=neighbours,
+        manager=manager,
+        tasks=tasks,
+        stores=stores,
+        keys=keys,
+        admission=admission,
+        bootstrap=bootstrap,
+        metrics=metrics,
+        loads=loads,
+        history=history,
     )
+    streams = await start_management(here, managed, rooms)
     await keys.load()
     _begin_flushing(here, keys, rooms)
     await tasks.recover()  # before the manager deletes queues that belong to nothing
     await manager.recover()
     schedules = Schedules(reactor, tasks, lambda: planned(manager.deployments()), new_durable_task)
-    await _begin(schedules, rooms)
+    await begin(schedules, rooms)
     await group.start()
     # It was on the stack already; now it comes first, while all that it needs still works.
     rooms.push_async_callback(group.stopService)
@@ -154,48 +137,6 @@ async def lead(reactor: Any, configuration: Configuration, rooms: AsyncExitStack
     rooms.push_async_callback(maybeDeferred, streams.stopService)
     _begin_pruning(here, history, rooms)
     await _announce(here, group.port, admission, bootstrap, rooms)
-
-
-@frozen
-class Here:
-    """What every room is built with.
-
-    Attributes:
-        settings: As they were at the start.
-        configuration: Its settings as they are now.
-        cluster: This server's id.
-        files: Threads for small work on files.
-    """
-
-    reactor: Any
-    settings: Settings
-    configuration: Configuration
-    paths: SocketPaths
-    cluster: str
-    files: Blocking
-
-
-@frozen
-class Measured:
-    """What is known of calls.
-
-    Attributes:
-        metrics: How many there were, and how they went.
-        loads: What is in hand now.
-    """
-
-    metrics: Metrics
-    loads: Loads
-
-
-def log_directory(settings: Settings) -> Path:
-    """Give where leader and workers log."""
-    return settings.data_directory / "logs"
-
-
-def new_id() -> str:
-    """Give an unguessable id of ``[a-z0-9]{12}``."""
-    return "".join(secrets.choice(_ID_LETTERS) for _ in range(12))
 
 
 def new_durable_task() -> str:
@@ -258,7 +199,7 @@ def _here(reactor: Any, configuration: Configuration, rooms: AsyncExitStack) -> 
     settings = configuration.settings
     paths = SocketPaths(str(settings.run_directory))
     rooms.callback(paths.close)
-    files = _pool(reactor, 4, "files", rooms)
+    files = pool(reactor, 4, "files", rooms)
     return Here(reactor, settings, configuration, paths, _cluster_id(settings), files)
 
 
@@ -269,13 +210,13 @@ def _cluster_id(settings: Settings) -> str:
         if kept := path.read_text(encoding="ascii").strip():
             return kept
     made = new_id()
-    _write(path, f"{made}\n")
+    write(path, f"{made}\n")
     return made
 
 
 async def _open_workers(
     here: Here, stores: Stores, rooms: AsyncExitStack
-) -> tuple[Measured, WorkerLinks, ProcessGroup]:
+) -> tuple[Metrics, Loads, WorkerLinks, ProcessGroup]:
     """Listen on the public port; workers of an earlier leader are taken over."""
     settings = here.settings
     configuration: dict[str, Any] = {
@@ -301,7 +242,7 @@ async def _open_workers(
         settings.metrics_retention_days,
     )
     await metrics.load()
-    await _begin(metrics, rooms)
+    await begin(metrics, rooms)
     links = WorkerLinks(here.reactor, configuration["build"], report, metrics)
     group = ProcessGroup(
         here.reactor,
@@ -314,10 +255,10 @@ async def _open_workers(
         ),
         WorkerRecords(settings.run_directory / "workers"),
     )
-    await _listen(here, LINK_SOCKET, links, rooms)
+    await listen(here, LINK_SOCKET, links, rooms)
     rooms.push_async_callback(group.leave)
     await group.open()
-    return Measured(metrics, loads), links, group
+    return metrics, loads, links, group
 
 
 def _worker_environment() -> dict[str, str]:
@@ -329,7 +270,7 @@ def _worker_environment() -> dict[str, str]:
 
 async def _open_stores(here: Here, redactor: Redactor, rooms: AsyncExitStack) -> Stores:
     data = here.settings.data_directory
-    database = Database(data / DATABASE, _pool(here.reactor, 1, "database", rooms))
+    database = Database(data / DATABASE, pool(here.reactor, 1, "database", rooms))
     rooms.push_async_callback(database.close)
     await database.open()
     box = RememberingBox(await open_box(data, database), redactor)
@@ -339,28 +280,20 @@ async def _open_stores(here: Here, redactor: Redactor, rooms: AsyncExitStack) ->
 async def _start_tasks(here: Here, stores: Stores, rooms: AsyncExitStack) -> DurableTasks:
     queues_directory = Layout(here.settings.data_directory).queues
     queues, tasks = make_durable_tasks(here.reactor, here.settings, stores.tasks, queues_directory)
-    await _begin(queues, rooms)
-    await _begin(tasks, rooms)
+    await begin(queues, rooms)
+    await begin(tasks, rooms)
     return tasks
 
 
 async def _start_runtime(here: Here, rooms: AsyncExitStack) -> IRuntime:
     """Start the runtime that the settings name, or the first that is available."""
-    factories = _plugins(IRuntimeFactory)
+    factories = plugins(IRuntimeFactory)
     settings = here.settings
     runtime = await select_runtime(settings.runtime, here.reactor, settings, factories)
     if IService.providedBy(runtime):
-        await _begin(runtime, rooms)
+        await begin(runtime, rooms)
     _log.info("agents run on {runtime}", runtime=runtime.name)
     return runtime
-
-
-def _plugins(interface: Any) -> dict[str, Any]:
-    """Give the plugins that can be used, by name; say why others cannot."""
-    found, problems = load(interface)
-    for problem in problems:
-        _log.warn("plugin {problem}", problem=str(problem))
-    return found
 
 
 async def _start_instances(
@@ -369,7 +302,7 @@ async def _start_instances(
     prober = SocketProber(here.reactor, here.paths)
     run_directory = here.settings.run_directory
     instances = Instances(here.reactor, runtime, prober, run_directory, here.cluster, history)
-    await _begin(instances, rooms)
+    await begin(instances, rooms)
     return instances
 
 
@@ -377,101 +310,13 @@ async def _start_git(here: Here, rooms: AsyncExitStack) -> ISource:
     settings = here.settings
     source = GitRepositories(
         here.reactor,
-        _pool(here.reactor, 4, "git", rooms),
+        pool(here.reactor, 4, "git", rooms),
         settings.data_directory / "repos",
         cache_seconds=settings.cache_time_ms / 1000,
         file_roots=settings.git_file_roots,
     )
-    await _begin(source, rooms)
+    await begin(source, rooms)
     return source
-
-
-async def _start_management(
-    here: Here,
-    neighbours: Neighbours,
-    tasks: DurableTasks,
-    manager: DeploymentManager,
-    stores: Stores,
-    keys: IKeyStore,
-    admission: Admission,
-    bootstrap: BootstrapToken,
-    measured: Measured,
-    history: InstanceHistory,
-    rooms: AsyncExitStack,
-) -> Streams:
-    """Listen on the control socket; give what its caller stops before workers are drained."""
-    # Importing Klein installs a reactor, so it comes after twistd chose one.
-    from ploinky.api.application import make_site
-    from ploinky.api.endpoints import Collaborators
-    from ploinky.api.operations import Operations
-    from ploinky.api.streams import Streams
-
-    operations = Operations(here.reactor)
-    await _begin(operations, rooms)
-    usages = Usages(here.reactor, neighbours.runtime, here.cluster)
-    await _begin(usages, rooms)
-    streams = Streams()
-    streams.startService()  # type: ignore[no-untyped-call]
-
-    async def change_settings(changes: Mapping[str, Any], revision: str) -> Change:
-        made = await here.configuration.change(here.files, changes, revision)
-        await manager.adopt(here.configuration.settings)
-        return made
-
-    upstream = Upstream(here.reactor, Wheel(here.reactor), here.paths)
-    rooms.callback(upstream.close)
-
-    async def commands(deployment: str) -> Sequence[Mapping[str, Any]]:
-        return await commands_of(here.reactor, upstream, tasks.route(deployment))
-
-    collaborators = Collaborators(
-        clock=here.reactor,
-        settings=here.settings,
-        configuration=here.configuration,
-        change_settings=change_settings,
-        cluster=here.cluster,
-        deployments=manager,
-        deployment_store=neighbours.store,
-        repositories=neighbours.repositories,
-        source=neighbours.source,
-        runtime=neighbours.runtime,
-        workers=neighbours.workers,
-        tasks=tasks,
-        task_store=stores.tasks,
-        admission=admission,
-        keys=keys,
-        keyring=Keyring(here.reactor, keys, secrets.token_bytes),
-        hooks=stores.hooks,
-        audit=stores.audit,
-        authenticators=await _authenticators(here, keys),
-        bootstrap=bootstrap,
-        throttle=LoginThrottle(here.reactor),
-        operations=operations,
-        metrics=measured.metrics,
-        loads=measured.loads,
-        usages=usages,
-        history=history,
-        hub=Hub(new_id()),
-        streams=streams,
-        log_directory=log_directory(here.settings),
-        files=here.files,
-        random_bytes=secrets.token_bytes,
-        commands=commands,
-        new_id=new_id,
-    )
-    await _listen(here, CONTROL_SOCKET, make_site(collaborators), rooms)
-    return streams
-
-
-async def _authenticators(here: Here, keys: IKeyStore) -> Sequence[Any]:
-    """Give every authenticator that can be used here and now."""
-    found = []
-    for name, factory in _plugins(IAuthenticatorFactory).items():
-        if reason := await factory.available(here.reactor):
-            _log.info("authenticator {name} is not used: {reason}", name=name, reason=reason)
-        else:
-            found.append(await factory.create(here.reactor, here.settings, keys))
-    return found
 
 
 def _begin_pruning(here: Here, history: InstanceHistory, rooms: AsyncExitStack) -> None:
@@ -535,47 +380,11 @@ async def _announce(
             "Claim this server from elsewhere with: p-cli cloud init --token TOKEN"
         )
     path = settings.run_directory / "leader.json"
-    _write(path, json.dumps(leader))
+    write(path, json.dumps(leader))
     rooms.callback(path.unlink, missing_ok=True)
     host = "localhost" if is_loopback(settings.host) else settings.host
     say(sys.__stdout__, f"Ploinky Cloud serves http://{host}:{port}", leader.get("notice", ""))
     _log.info("the server answers on port {port}", port=port)
-
-
-# --- small change -------------------------------------------------------------
-
-
-async def _begin(service: Any, rooms: AsyncExitStack) -> None:
-    """Start a service now; it is stopped with the rest, and waited for."""
-    rooms.push_async_callback(maybeDeferred, service.stopService)
-    await maybeDeferred(service.startService)
-
-
-def _pool(reactor: Any, threads: int, name: str, rooms: AsyncExitStack) -> Blocking:
-    pool = Blocking(reactor, threads, name)
-    pool.start()
-    rooms.callback(pool.stop)
-    return pool
-
-
-async def _listen(here: Here, name: str, factory: Any, rooms: AsyncExitStack) -> None:
-    """Listen on a Unix socket in the run directory, for this user alone.
-
-    What an earlier leader left there is dead: this one holds the lock.
-    """
-    path = here.settings.run_directory / name
-    path.unlink(missing_ok=True)
-    port = here.reactor.listenUNIX(here.paths.usable(str(path)), factory, mode=0o600)
-    rooms.push_async_callback(maybeDeferred, port.stopListening)
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a small file, whole or not at all, for this user alone."""
-    fresh = path.with_suffix(".new")
-    fresh.unlink(missing_ok=True)
-    with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
-    os.replace(fresh, path)
 
 
 def say(stream: Any, *texts: str) -> None:

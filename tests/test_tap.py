@@ -18,7 +18,7 @@ import pytest_twisted
 from twisted.internet.defer import Deferred
 from twisted.internet.testing import MemoryReactor
 
-from ploinky.leader import new_id
+from ploinky.rooms import new_id
 from ploinky.routing.rates import FILE_NAME
 from ploinky.settings import fields
 from ploinky.tap import COULD_NOT_START, MISCONFIGURED, Leader, Options

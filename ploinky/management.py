@@ -1,0 +1,139 @@
+"""The management API, put together: the leader's control socket and all that stands behind it.
+
+A part of the root, which names concrete classes.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any
+
+from attrs import frozen
+from twisted.logger import Logger
+
+from ploinky.configuration import Change
+from ploinky.deployment.compose import Neighbours
+from ploinky.deployment.manager import DeploymentManager
+from ploinky.interfaces import IAuthenticatorFactory, IKeyStore
+from ploinky.rooms import Here, begin, listen, log_directory, new_id, plugins
+from ploinky.routing.upstream import Upstream
+from ploinky.routing.wheel import Wheel
+from ploinky.security.admission import Admission
+from ploinky.security.bootstrap import BootstrapToken
+from ploinky.security.keyring import Keyring
+from ploinky.security.throttle import LoginThrottle
+from ploinky.state import Stores
+from ploinky.tasks.commands import commands_of
+from ploinky.tasks.durable import DurableTasks
+from ploinky.telemetry.history import InstanceHistory
+from ploinky.telemetry.hub import Hub
+from ploinky.telemetry.load import Loads
+from ploinky.telemetry.metrics import Metrics
+from ploinky.telemetry.usages import Usages
+
+if TYPE_CHECKING:
+    from ploinky.api.streams import Streams
+
+CONTROL_SOCKET = "control.sock"
+
+_log = Logger()
+
+
+@frozen
+class Managed:
+    """What there is to be managed, and who may.
+
+    Attributes:
+        metrics: How many calls there were, and how they went.
+        loads: What is in hand now.
+        history: What became of instances.
+    """
+
+    neighbours: Neighbours
+    manager: DeploymentManager
+    tasks: DurableTasks
+    stores: Stores
+    keys: IKeyStore
+    admission: Admission
+    bootstrap: BootstrapToken
+    metrics: Metrics
+    loads: Loads
+    history: InstanceHistory
+
+
+async def start_management(here: Here, managed: Managed, rooms: AsyncExitStack) -> Streams:
+    """Listen on the control socket; give what its caller stops before workers are drained."""
+    # Importing Klein installs a reactor, so it comes after twistd chose one.
+    from ploinky.api.application import make_site
+    from ploinky.api.endpoints import Collaborators
+    from ploinky.api.operations import Operations
+    from ploinky.api.streams import Streams
+
+    operations = Operations(here.reactor)
+    await begin(operations, rooms)
+    usages = Usages(here.reactor, managed.neighbours.runtime, here.cluster)
+    await begin(usages, rooms)
+    streams = Streams()
+    streams.startService()  # type: ignore[no-untyped-call]
+
+    async def change_settings(changes: Mapping[str, Any], revision: str) -> Change:
+        made = await here.configuration.change(here.files, changes, revision)
+        await managed.manager.adopt(here.configuration.settings)
+        return made
+
+    upstream = Upstream(here.reactor, Wheel(here.reactor), here.paths)
+    rooms.callback(upstream.close)
+
+    async def commands(deployment: str) -> Sequence[Mapping[str, Any]]:
+        return await commands_of(here.reactor, upstream, managed.tasks.route(deployment))
+
+    collaborators = Collaborators(
+        clock=here.reactor,
+        settings=here.settings,
+        configuration=here.configuration,
+        change_settings=change_settings,
+        cluster=here.cluster,
+        deployments=managed.manager,
+        deployment_store=managed.neighbours.store,
+        repositories=managed.neighbours.repositories,
+        source=managed.neighbours.source,
+        runtime=managed.neighbours.runtime,
+        workers=managed.neighbours.workers,
+        tasks=managed.tasks,
+        task_store=managed.stores.tasks,
+        admission=managed.admission,
+        keys=managed.keys,
+        keyring=Keyring(here.reactor, managed.keys, secrets.token_bytes),
+        hooks=managed.stores.hooks,
+        audit=managed.stores.audit,
+        authenticators=await _authenticators(here, managed.keys),
+        bootstrap=managed.bootstrap,
+        throttle=LoginThrottle(here.reactor),
+        operations=operations,
+        metrics=managed.metrics,
+        loads=managed.loads,
+        usages=usages,
+        history=managed.history,
+        hub=Hub(new_id()),
+        streams=streams,
+        log_directory=log_directory(here.settings),
+        files=here.files,
+        random_bytes=secrets.token_bytes,
+        commands=commands,
+        new_id=new_id,
+    )
+    await listen(here, CONTROL_SOCKET, make_site(collaborators), rooms)
+    return streams
+
+
+async def _authenticators(here: Here, keys: IKeyStore) -> Sequence[Any]:
+    """Give every authenticator that can be used here and now."""
+    found = []
+    for name, factory in plugins(IAuthenticatorFactory).items():
+        if reason := await factory.available(here.reactor):
+            _log.info("authenticator {name} is not used: {reason}", name=name, reason=reason)
+        else:
+            found.append(await factory.create(here.reactor, here.settings, keys))
+    return found
