@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from ploinky.configuration import Change
 from ploinky.deployment.compose import Neighbours
 from ploinky.deployment.manager import DeploymentManager
-from ploinky.interfaces import IAuthenticatorFactory, IKeyStore
+from ploinky.interfaces import IAuthenticatorFactory
 from ploinky.rooms import Here, begin, listen, log_directory, new_id, plugins
 from ploinky.routing.upstream import Upstream
 from ploinky.routing.wheel import Wheel
@@ -25,6 +25,7 @@ from ploinky.security.bootstrap import BootstrapToken
 from ploinky.security.keyring import Keyring
 from ploinky.security.throttle import LoginThrottle
 from ploinky.state import Stores
+from ploinky.store_interfaces import IKeyStore
 from ploinky.tasks.commands import commands_of
 from ploinky.tasks.durable import DurableTasks
 from ploinky.telemetry.history import InstanceHistory

@@ -13,16 +13,7 @@ from pathlib import Path
 from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 
-from ploinky.interfaces import (
-    IAuditTrail,
-    IDeploymentStore,
-    IHookStore,
-    IKeyStore,
-    IMetricsStore,
-    IRepositoryStore,
-    ISecretBox,
-    ITaskStore,
-)
+from ploinky.interfaces import ISecretBox
 from ploinky.security.secrets import (
     SecretBox,
     fingerprint,
@@ -39,6 +30,15 @@ from ploinky.store.metrics import SqliteMetricsStore
 from ploinky.store.repositories import SqliteRepositoryStore
 from ploinky.store.resealing import note_key, sealed_with
 from ploinky.store.tasks import SqliteTaskStore
+from ploinky.store_interfaces import (
+    IAuditTrail,
+    IDeploymentStore,
+    IHookStore,
+    IKeyStore,
+    IMetricsStore,
+    IRepositoryStore,
+    ITaskStore,
+)
 
 DATABASE = "ploinky.sqlite"
 """The file's name in the data directory."""

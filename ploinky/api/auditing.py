@@ -21,8 +21,8 @@ from ploinky.api.forms import outside_names, parse_json
 from ploinky.api.requests import Call
 from ploinky.api.shapes import Page, PageQuery, secret_fields
 from ploinky.errors import InternalError, PloinkyError, TooManyRequests
-from ploinky.interfaces import IAuditTrail
 from ploinky.security.throttle import LoginThrottle
+from ploinky.store_interfaces import IAuditTrail
 from ploinky.telemetry.redaction import Redactor
 from ploinky.values import NOBODY, AuditEntry
 

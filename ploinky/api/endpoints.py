@@ -16,17 +16,11 @@ from ploinky.api.streams import Stream, Streams
 from ploinky.configuration import Change, Configuration
 from ploinky.errors import PloinkyError
 from ploinky.interfaces import (
-    IAuditTrail,
     IAuthenticator,
     IDeploymentManager,
-    IDeploymentStore,
     IDurableTasks,
-    IHookStore,
-    IKeyStore,
-    IRepositoryStore,
     IRuntime,
     ISource,
-    ITaskStore,
     IWorkerGroup,
 )
 from ploinky.security.admission import Admission
@@ -34,6 +28,14 @@ from ploinky.security.bootstrap import BootstrapToken
 from ploinky.security.keyring import Keyring
 from ploinky.security.throttle import LoginThrottle
 from ploinky.settings import Settings
+from ploinky.store_interfaces import (
+    IAuditTrail,
+    IDeploymentStore,
+    IHookStore,
+    IKeyStore,
+    IRepositoryStore,
+    ITaskStore,
+)
 from ploinky.telemetry.history import InstanceHistory
 from ploinky.telemetry.hub import Hub
 from ploinky.telemetry.load import Loads

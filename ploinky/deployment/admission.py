@@ -14,7 +14,7 @@ from ploinky.deployment.manifest import (
 )
 from ploinky.deployment.spec import Layout, external_target
 from ploinky.errors import NotFound, ValidationFailed
-from ploinky.interfaces import IRepositoryStore
+from ploinky.store_interfaces import IRepositoryStore
 from ploinky.values import DeployRequest
 
 

@@ -20,7 +20,8 @@ from ploinky.errors import (
     SourceError,
     ValidationFailed,
 )
-from ploinky.interfaces import IRepositoryStore, ISource
+from ploinky.interfaces import ISource
+from ploinky.store_interfaces import IRepositoryStore
 from ploinky.values import AgentListing, DeployRequest, GitSource, Repository
 
 _SEGMENT = re.compile(r"[A-Za-z0-9_@][A-Za-z0-9_.@+-]{0,99}")

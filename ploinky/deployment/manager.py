@@ -41,8 +41,9 @@ from ploinky.deployment.recovery import Recovery, Survey, Survivor
 from ploinky.deployment.releases import ReleaseBuilder, Say
 from ploinky.deployment.spec import Plans, replicas_of
 from ploinky.errors import Conflict, DeployFailed, NotFound, PloinkyError, ProbeFailed
-from ploinky.interfaces import IDeploymentManager, IDeploymentStore, IInstances, Report
+from ploinky.interfaces import IDeploymentManager, IInstances, Report
 from ploinky.settings import Settings
+from ploinky.store_interfaces import IDeploymentStore
 from ploinky.values import (
     Address,
     Deployment,

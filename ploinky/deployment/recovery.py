@@ -32,7 +32,8 @@ from ploinky.deployment.manifest import Manifest
 from ploinky.deployment.releases import remove_tree
 from ploinky.deployment.spec import Layout, external_target, kind_of, replicas_of
 from ploinky.errors import ManifestInvalid, ProbeFailed
-from ploinky.interfaces import IDeploymentStore, IInstances
+from ploinky.interfaces import IInstances
+from ploinky.store_interfaces import IDeploymentStore
 from ploinky.threads import Blocking
 from ploinky.values import Deployment, InstanceStatus, Kind, Release, ReleaseState, Target
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from twisted.internet.interfaces import IReactorTime
 
 from ploinky.errors import Conflict, Unauthenticated
-from ploinky.interfaces import IKeyStore
 from ploinky.security.tokens import API_KEY, SESSION, mint, token_hash
+from ploinky.store_interfaces import IKeyStore
 from ploinky.values import Principal, Role
 
 ADMIN_ID = "Admin"

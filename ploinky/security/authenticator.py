@@ -6,8 +6,9 @@ from typing import Any
 
 from zope.interface import implementer
 
-from ploinky.interfaces import IAuthenticator, IKeyStore
+from ploinky.interfaces import IAuthenticator
 from ploinky.security.tokens import token_hash
+from ploinky.store_interfaces import IKeyStore
 from ploinky.values import Principal
 
 

@@ -9,9 +9,9 @@ from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 
 from ploinky.errors import Conflict, Forbidden, NotFound, PloinkyError, ValidationFailed
-from ploinky.interfaces import IKeyStore
 from ploinky.security.roles import is_confined
 from ploinky.security.tokens import API_KEY, mint, token_hash
+from ploinky.store_interfaces import IKeyStore
 from ploinky.values import (
     NOBODY,
     DeploymentKey,

@@ -8,7 +8,8 @@ from twisted.internet.defer import DeferredLock
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
-from ploinky.interfaces import IKeyStore, IWorkerGroup
+from ploinky.interfaces import IWorkerGroup
+from ploinky.store_interfaces import IKeyStore
 from ploinky.values import Principal
 
 

@@ -13,9 +13,9 @@ import attrs
 from sqlalchemy import Connection, func, insert, select
 from zope.interface import implementer
 
-from ploinky.interfaces import IAuditTrail
 from ploinky.store.database import Database
 from ploinky.store.tables import AUDIT
+from ploinky.store_interfaces import IAuditTrail
 from ploinky.values import AuditEntry, AuditVerdict
 
 _AT_ONCE = 1000

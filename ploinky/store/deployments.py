@@ -11,10 +11,11 @@ from sqlalchemy.exc import IntegrityError
 from zope.interface import implementer
 
 from ploinky.errors import Conflict, NotFound
-from ploinky.interfaces import IDeploymentStore, ISecretBox
+from ploinky.interfaces import ISecretBox
 from ploinky.store import records
 from ploinky.store.database import Database
 from ploinky.store.tables import DEPLOYMENTS, RELEASES
+from ploinky.store_interfaces import IDeploymentStore
 from ploinky.values import Deployment, Release, ReleaseState
 
 

@@ -8,10 +8,11 @@ from sqlalchemy.exc import IntegrityError
 from zope.interface import implementer
 
 from ploinky.errors import NotFound
-from ploinky.interfaces import IHookStore, ISecretBox
+from ploinky.interfaces import ISecretBox
 from ploinky.store.database import Database
 from ploinky.store.records import hook_purpose
 from ploinky.store.tables import HOOKS
+from ploinky.store_interfaces import IHookStore
 
 
 @implementer(IHookStore)

@@ -10,10 +10,10 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from ploinky.errors import Conflict, Unauthenticated
-from ploinky.interfaces import IKeyStore
 from ploinky.store import records
 from ploinky.store.database import Database
 from ploinky.store.tables import PRINCIPALS
+from ploinky.store_interfaces import IKeyStore
 from ploinky.values import Principal
 
 

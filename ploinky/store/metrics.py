@@ -10,7 +10,6 @@ from sqlalchemy import Connection, delete, select
 from sqlalchemy.dialects.sqlite import insert
 from zope.interface import implementer
 
-from ploinky.interfaces import IMetricsStore
 from ploinky.measures import (
     FOREVER,
     RESOLUTIONS,
@@ -24,6 +23,7 @@ from ploinky.measures import (
 )
 from ploinky.store.database import Database
 from ploinky.store.tables import METRIC_POINTS, METRIC_REPORTERS
+from ploinky.store_interfaces import IMetricsStore
 
 _P = METRIC_POINTS.c
 

@@ -13,9 +13,9 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ploinky.interfaces import ITaskStore
 from ploinky.store.database import Database
 from ploinky.store.tables import TASKS
+from ploinky.store_interfaces import ITaskStore
 from ploinky.task_values import (
     Task,
     TaskPage,

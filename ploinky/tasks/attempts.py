@@ -16,7 +16,8 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from ploinky.errors import NoHealthyInstance, NoSuchRoute, Overloaded, StateUnusable
-from ploinky.interfaces import ILease, IOrchestrator, ITaskStore
+from ploinky.interfaces import ILease, IOrchestrator
+from ploinky.store_interfaces import ITaskStore
 from ploinky.task_values import (
     Task,
     TaskState,

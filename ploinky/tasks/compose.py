@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ploinky.interfaces import ITaskStore
 from ploinky.settings import Settings
+from ploinky.store_interfaces import ITaskStore
 from ploinky.task_values import TaskBounds
 from ploinky.tasks.durable import DurableTasks
 from ploinky.tasks.durable_queues import DurableQueues

@@ -36,7 +36,8 @@ from ploinky.errors import (
     StateUnusable,
     TaskExpired,
 )
-from ploinky.interfaces import IDurableTasks, IOrchestrator, ITaskStore
+from ploinky.interfaces import IDurableTasks, IOrchestrator
+from ploinky.store_interfaces import ITaskStore
 from ploinky.task_values import (
     Submission,
     Task,

@@ -17,8 +17,8 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from ploinky.errors import StateUnusable
-from ploinky.interfaces import IDeploymentStore, IMetricsStore
 from ploinky.measures import Counts, KeptCounts, Label, Sums, added
+from ploinky.store_interfaces import IDeploymentStore, IMetricsStore
 from ploinky.telemetry.counters import Count, Counters, by_deployment, count_of
 
 WRITE_SECONDS = 10.0

@@ -10,15 +10,6 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from ploinky.errors import Conflict, NotFound, Unauthenticated
-from ploinky.interfaces import (
-    IAuditTrail,
-    IDeploymentStore,
-    IHookStore,
-    IKeyStore,
-    IMetricsStore,
-    IRepositoryStore,
-    ITaskStore,
-)
 from ploinky.measures import (
     FOREVER,
     RESOLUTIONS,
@@ -29,6 +20,15 @@ from ploinky.measures import (
     Point,
     Sums,
     added,
+)
+from ploinky.store_interfaces import (
+    IAuditTrail,
+    IDeploymentStore,
+    IHookStore,
+    IKeyStore,
+    IMetricsStore,
+    IRepositoryStore,
+    ITaskStore,
 )
 from ploinky.task_values import (
     Task,

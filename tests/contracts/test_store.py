@@ -13,15 +13,6 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from ploinky.errors import StateUnusable
-from ploinky.interfaces import (
-    IAuditTrail,
-    IDeploymentStore,
-    IHookStore,
-    IKeyStore,
-    IMetricsStore,
-    IRepositoryStore,
-    ITaskStore,
-)
 from ploinky.security.secrets import SecretBox
 from ploinky.store.audit import SqliteAuditTrail
 from ploinky.store.database import Database
@@ -31,6 +22,15 @@ from ploinky.store.keys import SqliteKeyStore
 from ploinky.store.metrics import SqliteMetricsStore
 from ploinky.store.repositories import SqliteRepositoryStore
 from ploinky.store.tasks import SqliteTaskStore
+from ploinky.store_interfaces import (
+    IAuditTrail,
+    IDeploymentStore,
+    IHookStore,
+    IKeyStore,
+    IMetricsStore,
+    IRepositoryStore,
+    ITaskStore,
+)
 from ploinky.task_values import TaskQuery
 from ploinky.testing.contracts.store import (
     DEMO,

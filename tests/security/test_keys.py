@@ -13,12 +13,13 @@ from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
 from ploinky.errors import Conflict, Forbidden, NotFound, StateUnusable, Unauthenticated
-from ploinky.interfaces import IAuthenticator, IKeyStore
+from ploinky.interfaces import IAuthenticator
 from ploinky.security import authenticator
 from ploinky.security.admission import Admission
 from ploinky.security.keyring import Keyring, WantedKey
 from ploinky.security.published import PublishedKeys
 from ploinky.security.tokens import API_KEY, mint, token_hash
+from ploinky.store_interfaces import IKeyStore
 from ploinky.testing.api import RecordedWorkers
 from ploinky.testing.store import MemoryKeyStore
 from ploinky.values import Principal, Role

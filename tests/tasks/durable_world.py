@@ -16,9 +16,9 @@ from twisted.internet import reactor
 from twisted.internet.task import deferLater
 from zope.interface import implementer
 
-from ploinky.interfaces import ITaskStore
 from ploinky.store.database import Database
 from ploinky.store.tasks import SqliteTaskStore
+from ploinky.store_interfaces import ITaskStore
 from ploinky.task_values import (
     Submission,
     Task,

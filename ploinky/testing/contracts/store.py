@@ -14,7 +14,8 @@ from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
 from ploinky.errors import Conflict, NotFound, Unauthenticated
-from ploinky.interfaces import (
+from ploinky.measures import CountBatch, KeptCounts, Label, Point, Sums
+from ploinky.store_interfaces import (
     IAuditTrail,
     IDeploymentStore,
     IHookStore,
@@ -23,7 +24,6 @@ from ploinky.interfaces import (
     IRepositoryStore,
     ITaskStore,
 )
-from ploinky.measures import CountBatch, KeptCounts, Label, Point, Sums
 from ploinky.task_values import (
     Task,
     TaskQuery,
