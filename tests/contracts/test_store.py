@@ -32,16 +32,14 @@ from ploinky.store_interfaces import (
     ITaskStore,
 )
 from ploinky.task_values import TaskQuery
+from ploinky.testing.contracts.call_store import MetricsStoreContract, TaskStoreContract, a_task
 from ploinky.testing.contracts.store import (
     DEMO,
     AuditTrailContract,
     DeploymentStoreContract,
     HookStoreContract,
     KeyStoreContract,
-    MetricsStoreContract,
     RepositoryStoreContract,
-    TaskStoreContract,
-    a_task,
 )
 from ploinky.testing.store import (
     MemoryAuditTrail,
