@@ -321,8 +321,7 @@ def _answered(task: Task, request: ManagementRequest) -> Answer:
 def _refused(error: CallFailed, request_id: str) -> Answer:
     """Refuse in the form of a call's error, which is not that of the management API."""
     document: dict[str, Any] = {"error": True, "code": error.code, "message": error.message}
-    if error.details is not None:
-        document["details"] = error.details
+    document["details"] = {**(error.details or {}), "failedAt": error.failed_at}
     fields: tuple[tuple[str, str], ...] = ()
     if error.retry_after_seconds is not None:
         fields = (("Retry-After", str(error.retry_after_seconds)),)

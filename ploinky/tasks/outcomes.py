@@ -94,6 +94,7 @@ def _refused(task: Task, error: CallFailed) -> Outcome:
         "error": True,
         "code": error.code,
         "message": error.message,
+        "details": {"failedAt": error.failed_at},
         "requestId": task.request_id,
     }
     return Outcome(error.status, (), msgspec.json.encode(document))

@@ -65,6 +65,7 @@ async def test_a_refusal_has_the_form_of_a_call(server: Server) -> None:
     answer = await submit(server)
     assert (answer.status, answer.json["error"], answer.code) == (503, True, "OVERLOADED")
     assert answer.field("Retry-After") == "10"
+    assert answer.json["details"] == {"failedAt": "queue"}
 
 
 @pytest_twisted.ensureDeferred
