@@ -315,7 +315,7 @@ class IWorkerGroup(Interface):
         """
 
     async def publish_principals(principals: Sequence[Principal]) -> int:
-        """Make `principals` the valid credentials in every worker; as `publish`."""
+        """Make ``principals`` the valid credentials in every worker; as `publish`."""
 
     async def drain(instances: frozenset[str], timeout_seconds: float) -> int:
         """Wait until no worker has a request in hand at these instances.

@@ -54,6 +54,15 @@ _SCHEMES = {
 }
 
 
+_TEXTS: Mapping[str, Any] = {
+    "text/event-stream": {
+        "description": "Of each event",
+        "type": "object",
+        "properties": {name: {"type": "string"} for name in ("id", "event", "data")},
+    }
+}
+"""Media types whose schema is that of each thing that comes, not of a text."""
+
 _IF_MATCH = {
     "name": "If-Match",
     "in": "header",
@@ -153,7 +162,7 @@ def _successes(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
         content = {"application/json": {"schema": schemas.of(endpoint.gives)}}
     elif endpoint.gives:
         kinds = (endpoint.gives,) if isinstance(endpoint.gives, str) else endpoint.gives
-        content = {kind: {"schema": {"type": "string"}} for kind in kinds}
+        content = {kind: {"schema": _TEXTS.get(kind, {"type": "string"})} for kind in kinds}
     else:  # whatever it answers
         return {"default": {"description": "Not described"}}
     return {

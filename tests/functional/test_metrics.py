@@ -154,7 +154,7 @@ def test_the_command_line_shows_it(counting: Server) -> None:
     assert all(json.loads(line) for line in kept.splitlines())
     again = type_("cloud", "logs", "download", day, check=False)
     assert (again.returncode, "is there already" in again.stderr) == (5, True)
-    assert "hello: 200 served" in type_("cloud", "logs", "20", "--access").stdout
+    assert "hello: 200 served" in type_("cloud", "logs", "1000", "--access").stdout
     counting.call("/demo", "junk")
     output = ("cloud", "logs", "--deployment", "localhost/demo")
     until(lambda: "<<< junk" in type_(*output).stdout, "what the handler printed")
