@@ -24,7 +24,7 @@ from benchmarks.report import Goal, Result, at_least, at_most, times
 from benchmarks.rivals import Backend, Gateway
 from benchmarks.rounds import take_turns
 from ploinky.rooms import new_id
-from ploinky.security.secrets import SecretBox, read_master_key
+from ploinky.security.secrets import SecretBox, master_keys
 from ploinky.store import records
 from ploinky.store.tables import DEPLOYMENTS, RELEASES
 from ploinky.values import Deployment, DeploymentKey, DeployRequest, Release, ReleaseState
@@ -147,7 +147,8 @@ def _with_deployments(bench: Bench, backend: Backend, count: int) -> _Grown:
 
 
 def _fill(data: Path, backend: Backend, count: int) -> None:
-    box = SecretBox(read_master_key(data, os.environ, secrets.token_bytes), secrets.token_bytes)
+    master, *_ = master_keys(data, os.environ, secrets.token_bytes)
+    box = SecretBox(master, secrets.token_bytes)
     deployments: list[Any] = []
     releases: list[Any] = []
     for number in range(count):

@@ -71,6 +71,11 @@ class Line:
         self._load.took(time.perf_counter() - self._sent, self._status == 200)
         self._load.reactor.callLater(0, self.send)
 
+    def complete(self, status: int, fields: Sequence[tuple[bytes, bytes]], body: bytes) -> None:
+        """See `IAnswer`."""
+        self._status = status
+        self.ended()
+
     def failed(self, error: CallFailed) -> None:
         """See `IAnswer`."""
         self._load.took(time.perf_counter() - self._sent, False)

@@ -153,7 +153,7 @@ def forwarded_head(
     if peer.trusted:
         lines.append(_passed_on(head, prefix, peer.address, user))
     else:
-        lines.append(_first_hand(head.host, prefix, peer.address, user))
+        lines.append(_origin(peer.address, b"http", head.host, prefix.encode(), user))
         if to_control and any(_marks_a_proxy(name) for name, _, _ in head.fields):
             # What it says is not believed, but that it is there is: whom it speaks for is not
             # known, so that nobody behind it passes for this machine.
@@ -173,12 +173,6 @@ def onward_target(route: Route, path: bytes, query: bytes | None) -> bytes:
 
 def _prefix(route: Route) -> str:
     return "" if route.kind is Kind.CONTROL or route.key.path == "/" else route.key.path
-
-
-@lru_cache(maxsize=4096)
-def _first_hand(host: bytes, prefix: str, address: str, user: str) -> bytes:
-    """Say where a request comes from that came from its sender."""
-    return _origin(address, b"http", host, prefix.encode(), user)
 
 
 def _passed_on(head: RequestHead, prefix: str, address: str, user: str) -> bytes:
