@@ -8,7 +8,9 @@ comes back as words: ``""`` where all is well, else what was answered instead.
 from __future__ import annotations
 
 import json
+import os
 import re
+import stat
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -36,6 +38,7 @@ SLOWEST_POLL_SECONDS = 0.25
 ANSWER_LIMIT_BYTES = 16 * 1024
 SHOWN_CHARACTERS = 200
 GOOD = range(200, 400)
+_LARGEST_DOCUMENT_BYTES = 64 * 1024
 _AGENTS_OWN = ("AGENT_BROKEN", "MANIFEST_INVALID")
 
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] (\d{3})(?: [^\r\n]*)?\r?\n")
@@ -116,7 +119,9 @@ class SocketProber:
         said = _read_document(queue / places.READY)
         if said is None:
             return "AgentCore has not said that it is ready"
-        spoken = said.get("transports", ())
+        spoken = said.get("transports")
+        if not isinstance(spoken, list):
+            return "AgentCore does not say which transports it serves"
         speaks_http = "http" in spoken
         address = status.address or Address(path=str(queue / places.SOCKET))
         wire = spec.wire if speaks_http else Wire.FILE
@@ -248,9 +253,16 @@ def said_failure(spec: InstanceSpec) -> ProbeFailed | None:
 
 
 def _read_document(path: Path) -> dict[str, Any] | None:
-    """Read what AgentCore left; None where there is nothing (or nothing whole) yet."""
+    """Read what AgentCore left; None where there is nothing (or nothing whole) yet.
+
+    An agent can put anything there: a link is not followed, a pipe not waited for.
+    """
     try:
-        document = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                return None
+            document = json.loads(file.read(_LARGEST_DOCUMENT_BYTES))
+    except (OSError, ValueError, RecursionError):
         return None
     return document if isinstance(document, dict) else None

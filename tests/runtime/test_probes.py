@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import deferLater
 
 from ploinky.errors import ProbeFailed
-from ploinky.runtime.probes import Readiness, SocketProber
+from ploinky.runtime.probes import Readiness, SocketProber, said_failure
 from ploinky.sockets import SocketPaths
 from ploinky.values import (
     Address,
@@ -184,6 +185,21 @@ def says(spec: InstanceSpec, name: str, document: Any) -> None:
     place = Path(spec.queue_directory)
     (place / "new").write_text(json.dumps(document))
     (place / "new").rename(place / name)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link", "deep", "large"])
+def test_an_agent_holds_nobody_up_with_what_it_leaves(short_directory: Path, kind: str) -> None:
+    """A pipe is not waited for, a link not followed, and nothing is read without end."""
+    spec = a_spec(short_directory)
+    said, elsewhere = Path(spec.queue_directory) / "failed", short_directory / "elsewhere"
+    elsewhere.write_text(json.dumps({"code": "AGENT_BROKEN", "message": "read"}))
+    if kind == "pipe":
+        os.mkfifo(said)
+    elif kind == "link":
+        said.symlink_to(elsewhere)
+    else:
+        said.write_text("[" * 60_000 if kind == "deep" else f'{{"message": "{"x" * 100_000}"}}')
+    assert said_failure(spec) is None
 
 
 @pytest_twisted.ensureDeferred
