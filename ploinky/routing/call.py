@@ -284,10 +284,16 @@ class Call:
         connection = self._connection
         frame = connection.last_frame
         date = self._gateway.dates.at(now)
-        if frame.fields is not fields or frame.date is not date or frame.status != status:
-            assert self.route is not None
-            head = answer_head(self.route.kind, status, fields, date)
-            frame = connection.last_frame = AnswerFrame(status, fields, date, head + REQUEST_ID)
+        route = self.route
+        assert route is not None
+        if (
+            frame.fields is not fields
+            or frame.date is not date
+            or frame.status != status
+            or frame.kind is not route.kind
+        ):
+            head = answer_head(route.kind, status, fields, date) + REQUEST_ID
+            frame = connection.last_frame = AnswerFrame(route.kind, status, fields, date, head)
         return b"%b%b\r\nContent-Length: %d\r\n\r\n%b" % (frame.head, self.id, len(body), body)
 
     def switched(self, fields: Sequence[tuple[bytes, bytes]], protocol: bytes) -> None:

@@ -268,21 +268,27 @@ class AnswerFrame:
     """What an agent's answer begins with, up to the value of the request's id.
 
     Attributes:
-        status, fields, date: What `head` was made of.
+        kind, status, fields, date: What `head` was made of.
     """
 
-    __slots__ = ("date", "fields", "head", "status")
+    __slots__ = ("date", "fields", "head", "kind", "status")
 
     def __init__(
-        self, status: int, fields: Sequence[tuple[bytes, bytes]], date: bytes, head: bytes
+        self,
+        kind: Kind,
+        status: int,
+        fields: Sequence[tuple[bytes, bytes]],
+        date: bytes,
+        head: bytes,
     ) -> None:
+        self.kind = kind
         self.status = status
         self.fields = fields
         self.date = date
         self.head = head
 
 
-NO_FRAME = AnswerFrame(0, (), b"", b"")
+NO_FRAME = AnswerFrame(Kind.CONTROL, 0, (), b"", b"")
 
 
 def failed_at(kind: Kind, status: int) -> str:

@@ -474,6 +474,25 @@ async def test_an_answer_that_ends_too_early_breaks_the_connection(corridor: Any
 
 
 @pytest_twisted.ensureDeferred
+async def test_the_same_fields_mean_another_head_for_another_kind_of_route(corridor: Any) -> None:
+    """The leader answers tasks and its own API over one connection: neither gets the other's head."""
+    fields = ((b"Content-Type", b"text/plain"), (b"X-Own", b"1"))
+
+    def answers(_: Any, exchange: FakeExchange) -> None:
+        exchange.answer.complete(200, fields, b"x")
+
+    corridor.upstream.respond = corridor.tasks.respond = answers
+    client = await corridor.connect()
+    said = []
+    for request in (get("/shop/x"), post("/demo", HELLO), get("/shop/x")):
+        client.send(request)
+        answer = await client.answer()
+        said.append((answer.field(b"x-own"), answer.field(b"content-type")))
+    passed_on, task = (b"1", b"text/plain"), (None, b"application/json")
+    assert said == [passed_on, task, passed_on]
+
+
+@pytest_twisted.ensureDeferred
 async def test_answers_that_resemble_each_other_are_not_mistaken(corridor: Any) -> None:
     """Status, fields and date are each answer's own, on one connection."""
     first, second = ((b"X-A", b"1"),), ((b"X-A", b"2"),)
