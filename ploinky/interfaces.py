@@ -82,6 +82,25 @@ class ILease(Interface):
         """
 
 
+class IStanding(Interface):
+    """The places at a route's only target, for who claims there again and again.
+
+    `take` is `IOrchestrator.claim`, and `release` is `ILease.release`, without a lease to be made.
+    It holds for as long as the route does.
+    """
+
+    target: Target = Attribute("The instance.")
+
+    def take() -> bool:
+        """Count one more; False where every place is taken."""
+
+    def release() -> None:
+        """Give back one that was taken; whoever took it does so once."""
+
+    def lease() -> ILease:
+        """Give a lease on a place that was taken, to be released in its stead."""
+
+
 class IOrchestrator(Interface):
     """Route to a lease on one healthy instance; counts what is in flight."""
 
@@ -94,6 +113,9 @@ class IOrchestrator(Interface):
         Raises:
             NoHealthyInstance: The route has no targets.
         """
+
+    def standing(route: Route) -> IStanding | None:
+        """Give what claims at a route's only target; None where it has several, or none."""
 
     async def claim_later(route: Route, timeout_seconds: float) -> ILease:
         """Wait in the bounded queue before the route's instances.  Cancelling leaves the queue.
@@ -200,8 +222,8 @@ class IOutlet(Interface):
     queued: int = Attribute("Bytes taken by `send` that have not gone out yet.")
     broken: bool = Attribute("The kernel would not take any: the other side had closed before.")
 
-    def send(data: bytes) -> None:
-        """Send ``data`` after all that was sent before.  Takes any amount."""
+    def send(data: bytes) -> int:
+        """Send ``data`` after all that was sent before, and give `queued`.  Takes any amount."""
 
 
 class IUpstream(Interface):
@@ -221,11 +243,14 @@ class IUpstream(Interface):
             answer: Provides `IAnswer`.  `AgentUnreachable`, `AgentBroken` are its failures.
         """
 
-    def begin(exchange: Any) -> None:
-        """Send a request whose exchange the caller has made.
+    def pool(address: Any) -> Any:
+        """Give the connections to one address, for the routing room's short way.
 
         Args:
-            exchange: A `ploinky.routing.exchange.Exchange`.
+            address: `ploinky.values.Address`.
+
+        Returns:
+            A `ploinky.routing.upstream.Pool`; None where there are none.
         """
 
     def upgrade(address: Any, head: bytes, asked: bytes, key: bytes, answer: Any) -> IExchange:

@@ -41,7 +41,7 @@ from ploinky.routing.listening import GatewayFactory
 from ploinky.routing.rates import SharedRates
 from ploinky.routing.reactor import install
 from ploinky.routing.spool import Spool
-from ploinky.routing.streams import attach
+from ploinky.routing.streams import Outlet
 from ploinky.routing.table import RouteTable
 from ploinky.routing.upstream import Upstream
 from ploinky.routing.wheel import Wheel
@@ -198,7 +198,7 @@ def build_rooms(reactor: Any, configuration: WorkerConfiguration, paths: SocketP
     files = FileTransport(reactor, Inotify(reactor))
     files.startService()
     http = HttpTransport(upstream)
-    frames = FrameTransport(reactor, paths, attach, http)
+    frames = FrameTransport(reactor, paths, Outlet, http)
     id_prefix = f"{configuration.slot:x}{secrets.token_hex(4)}"
     deleting = Blocking(reactor, 1, "deleting uploads")
     deleting.start()

@@ -61,17 +61,31 @@ def subject(method: bytes, route: str | None, deployment: str, principal: str) -
     return Subject(deployment, said)
 
 
-class _Sums:
+class Sums:
     """What the records of one deployment, command, status and failed part add up to."""
 
-    __slots__ = ("buckets", "bytes_in", "bytes_out", "queued_seconds", "seconds")
+    __slots__ = ("buckets", "bytes_in", "bytes_out", "count", "label", "queued_seconds", "seconds")
 
-    def __init__(self) -> None:
+    def __init__(self, label: tuple[str, str, int, str]) -> None:
+        self.label = label
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin anew."""
+        self.count = 0
         self.seconds = 0.0
         self.queued_seconds = 0.0
         self.bytes_in = 0
         self.bytes_out = 0
         self.buckets = [0] * (len(BOUNDS_SECONDS) + 1)
+
+
+Record = tuple[Sums, str, "int | str", int, int, float, float]
+"""One request that is over.
+
+What it counts for; its line up to the value of its id, or to the number in that; that value or
+number; bytes in; bytes out; when it began and when it ended, in the clock's seconds.
+"""
 
 
 class AccessLog:
@@ -81,7 +95,7 @@ class AccessLog:
         clock: Batches by it.
         wall_clock: Unix seconds, for the lines.
         sink: Gets whole lines of JSON, several at once, each ending in a line feed.
-        flush_seconds: For which lines are collected.
+        flush_seconds: For which records are collected before they are written up.
     """
 
     def __init__(
@@ -89,14 +103,22 @@ class AccessLog:
         clock: IReactorTime,
         wall_clock: Callable[[], float],
         sink: Callable[[str], None],
-        flush_seconds: float = 0.02,
+        flush_seconds: float = 0.005,
     ) -> None:
         self._clock = clock
         self._wall_clock = wall_clock
         self._sink = sink
         self._flush_seconds = flush_seconds
-        self._lines: list[str] = []
-        self._counted: dict[tuple[str, str, int, str], _Sums] = {}
+        self._records: list[Record] = []
+        self._known: dict[tuple[str, str, int, str], Sums] = {}
+        self._counted: list[Sums] = []
+
+    def add(self, record: Record) -> None:
+        """Keep what is known of one request once it is over."""
+        records = self._records
+        if not records:
+            self._clock.callLater(self._flush_seconds, self.flush)
+        records.append(record)
 
     def record(
         self,
@@ -106,45 +128,62 @@ class AccessLog:
         status: int,
         bytes_in: int,
         bytes_out: int,
-        seconds: float,
+        began: float,
+        ended: float,
         mood: str,
         failed_at: str = "",
         queued_seconds: float = 0.0,
     ) -> None:
-        """Keep what is known of one request once it is over.
+        """Make the record of a request and keep it.
 
         Args:
             command: Of a task, once it was read; ``""`` otherwise.
             bytes_in: Of head and body, as they came.
             bytes_out: Of head and body, as given to the connection.
-            seconds: From the end of the request's head to the end of its answer.
+            began: When its head was whole, in the clock's seconds.
+            ended: When its answer was given to the connection.
             mood: One of this module's words for how it ended.
             failed_at: The part that failed (`ploinky.errors.PARTS`); ``""`` where none did.
             queued_seconds: Of those, how long it waited for an instance with a free place.
         """
-        lines = self._lines
-        if not lines:
-            self._clock.callLater(self._flush_seconds, self.flush)
-        lines.append(
-            f'{{"time":{self._wall_clock():.3f},"id":"{id.decode()}",{subject.text},'
-            f'"command":{_quoted(command)},"status":{status},"bytesIn":{bytes_in},'
-            f'"bytesOut":{bytes_out},"seconds":{seconds:.6f},"mood":"{mood}"'
-            f"{_more(failed_at, queued_seconds) if failed_at or queued_seconds else ''}}}\n"
-        )
-        # A 404's command is a name that somebody made up: it would only swell the counters.
-        key = (subject.deployment, command if status != 404 else "", status, failed_at)
-        sums = self._counted.get(key) or self._begin_count(key)
-        sums.seconds += seconds
+        sums = self.sums(subject, command, status, failed_at)
         sums.queued_seconds += queued_seconds
-        sums.bytes_in += bytes_in
-        sums.bytes_out += bytes_out
-        sums.buckets[bisect_left(BOUNDS_SECONDS, seconds)] += 1
+        line = line_of(subject, command, status, mood, failed_at, queued_seconds)
+        self.add((sums, line, id.decode(), bytes_in, bytes_out, began, ended))
+
+    def sums(self, subject: Subject, command: str, status: int, failed_at: str = "") -> Sums:
+        """Give what a record is counted in; it may be kept, and counted in again and again."""
+        # A 404's command is a name that somebody made up: it would only swell the counters.
+        label = (subject.deployment, command if status != 404 else "", status, failed_at)
+        sums = self._known.get(label)
+        if sums is None:
+            if len(self._known) >= _KEYS_AT_ONCE:
+                label = (label[0], _OTHER, status, failed_at)
+            sums = self._known.get(label) or self._known.setdefault(label, Sums(label))
+        return sums
 
     def flush(self) -> None:
-        """Hand over what there is; the owner calls it once more at the end."""
-        lines, self._lines = self._lines, []
-        if lines:
-            self._sink("".join(lines))
+        """Write up what there is; the owner calls it once more at the end."""
+        records, self._records = self._records, []
+        if not records:
+            return
+        wall = self._wall_clock() - self._clock.seconds()
+        counted = self._counted
+        lines: list[str] = []
+        for sums, line, id, bytes_in, bytes_out, began, ended in records:
+            seconds = ended - began
+            if not sums.count:
+                counted.append(sums)
+            sums.count += 1
+            sums.seconds += seconds
+            sums.bytes_in += bytes_in
+            sums.bytes_out += bytes_out
+            sums.buckets[bisect_left(BOUNDS_SECONDS, seconds)] += 1
+            lines.append(
+                f'{{"time":{wall + ended:.3f},{line}{id}","bytesIn":{bytes_in},'
+                f'"bytesOut":{bytes_out},"seconds":{seconds:.6f}}}\n'
+            )
+        self._sink("".join(lines))
 
     def drain(self) -> list[dict[str, Any]]:
         """Give what was counted since the last call, and begin anew.
@@ -154,27 +193,43 @@ class AccessLog:
             ``buckets`` has an index and a count for each bucket of `ploinky.latencies` that is
             not empty.
         """
-        counted, self._counted = self._counted, {}
-        return [
-            {
-                "deployment": deployment,
-                "command": command,
-                "status": status,
-                "failedAt": failed_at,
-                "count": sum(sums.buckets),
-                "microseconds": round(sums.seconds * 1_000_000),
-                "bytesIn": sums.bytes_in,
-                "bytesOut": sums.bytes_out,
-                "queuedMicroseconds": round(sums.queued_seconds * 1_000_000),
-                "buckets": [[i, n] for i, n in enumerate(sums.buckets) if n],
-            }
-            for (deployment, command, status, failed_at), sums in counted.items()
-        ]
+        self.flush()
+        counted, self._counted = self._counted, []
+        if len(self._known) >= _KEYS_AT_ONCE:
+            self._known = {}  # who keeps some of them counts on, and they are drained as ever
+        entries = [_entry(sums) for sums in counted]
+        for sums in counted:
+            sums.begin()
+        return entries
 
-    def _begin_count(self, key: tuple[str, str, int, str]) -> _Sums:
-        if len(self._counted) >= _KEYS_AT_ONCE:
-            key = (key[0], _OTHER, key[2], key[3])
-        return self._counted.setdefault(key, _Sums())
+
+def line_of(
+    subject: Subject,
+    command: str,
+    status: int,
+    mood: str,
+    failed_at: str = "",
+    queued_seconds: float = 0.0,
+) -> str:
+    """Give what many lines have in common, up to the value of the id."""
+    more = _more(failed_at, queued_seconds) if failed_at or queued_seconds else ""
+    return f'{subject.text},"command":{_quoted(command)},"status":{status},"mood":"{mood}"{more},"id":"'
+
+
+def _entry(sums: Sums) -> dict[str, Any]:
+    deployment, command, status, failed_at = sums.label
+    return {
+        "deployment": deployment,
+        "command": command,
+        "status": status,
+        "failedAt": failed_at,
+        "count": sums.count,
+        "microseconds": round(sums.seconds * 1_000_000),
+        "bytesIn": sums.bytes_in,
+        "bytesOut": sums.bytes_out,
+        "queuedMicroseconds": round(sums.queued_seconds * 1_000_000),
+        "buckets": [[i, n] for i, n in enumerate(sums.buckets) if n],
+    }
 
 
 def _more(failed_at: str, queued_seconds: float) -> str:

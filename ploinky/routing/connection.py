@@ -27,7 +27,7 @@ from ploinky.routing.memo import Memo, may_be_remembered
 from ploinky.routing.plan import Plan
 from ploinky.routing.relay import Relay
 from ploinky.routing.stages import ANSWER, IDLE, Stage, StagedProtocol
-from ploinky.routing.streams import attach, read_no_more
+from ploinky.routing.streams import Outlet, read_no_more
 from ploinky.routing.tunnel import Tunnel
 
 if TYPE_CHECKING:
@@ -60,7 +60,6 @@ class Connection(StagedProtocol):
         self.peer = Peer("unix", False)
         self.last_frame = NO_FRAME
         self._gateway = factory.gateway
-        self._idle_seconds = self._limits.idle_seconds
         self._buffer = bytearray()
         self._seen = 0
         self._call: Call | None = None
@@ -71,6 +70,7 @@ class Connection(StagedProtocol):
         self._feeding = False
         self._ending = False
         self._memo: Memo | None = None
+        self._relay: Relay | None = None
         self.relays = not factory.draining
 
     # --- what Twisted and the wheel call
@@ -78,7 +78,7 @@ class Connection(StagedProtocol):
     def connectionMade(self) -> None:
         self._factory.connections[self] = None
         self.peer = self._gateway.trusted.peer(getattr(self.transport.getPeer(), "host", None))
-        self.outlet = attach(self.transport, self.dataReceived, self._moved)
+        self.outlet = Outlet(self.transport, self.dataReceived, self._moved)
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
         self._allow(IDLE, self._limits.first_byte_seconds)
@@ -86,14 +86,18 @@ class Connection(StagedProtocol):
     def dataReceived(self, data: bytes) -> None:
         memo = self._memo
         router = self._gateway.router
-        if memo is not None and self._stage is IDLE and memo.generation == router.generation:
+        if memo is not None and self.stage is IDLE and memo.generation == router.generation:
+            said: tuple[bytes, bytes] | None
             if len(data) == memo.size and data.startswith(memo.raw):
-                self._repeat(memo, memo.plan.forwarded, data[len(memo.raw) :], len(data))
+                said = memo.forwarded, data[memo.head_size :]
+            else:
+                said = memo.varied(data, router)
+            if said is not None:
+                relay = self._relay
+                if relay is None or not relay.take(*said, len(data)):
+                    self._repeat(memo, *said, len(data))
                 return
-            varied = memo.varied(data, router)
-            if varied is not None:
-                self._repeat(memo, *varied, len(data))
-                return
+        self._unfold()
         if not self._ending:
             self._buffer += data
             self._feed()
@@ -103,6 +107,7 @@ class Connection(StagedProtocol):
 
         See `Departure` for how the two are told apart.
         """
+        self._unfold()
         call = self._call
         self._client_ended = True
         self.relays = False
@@ -128,6 +133,7 @@ class Connection(StagedProtocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         read_no_more(self.transport)
+        self._unfold()
         self._ending = True
         if self._departure is not None:
             self._departure.stop()
@@ -140,23 +146,27 @@ class Connection(StagedProtocol):
 
     def expired(self) -> None:
         """Time is up; the wheel calls this."""
+        if self.is_relaying:
+            self._unfold()
+            if self.due > self._seconds():
+                return  # it was the time for a client that idles
         call = self._call
-        if self._stage is Stage.HEAD:
+        if self.stage is Stage.HEAD:
             self._refuse(RequestTimeout("the request's head did not come"))
-        elif self._stage is Stage.BODY and call is not None:
+        elif self.stage is Stage.BODY and call is not None:
             call.body_stalled()
-        elif self._stage is ANSWER and call is not None:
+        elif self.stage is ANSWER and call is not None:
             call.timed_out()
-        elif self._stage is IDLE:
+        elif self.stage is IDLE:
             self._ending = True
-            self._memo = None
+            self._forget()
             self.transport.loseConnection()
-        elif self._stage is Stage.TUNNEL and self._tunnel is not None and call is not None:
+        elif self.stage is Stage.TUNNEL and self._tunnel is not None and call is not None:
             if self._tunnel.is_idle():
                 call.idled()
             else:
                 self._await_any(self._tunnel)
-        elif self._stage is Stage.SENDING:
+        elif self.stage is Stage.SENDING:
             self._client_stalled()
         else:
             self.transport.abortConnection()
@@ -173,14 +183,16 @@ class Connection(StagedProtocol):
             or (self._client_ended and not self._buffer)
         )
 
+    @property
+    def is_relaying(self) -> bool:
+        """Whether a request is in hand on the short way."""
+        return self._relay is not None and self._relay.agent is not None
+
     def send(self, data: bytes) -> int:
         """Send a piece of the answer; give how much is queued."""
-        queued = 0
-        self.outlet.send(data)
-        if self.outlet.queued:
-            queued = self.outlet.queued
-            if self._stage is Stage.STREAMING or self._stage is Stage.TUNNEL:
-                self._await_client()
+        queued = self.outlet.send(data)
+        if queued and (self.stage is Stage.STREAMING or self.stage is Stage.TUNNEL):
+            self.await_client()
         return queued
 
     def want_body(self) -> None:
@@ -199,7 +211,7 @@ class Connection(StagedProtocol):
     def hold_body(self, held: bool) -> None:
         """Stop reading, or go on: the agent is slower than the client."""
         self._body_held = held
-        if self._stage is Stage.BODY and held and self._call is not None:
+        if self.stage is Stage.BODY and held and self._call is not None:
             self._call.await_agent()  # it is not the client that is slow
         elif self._body is not None and not held and self._tunnel is None:
             self._allow(Stage.BODY, self._limits.body_seconds)
@@ -215,7 +227,7 @@ class Connection(StagedProtocol):
         if call.closes:
             self._end()
         elif self.outlet.queued:
-            self._await_client()
+            self.await_client()
         else:
             self._rest(now)
             if self._buffer:
@@ -228,8 +240,17 @@ class Connection(StagedProtocol):
             return
         self._call = None
         self._factory.busy -= 1
-        self._stage = IDLE
-        self.due = due = now + self._idle_seconds
+        self.stage = IDLE
+        self.due = due = now + self._limits.idle_seconds
+        if due < self.noted:
+            self._wheel.set(self, due)
+
+    def take_in_hand(self, call: Call, plan: Plan) -> None:
+        """Enter a call that is whole, and let the agent's time run."""
+        self._call = call
+        self._factory.busy += 1
+        self.stage = ANSWER
+        self.due = due = call.began + plan.route.timeout_seconds
         if due < self.noted:
             self._wheel.set(self, due)
 
@@ -266,17 +287,17 @@ class Connection(StagedProtocol):
 
     def give_way(self) -> bool:
         """Close, if no request is in hand; tell whether it does."""
-        if self._call is not None or self.outlet.queued or self._ending:
+        if self._call is not None or self.is_relaying or self.outlet.queued or self._ending:
             return False
         self._ending = True
-        self._memo = None
+        self._forget()
         self.transport.loseConnection()
         return True
 
     def retire(self) -> None:
         """End after the request in hand, or the next one if it comes soon."""
         self.relays = False
-        if self._stage is IDLE:
+        if self.stage is IDLE:
             self._rest(self._seconds())
 
     def abort(self) -> None:
@@ -338,7 +359,7 @@ class Connection(StagedProtocol):
             self._end()
         elif buffer:
             self._seen = len(buffer)
-            if self._stage is IDLE:
+            if self.stage is IDLE:
                 self._allow(Stage.HEAD, self._limits.head_seconds)
 
     def _begin(self, raw: bytes, head: RequestHead) -> None:
@@ -353,7 +374,7 @@ class Connection(StagedProtocol):
         else:
             body = bytes(buffer[:length])
             del buffer[:length]
-        self._memo = None
+        self._forget()
         generation = self._gateway.router.generation
         call = self._enter_call(head, body, len(raw) + len(body or b""))
         self._gateway.answer(call)
@@ -363,26 +384,24 @@ class Connection(StagedProtocol):
     def _repeat(self, memo: Memo, forwarded: bytes, body: bytes, size: int) -> None:
         """Answer a whole request that says what the one before said."""
         gateway = self._gateway
-        plan = memo.plan
-        if plan.forwarded:
-            relay = Relay(gateway, self, memo, body, size)
-            self._take_in_hand(relay, plan)
-            gateway.relay(relay, forwarded)
-        else:
-            call = Call(gateway, self, memo.head, body)
-            call.bytes_in = size
-            call.follow(plan)
-            self._take_in_hand(call, plan)
-            gateway.repeat(call, plan)
+        if self._relay is None and memo.relays:
+            self._relay = Relay(gateway, self, memo)
+            if self._relay.take(forwarded, body, size):
+                return
+        call = Call(gateway, self, memo.head, body)
+        call.bytes_in = size
+        call.follow(memo.plan)
+        self.take_in_hand(call, memo.plan)
+        gateway.repeat(call, memo.plan, forwarded)
 
-    def _take_in_hand(self, call: Call, plan: Plan) -> None:
-        """Enter a call that is whole, and let the agent's time run."""
-        self._call = call
-        self._factory.busy += 1
-        self._stage = ANSWER
-        self.due = due = call.began + plan.route.timeout_seconds
-        if due < self.noted:
-            self._wheel.set(self, due)
+    def _unfold(self) -> None:
+        """Let a request on the short way go on the general way: something has happened to it."""
+        if self._relay is not None:
+            self._relay.unfold()
+
+    def _forget(self) -> None:
+        """Remember nothing of the last head."""
+        self._memo = self._relay = None
 
     def _read_body(self, body: Body) -> bool:
         call = self._call
@@ -465,7 +484,7 @@ class Connection(StagedProtocol):
             if self._tunnel is not None:
                 self._tunnel.drained()
                 self._await_any(self._tunnel)
-            elif self._stage is Stage.SENDING:
+            elif self.stage is Stage.SENDING:
                 self._stream_on()
             self._call.drained()
         elif not self._ending:
@@ -478,20 +497,20 @@ class Connection(StagedProtocol):
         Closing on unread bytes would reset the connection, and the answer with it.
         """
         self._ending = True
-        self._memo = None
+        self._forget()
         unread = self._body is not None or self._buffer
         self._buffer.clear()
         if self._departure is not None:
             self._departure.stop()
         if not unread or self._client_ended or not isinstance(self.transport, tcp.Connection):
             if self.outlet.queued:
-                self._await_client()
+                self.await_client()
             else:
                 self._allow(Stage.SENDING, self._limits.sending_seconds)
             self.transport.loseConnection()
         elif self.outlet.queued:
             self._lingers = True
-            self._await_client()
+            self.await_client()
         else:
             self._linger()
 

@@ -32,6 +32,10 @@ class Client(Protocol):
     def abort(self) -> None:
         """Close at once."""
 
+    @property
+    def is_relaying(self) -> bool:
+        """Whether a request is in hand on the short way."""
+
 
 class Descriptors:
     """A worker's sockets.

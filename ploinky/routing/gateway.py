@@ -8,6 +8,7 @@ knows nothing of bytes on a wire, of deployments, or of how tasks travel.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from itertools import count
 from math import ceil
 
 import attrs
@@ -46,7 +47,6 @@ from ploinky.routing.headers import (
 from ploinky.routing.http import Limits, RequestHead
 from ploinky.routing.plan import Plan
 from ploinky.routing.rates import client_of
-from ploinky.routing.relay import Relay
 from ploinky.routing.spool import Spool
 from ploinky.routing.static import FileServer, asked_of
 from ploinky.routing.upgrades import protocols_asked
@@ -103,6 +103,7 @@ class Gateway:
         new_task: Callable[[], str],
     ) -> None:
         self.clock = clock
+        self.seconds = clock.seconds
         self.wheel = wheel
         self.trusted = trusted
         self.access_log = access_log
@@ -110,15 +111,15 @@ class Gateway:
         self.limits = limits or Limits()
         self._wall_clock = wall_clock
         self.router = router
-        self._orchestrator = orchestrator
+        self.orchestrator = orchestrator
         self._transports = transports
-        self._upstream = upstream
+        self.upstream = upstream
         self._files = FileServer(clock)
         self._spool = spool
         self._rates = rates
-        self._id_prefix = id_prefix.encode()
         self._new_task = new_task
-        self._begun = 0
+        self.id_prefix = f"{id_prefix}-".encode()
+        self.numbers = count(1)
 
     # --- answer a request
 
@@ -134,18 +135,22 @@ class Gateway:
                 call.collect()  # a task travels whole: on to `collected` when it is in
             else:
                 call.await_agent()
-                self._go_on(call, plan)
+                self._go_on(call, plan, plan.forwarded)
         except CallFailed as error:
             call.failed(error)
 
-    def repeat(self, call: Call, plan: Plan) -> None:
-        """Answer a whole request by the plan of the one before it; its time runs already."""
+    def repeat(self, call: Call, plan: Plan, forwarded: bytes) -> None:
+        """Answer a whole request by the plan of the one before it; its time runs already.
+
+        Args:
+            forwarded: Stands for `Plan.forwarded`.
+        """
         try:
-            self._go_on(call, plan)
+            self._go_on(call, plan, forwarded)
         except CallFailed as error:
             call.failed(error)
 
-    def _go_on(self, call: Call, plan: Plan) -> None:
+    def _go_on(self, call: Call, plan: Plan, forwarded: bytes) -> None:
         """Claim a place for a call, which is whole if it is a task."""
         if plan.form is not None:
             assert call.body is not None
@@ -153,23 +158,7 @@ class Gateway:
             if wish is not None:
                 self._submit(call, plan, wish)
                 return
-        self._claim(call, plan, plan.forwarded)
-
-    def relay(self, relay: Relay, forwarded: bytes) -> None:
-        """Send a relay off: claim, hand over.
-
-        Args:
-            forwarded: Stands for `Plan.forwarded`.
-        """
-        try:
-            lease = self._orchestrator.claim(relay.route)
-        except CallFailed as error:
-            relay.failed(error)
-            return
-        if lease is None:
-            self._wait(relay, relay.plan, forwarded)
-        else:
-            self._upstream.begin(relay.bound(lease, forwarded))
+        self._claim(call, plan, forwarded)
 
     def _receive(self, call: Call, form: UploadForm) -> None:
         """Take an upload's files in as they come."""
@@ -262,7 +251,7 @@ class Gateway:
             )
 
     def _claim(self, call: Call, plan: Plan, forwarded: bytes) -> None:
-        lease = self._orchestrator.claim(plan.route)
+        lease = self.orchestrator.claim(plan.route)
         if lease is not None:
             self._hand_over(call, plan, forwarded, lease)
         else:
@@ -278,7 +267,7 @@ class Gateway:
         began = self.clock.seconds()
         try:
             try:
-                lease = await self._orchestrator.claim_later(plan.route, plan.route.timeout_seconds)
+                lease = await self.orchestrator.claim_later(plan.route, plan.route.timeout_seconds)
             finally:
                 call.queued_seconds = self.clock.seconds() - began
         except CallFailed as error:
@@ -300,7 +289,7 @@ class Gateway:
             exchange = self._ask_for_upgrade(call, plan, lease)
         elif plan.form is None:
             head = b"%b%b\r\n\r\n" % (forwarded, call.id)
-            exchange = self._upstream.exchange(lease.target.address, head, call.body, call)
+            exchange = self.upstream.exchange(lease.target.address, head, call.body, call)
         else:
             # The caller's own ids may repeat, and tasks' must not.
             name = self.next_id() if call.head.request_id else call.id
@@ -331,7 +320,7 @@ class Gateway:
         head = submission_head(task, plan.route, plan.principal, wish, patience)
         call.await_leader(patience + SLACK_SECONDS)
         answer = LeadersAnswer(call)
-        call.handed_over(self._upstream.exchange(leader.address, head, call.params, answer))
+        call.handed_over(self.upstream.exchange(leader.address, head, call.params, answer))
 
     def _ask_for_upgrade(self, call: Call, plan: Plan, lease: ILease) -> IExchange:
         """Hand over a request that asks for another protocol; whatever comes, it is the last."""
@@ -340,12 +329,11 @@ class Gateway:
         head = b"%b%b%b\r\n\r\n" % (plan.forwarded, call.id, said)
         key = next((v for name, _, v in call.head.fields if name == b"sec-websocket-key"), b"")
         asked = plan.upgrade
-        return self._upstream.upgrade(lease.target.address, head, asked, key.strip(b" \t"), call)
+        return self.upstream.upgrade(lease.target.address, head, asked, key.strip(b" \t"), call)
 
     def next_id(self) -> bytes:
         """Give an id that no other request of any worker has had."""
-        self._begun += 1
-        return b"%b-%d" % (self._id_prefix, self._begun)
+        return b"%b%d" % (self.id_prefix, next(self.numbers))
 
 
 def _credentials(head: RequestHead) -> Iterator[tuple[str, bytes]]:

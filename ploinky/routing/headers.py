@@ -328,7 +328,7 @@ class Dates:
 
     def __init__(self, wall_clock: Callable[[], float]) -> None:
         self._wall_clock = wall_clock
-        self._until = -inf
+        self.until = -inf
         self._text = b""
 
     def at(self, now: float) -> bytes:
@@ -337,8 +337,8 @@ class Dates:
         Args:
             now: The present moment, by any clock that runs evenly.
         """
-        if now >= self._until:
+        if now >= self.until:
             wall = self._wall_clock()
-            self._until = now + 1 - wall % 1
+            self.until = now + 1 - wall % 1
             self._text = format_date_time(int(wall)).encode()
         return self._text

@@ -23,7 +23,8 @@ class GatewayFactory(Factory):
 
     Attributes:
         connections: All that are open.
-        busy: How many of them have a request in hand.
+        busy: How many of them have a request in hand that is not on its short way: each of those
+            is counted by the connection to an agent that it has.
         draining: Every answer is its connection's last.
     """
 
@@ -42,7 +43,7 @@ class GatewayFactory(Factory):
 
     def in_hand(self) -> int:
         """Tell how many requests are being answered now."""
-        return self.busy
+        return self.busy + sum(connection.is_relaying for connection in self.connections)
 
     async def drain(self, timeout_seconds: float) -> int:
         """Finish what is in hand, and end every connection.  Stop listening first.
@@ -65,7 +66,7 @@ class GatewayFactory(Factory):
                 self._emptied = None
                 if timer.active():
                     timer.cancel()
-        left = self.busy
+        left = self.in_hand()
         for connection in list(self.connections):
             connection.abort()
         return left

@@ -53,17 +53,34 @@ class Memo:
 
     Attributes:
         raw: The head.
+        head_size: Of it, in bytes.
         size: Of the head with its body.
+        forwarded: See `Plan.forwarded`.
+        relays: Whether such requests may take the short way.
         generation: Of the route table that the plan was made under; under another it is void.
     """
 
-    __slots__ = ("_line", "_variety", "generation", "head", "plan", "raw", "size")
+    __slots__ = (
+        "_line",
+        "_variety",
+        "forwarded",
+        "generation",
+        "head",
+        "head_size",
+        "plan",
+        "raw",
+        "relays",
+        "size",
+    )
 
     def __init__(self, raw: bytes, head: RequestHead, plan: Plan, generation: int) -> None:
         self.raw = raw
+        self.head_size = len(raw)
         self.size = len(raw) + (head.length or 0)
         self.head = head
         self.plan = plan
+        self.forwarded = plan.forwarded
+        self.relays = bool(plan.forwarded) and not head.request_id
         self.generation = generation
         self._line = raw[: raw.index(b"\r\n") + 2]
         self._variety: _Variety | None = None

@@ -46,6 +46,7 @@ class StagedProtocol(Protocol):
     Attributes:
         due: When time is up, in the clock's seconds: for the wheel.
         noted: When the wheel looks next: its own.
+        stage: What it is about.
     """
 
     transport: Any
@@ -59,7 +60,7 @@ class StagedProtocol(Protocol):
         self._limits = factory.gateway.limits
         self._wheel = factory.gateway.wheel
         self._seconds = factory.gateway.clock.seconds
-        self._stage = IDLE
+        self.stage = IDLE
 
     def expired(self) -> None:
         """Time is up; the wheel calls this."""
@@ -68,25 +69,25 @@ class StagedProtocol(Protocol):
     def await_agent(self, seconds: float | None) -> None:
         """Give the agent so long for its answer; None where it has begun and may stream."""
         if seconds is not None:
-            self._stage = ANSWER
+            self.stage = ANSWER
             self.due = due = self._seconds() + seconds
             if due < self.noted:
                 self._wheel.set(self, due)
-        elif self._stage is not Stage.SENDING:
+        elif self.stage is not Stage.SENDING:
             self._stream_on()
 
     def streams(self) -> None:
         """The answer has begun; what is left of the body still has its limit."""
-        if self._stage is ANSWER:
+        if self.stage is ANSWER:
             self._stream_on()
 
     def _allow(self, stage: Stage, seconds: float) -> None:
-        self._stage = stage
+        self.stage = stage
         self._wheel.set(self, self._seconds() + seconds)
 
     def _rest(self, now: float) -> None:
         """Wait for the next request."""
-        self._stage = IDLE
+        self.stage = IDLE
         seconds = RETIRE_SECONDS if self._factory.draining else self._limits.idle_seconds
         self.due = due = now + seconds
         if due < self.noted:
@@ -94,19 +95,19 @@ class StagedProtocol(Protocol):
 
     def _stream_on(self) -> None:
         """Pass on what the agent sends, for as long as that takes."""
-        self._stage = Stage.STREAMING
+        self.stage = Stage.STREAMING
         self.due = NEVER
 
     def _await_more(self, size: int) -> None:
         """Give a body that goes on coming more time, by what came; see `Limits`."""
         now = self._seconds()
         due = now + self._limits.body_seconds
-        if self._stage is Stage.BODY:
+        if self.stage is Stage.BODY:
             due = min(due, self.due + size / self._limits.bytes_per_second)
-        self._stage = Stage.BODY
+        self.stage = Stage.BODY
         self._wheel.set(self, due)
 
-    def _await_client(self) -> None:
+    def await_client(self) -> None:
         """Wait for the client to take what is queued, at the least rate or better."""
         self._pace = Pace(self.transport, self.outlet)
         self._allow(Stage.SENDING, self._limits.sending_seconds)

@@ -2,8 +2,8 @@
 
 Stock transports queue every write and wait for epoll to say that the socket is
 writable, four system calls a request.  An `Outlet` sends at once and falls back
-to the transport for what is left; `read_straight` takes bytes from the kernel to
-whoever reads them.  This module knows nothing of HTTP.
+to the transport for what is left, and takes bytes from the kernel to whoever reads
+them.  This module knows nothing of HTTP.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from twisted.internet import tcp
 from twisted.internet.interfaces import IPullProducer
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
-from zope.interface import implementer
+from zope.interface import Attribute, Interface, implementer
 
 from ploinky.interfaces import IOutlet
 
@@ -26,53 +26,45 @@ _PIECE_BYTES = 128 * 1024
 _READ_BYTES = 64 * 1024
 
 
+class IPlainTransport(Interface):
+    """A transport of another kind than Twisted's own that may be read and written by its socket."""
+
+    socket = Attribute("Has ``send`` and ``recv`` as a socket that never blocks.")
+
+
 def is_plain(transport: Any) -> bool:
     """Tell whether a transport's bytes are those of its socket: with TLS they are not."""
-    return isinstance(transport, tcp.Connection) and not transport.TLS
-
-
-def read_straight(transport: Any, received: Callable[[bytes], None]) -> None:
-    """Let what a plain connection reads go to ``received`` with nothing in between.
-
-    The transport still starts, stops and ends; only its ``doRead`` is replaced.  That of a Unix
-    socket also looks for descriptors with ``recvmsg``, which costs three times a ``recv``.
-    """
-    if not is_plain(transport):
-        return
-    receive = transport.socket.recv
-
-    def doRead() -> Exception | None:
-        try:
-            data = receive(_READ_BYTES)
-        except BlockingIOError:
-            return None
-        except OSError:
-            return CONNECTION_LOST
-        if not data:
-            return CONNECTION_DONE
-        received(data)
-        return None
-
-    transport.doRead = doRead
+    if isinstance(transport, tcp.Connection):
+        return not transport.TLS
+    return IPlainTransport.providedBy(transport)
 
 
 def read_no_more(transport: Any) -> None:
-    """Undo `read_straight` once the connection is lost, so that nothing holds it any longer."""
+    """Undo what an `Outlet` did once the connection is lost, so that nothing holds it any longer."""
     vars(transport).pop("doRead", None)
 
 
-def attach(transport: Any, received: Callable[[bytes], None], moved: Callable[[], None]) -> Outlet:
-    """Read a connection straight, and give its sending half."""
-    read_straight(transport, received)
-    return Outlet(transport, moved)
+class _NoSocket:
+    """Stands for the socket of a connection that is not plain: what is sent goes to the transport."""
+
+    def send(self, data: bytes) -> int:
+        return 0
+
+
+_NO_SOCKET = _NoSocket()
 
 
 @implementer(IOutlet, IPullProducer)
 class Outlet:
-    """The sending half of one connection.
+    """The sending half of one connection, and what brings what it reads to who reads it.
+
+    Of a plain connection it replaces the transport's ``doRead``: that of a Unix socket also looks
+    for descriptors with ``recvmsg``, which costs three times a ``recv``.  The transport still
+    starts, stops and ends.
 
     Args:
         transport: The connection's; nobody else writes to it.
+        received: Called with what a plain connection reads.
         moved: Called whenever some of what was queued has gone to the kernel; `queued`
             tells how much is left.  Never called from within `send`.
 
@@ -86,42 +78,66 @@ class Outlet:
         "_moved",
         "_moving",
         "_pieces",
-        "_send",
+        "_received",
+        "_socket",
         "_transport",
         "broken",
         "handed_over",
         "queued",
     )
 
-    def __init__(self, transport: Any, moved: Callable[[], None]) -> None:
+    def __init__(
+        self, transport: Any, received: Callable[[bytes], None], moved: Callable[[], None]
+    ) -> None:
         self._transport = transport
+        self._received = received
         self._moved = moved
-        self._pieces: deque[memoryview] = deque()
+        self._pieces: deque[memoryview] | None = None  # most never come to queue anything
         self._moving = 0
-        self._send: Callable[[bytes], int] | None = None
+        self._socket: Any = _NO_SOCKET
         if is_plain(transport):
-            self._send = transport.socket.send
+            self._socket = transport.socket
+            transport.doRead = self.doRead
         self.queued = 0
         self.handed_over = 0
         self.broken = False
 
-    def send(self, data: bytes) -> None:
-        """Send ``data`` after all that was sent before.  Takes any amount: see `FULL_BYTES`."""
+    def doRead(self) -> Exception | None:
+        """Read what has come; the reactor calls this."""
+        try:
+            data = self._socket.recv(_READ_BYTES)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return CONNECTION_LOST
+        if not data:
+            return CONNECTION_DONE
+        self._received(data)
+        return None
+
+    def send(self, data: bytes) -> int:
+        """Send ``data`` after all that was sent before, and give how much is queued.
+
+        Takes any amount: see `FULL_BYTES`.
+        """
         sent = 0
-        if not self.queued and self._send is not None:
+        if not self.queued:
             try:
-                sent = self._send(data)
+                sent = self._socket.send(data)
+                if sent == len(data):
+                    return 0
             except BlockingIOError:
                 pass
             except OSError:
                 self.broken = True  # the transport meets the same error, and reports it
-            if sent == len(data):
-                return
         first = not self.queued
+        if self._pieces is None:
+            self._pieces = deque()
         self._pieces.append(memoryview(data)[sent:])
         self.queued += len(data) - sent
         if first:
             self._transport.registerProducer(self, False)  # calls `resumeProducing` at once
+        return self.queued
 
     def resumeProducing(self) -> None:
         """Hand the next piece to the transport, which has none; Twisted calls this."""
@@ -142,5 +158,5 @@ class Outlet:
 
     def stopProducing(self) -> None:
         """The connection is lost, and what was queued with it; Twisted calls this."""
-        self._pieces.clear()
+        self._pieces = None
         self.queued = self._moving = 0

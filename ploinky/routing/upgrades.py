@@ -43,7 +43,7 @@ from ploinky.routing.http import (
     options_of,
 )
 from ploinky.routing.patience import why_not_connected
-from ploinky.routing.streams import FULL_BYTES, Outlet
+from ploinky.routing.streams import FULL_BYTES, Outlet, read_no_more
 
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _PROTOCOL = re.compile(rb"%b(?:/%b)?\Z" % (_TOKEN, _TOKEN))
@@ -160,7 +160,7 @@ class UpgradeExchange(Protocol):
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
             self.transport.setTcpKeepAlive(True)
-        self._outlet = Outlet(self.transport, self._moved)
+        self._outlet = Outlet(self.transport, self.dataReceived, self._moved)
         self.transport.protocol = self  # without the endpoint's wrapper
         self._outlet.send(self._head)
 
@@ -194,6 +194,7 @@ class UpgradeExchange(Protocol):
     def writeConnectionLost(self) -> None: ...
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
+        read_no_more(self.transport)
         self._ended()
         self._close(reason.check(ConnectionDone) is not None)
 

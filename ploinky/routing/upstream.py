@@ -7,7 +7,8 @@ tasks.
 
 from __future__ import annotations
 
-from typing import Any
+from math import inf
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IStreamClientEndpoint, ITCPTransport
@@ -30,14 +31,16 @@ from ploinky.routing.http import (
     read_answer,
 )
 from ploinky.routing.patience import PatientUnixEndpoint
-from ploinky.routing.streams import Outlet, attach, read_no_more
+from ploinky.routing.streams import Outlet, read_no_more
 from ploinky.routing.upgrades import UpgradeExchange
 from ploinky.routing.wheel import NEVER, Wheel
 from ploinky.sockets import SocketPaths
 from ploinky.values import Address
 
+if TYPE_CHECKING:
+    from ploinky.routing.relay import Relay
+
 _SAFE_TO_REPEAT = (b"GET ", b"HEAD ", b"PUT ", b"DELETE ", b"OPTIONS ", b"TRACE ")
-_IDLE_PER_ADDRESS = 256
 _NO_HEAD = AnswerHead(0, (), None, False, False)
 
 
@@ -71,10 +74,10 @@ class Upstream:
         self._seconds = reactor.seconds
         self._paths = paths
         self._connect_seconds = connect_seconds
-        self._idle_seconds = idle_seconds
-        self._pools: dict[Address, _Pool] = {}
+        self._pools: dict[Address, Pool] = {}
         self._closed = False
         self.wheel = wheel
+        self.idle_seconds = idle_seconds
         self.limits = limits or Limits()
         self.descriptors = descriptors or Descriptors()
 
@@ -88,16 +91,16 @@ class Upstream:
                 brings is put into chunks here.
         """
         exchange = Exchange(address, head, body, answer)
-        self.begin(exchange)
-        return exchange
-
-    def begin(self, exchange: Exchange) -> None:
-        """Send an exchange's request on a connection that is idle, else on a new one."""
-        pool = self._pools.get(exchange.address)
+        pool = self._pools.get(address)
         if pool is not None and pool.idle:
             pool.idle.pop().begin(exchange)
         else:
             self.connect(exchange)
+        return exchange
+
+    def pool(self, address: Address) -> Pool | None:
+        """Give the connections to one address; see `IUpstream.pool`."""
+        return self._pools.get(address)
 
     def upgrade(
         self, address: Address, head: bytes, asked: bytes, key: bytes, answer: IUpgradeAnswer
@@ -139,23 +142,24 @@ class Upstream:
         self.descriptors.give_back()
         return failure
 
-    def join(self, connection: AgentConnection) -> _Pool:
+    def join(self, connection: AgentConnection) -> Pool:
         """Give a new connection its pool."""
-        pool = self._pools.setdefault(connection.address, _Pool())
+        pool = self._pools.setdefault(connection.address, Pool())
         pool.open += 1
+        self.put_off(connection)
         return pool
+
+    def put_off(self, connection: AgentConnection) -> None:
+        """Have a connection looked at once it may have been idle for long."""
+        self.wheel.set(connection, self._seconds() + self.idle_seconds)
 
     def keep(self, connection: AgentConnection) -> None:
         """Take back a connection that can carry another request."""
-        idle = connection.pool.idle
-        if self._closed or len(idle) >= _IDLE_PER_ADDRESS:
+        if self._closed:
             connection.drop()
             return
-        idle.append(connection)
         connection.was_kept = True
-        connection.due = due = self._seconds() + self._idle_seconds
-        if due < connection.noted:
-            self.wheel.set(connection, due)
+        connection.rest(self._seconds())
 
     def forget(self, connection: AgentConnection) -> None:
         """Stop using a connection, which is or will be lost."""
@@ -178,36 +182,58 @@ class Upstream:
         return self._paths.endpoint(self._reactor, address, self._connect_seconds)
 
 
-class _Pool:
+class LastAnswer:
+    """The head of an agent's last answer, and what is made of it: agents repeat theirs.
+
+    Attributes:
+        raw: The head.
+        head_size: Of it, in bytes.
+        head: What it says.
+        size: Of the head with its body, where an answer that is as long, and begins so, is whole
+            and leaves nothing to be said, noted or closed; else 0.
+        front: What a client gets in the head's place, up to the number in the request's id.
+        until: Until when, in the clock's seconds: it has a date in it.
+    """
+
+    __slots__ = ("front", "head", "head_size", "raw", "size", "until")
+
+    def __init__(self, raw: bytes, head: AnswerHead) -> None:
+        usual = (
+            head.keep_alive
+            and head.length
+            and head.status < 500
+            and isinstance(body_of(head, False), LengthBody)
+        )
+        self.raw = raw
+        self.head = head
+        self.head_size = len(raw)
+        self.size = len(raw) + (head.length or 0) if usual else 0
+        self.front = b""
+        self.until = -inf
+
+
+NO_ANSWER = LastAnswer(b"", _NO_HEAD)
+
+
+class Pool:
     """The connections to one address.
 
     Attributes:
         idle: Those that can take a request, the latest last.
         open: How many there are, idle or not.
-        last_raw_head: The last answer's head on any of them: agents repeat theirs.
-        last_head: What it says.
-        last_head_size: Of that head, in bytes.
-        last_size: Of that head with the body after it, where an answer that is as long is whole
-            and leaves the connection fit for another request; else 0.
+        last: The last answer on any of them.
     """
 
-    __slots__ = ("idle", "last_head", "last_head_size", "last_raw_head", "last_size", "open")
+    __slots__ = ("idle", "last", "open")
 
     def __init__(self) -> None:
         self.idle: list[AgentConnection] = []
         self.open = 0
-        self.last_raw_head = b""
-        self.last_head = _NO_HEAD
-        self.last_head_size = 0
-        self.last_size = 0
+        self.last = NO_ANSWER
 
-    def remember(self, raw_head: bytes, head: AnswerHead) -> None:
-        """Keep a head, so that answers that begin alike share what is made of it."""
-        self.last_raw_head = raw_head
-        self.last_head = head
-        self.last_head_size = len(raw_head)
-        lasts = head.keep_alive and isinstance(body_of(head, False), LengthBody)
-        self.last_size = len(raw_head) + (head.length or 0) if lasts else 0
+
+NO_POOL = Pool()
+"""Stands for the connections to an address to which there are none."""
 
 
 class _Connections(Factory):
@@ -224,11 +250,17 @@ class _Connections(Factory):
 
 
 class AgentConnection(Protocol):
-    """One connection to an agent: idle, or with one exchange."""
+    """One connection to an agent: idle, or with one exchange or relay.
+
+    Attributes:
+        relay: What has a request in hand here, on its short way.
+        was_kept: It has carried a request before.
+        outlet: Where requests go.
+    """
 
     transport: Any
-    pool: _Pool
-    _outlet: Outlet
+    pool: Pool
+    outlet: Outlet
 
     def __init__(self, upstream: Upstream, address: Address) -> None:
         self.address = address
@@ -236,6 +268,7 @@ class AgentConnection(Protocol):
         self.noted = NEVER
         self._upstream = upstream
         self._exchange: Exchange | None = None
+        self.relay: Relay | None = None
         self.was_kept = False
         self._is_simple = False
         """Whether an answer in one piece may go on in one step: nothing unusual has happened."""
@@ -250,29 +283,38 @@ class AgentConnection(Protocol):
         if ITCPTransport.providedBy(self.transport) and not self.address.path:
             self.transport.setTcpNoDelay(True)
             self.transport.setTcpKeepAlive(True)
-        self._outlet = attach(self.transport, self.dataReceived, self._moved)
+        self.outlet = Outlet(self.transport, self.dataReceived, self._moved)
         self.pool = self._upstream.join(self)
 
     def begin(self, exchange: Exchange) -> None:
         """Send an exchange's request and read its answer."""
-        self.due = NEVER
-        self._exchange = exchange
-        self._answered = False
-        exchange.agent = self
+        self.carry(exchange)
         body = exchange.body
         if body is not None:
-            self._outlet.send(exchange.request + body)
-            self._is_simple = exchange.is_simple and not self._outlet.queued
+            queued = self.outlet.send(exchange.request + body)
+            self._is_simple = exchange.is_simple and not queued
         else:
-            self._outlet.send(exchange.request + exchange.early_body())
-            exchange.body_moved(self._outlet.queued)
+            queued = self.outlet.send(exchange.request + exchange.early_body())
+            exchange.body_moved(queued)
         if exchange.paused:
             self.hold()
 
+    def carry(self, exchange: Exchange) -> None:
+        """Take an exchange whose request is sent, or about to be."""
+        self._exchange = exchange
+        self._answered = False
+        self._is_simple = False
+        exchange.agent = self
+
+    def rest(self, now: float) -> None:
+        """Be free for another request."""
+        self.relay = None
+        self.due = now + self._upstream.idle_seconds  # later than what it was noted for
+        self.pool.idle.append(self)
+
     def send(self, data: bytes) -> int:
         """Send more of the request; give how much of it is still queued."""
-        self._outlet.send(data)
-        return self._outlet.queued
+        return self.outlet.send(data)
 
     def hold(self) -> None:
         """Stop reading."""
@@ -290,22 +332,30 @@ class AgentConnection(Protocol):
         self.transport.abortConnection()
 
     def expired(self) -> None:
-        """It was idle for long; the wheel calls this."""
-        self.drop()
+        """It was idle for long, unless it is in use; the wheel calls this."""
+        if self.relay is None and self._exchange is None:
+            self.drop()
+        else:
+            self._upstream.put_off(self)
 
     def dataReceived(self, data: bytes) -> None:
+        relay = self.relay
+        if relay is not None:
+            if relay.complete(data):
+                return
+            relay.unfold()
         exchange = self._exchange
         if exchange is None:
             self.drop()  # nobody asked: whatever it is, it answers no request
             return
-        pool = self.pool
-        if self._is_simple and len(data) == pool.last_size and data.startswith(pool.last_raw_head):
-            # The short way: the head is that of the answer before, and all the body is here.
+        last = self.pool.last
+        if self._is_simple and len(data) == last.size and data.startswith(last.raw):
+            # The head is that of the answer before, and all the body is here.
             exchange.over = True
             self._exchange = None
             self._upstream.keep(self)
-            head = pool.last_head
-            exchange.answer.complete(head.status, head.fields, data[pool.last_head_size :])
+            head = last.head
+            exchange.answer.complete(head.status, head.fields, data[last.head_size :])
             return
         self._is_simple = False
         self._answered = True
@@ -320,6 +370,8 @@ class AgentConnection(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         read_no_more(self.transport)
+        if self.relay is not None:
+            self.relay.unfold()
         self._upstream.leave(self)
         exchange, self._exchange = self._exchange, None
         if exchange is None or exchange.over:
@@ -344,7 +396,7 @@ class AgentConnection(Protocol):
         """
         if not self.was_kept or exchange.body is None:
             return False
-        unread = self._outlet.broken or reason.check(ConnectionDone) is None
+        unread = self.outlet.broken or reason.check(ConnectionDone) is None
         return unread or not self.address.path or exchange.request.startswith(_SAFE_TO_REPEAT)
 
     def _read(self, exchange: Exchange, data: bytes) -> None:
@@ -371,11 +423,11 @@ class AgentConnection(Protocol):
         while True:
             if self._interim > MOST_INTERIM:
                 raise AgentBroken(f"the agent sent over {MOST_INTERIM} interim answers")
-            pool = self.pool
-            if pool.last_head_size and data.startswith(pool.last_raw_head):
-                self._head = pool.last_head
-                self._interim = 0
-                return data[len(pool.last_raw_head) :]
+            last = self.pool.last
+            if last.raw and data.startswith(last.raw):
+                self._head = last.head
+                self._seen = self._interim = 0
+                return data[len(last.raw) :]
             end = end_of_head(data, self._seen)
             if end < 0:
                 refuse_no_answer(data, self._seen, self._upstream.limits)
@@ -385,7 +437,7 @@ class AgentConnection(Protocol):
             self._seen = 0
             head = read_answer(data[:end], self._upstream.limits)
             if head.status >= 200:
-                pool.remember(data[:end], head)
+                self.pool.last = LastAnswer(data[:end], head)
                 self._head = head
                 self._interim = 0
                 return data[end:]
@@ -402,7 +454,7 @@ class AgentConnection(Protocol):
         self._exchange = None
         if exchange.paused:
             self.go_on()
-        if head.keep_alive and exchange.whole and not after and not self._outlet.queued:
+        if head.keep_alive and exchange.whole and not after and not self.outlet.queued:
             self._upstream.keep(self)
         else:
             self.drop()
@@ -410,4 +462,4 @@ class AgentConnection(Protocol):
 
     def _moved(self) -> None:
         if self._exchange is not None:
-            self._exchange.body_moved(self._outlet.queued)
+            self._exchange.body_moved(self.outlet.queued)

@@ -17,7 +17,7 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from ploinky.errors import NoHealthyInstance, Overloaded
-from ploinky.interfaces import ILease, IOrchestrator
+from ploinky.interfaces import ILease, IOrchestrator, IStanding
 from ploinky.values import Address, DeploymentKey, Route, RouteSnapshot, Target
 
 LONGEST_QUEUE = 1024
@@ -58,7 +58,33 @@ class _Lease:
         self._place = None
         place.in_flight -= 1
         if failed or place.owner.watched:
-            place.owner.released(self, place, failed)
+            place.owner.released(self.route, place, failed)
+
+
+@implementer(IStanding)
+class _Standing:
+    __slots__ = ("_place", "_route", "target")
+
+    def __init__(self, route: Route, target: Target, place: _Place) -> None:
+        self.target = target
+        self._route = route
+        self._place = place
+
+    def take(self) -> bool:
+        place = self._place
+        if place.in_flight >= self._route.concurrency:
+            return False
+        place.in_flight += 1
+        return True
+
+    def release(self) -> None:
+        place = self._place
+        place.in_flight -= 1
+        if place.owner.watched:
+            place.owner.released(self._route, place, False)
+
+    def lease(self) -> _Lease:
+        return _Lease(self._route, self.target, self._place)
 
 
 class _Waiter:
@@ -131,14 +157,20 @@ class Orchestrator:
         targets = route.targets
         if len(targets) == 1:
             target = targets[0]
-            place = self._places.get(target.instance or target.address) or self._new_place(
-                route, target
-            )
+            place = self._places.get(_place_of(target)) or self._new_place(route, target)
             if place.in_flight >= route.concurrency:
                 return None
             place.in_flight += 1
             return _Lease(route, target, place)
         return self._claim_one_of(route)
+
+    def standing(self, route: Route) -> _Standing | None:
+        """Give what claims at a route's only target; see `IOrchestrator`."""
+        if len(route.targets) != 1:
+            return None
+        target = route.targets[0]
+        place = self._places.get(_place_of(target)) or self._new_place(route, target)
+        return _Standing(route, target, place)
 
     def _claim_one_of(self, route: Route) -> _Lease | None:
         now = self._clock.seconds()
@@ -223,11 +255,11 @@ class Orchestrator:
             queue.granting = False
             self._tidy(queue)
 
-    def released(self, lease: _Lease, place: _Place, failed: bool) -> None:
+    def released(self, route: Route, place: _Place, failed: bool) -> None:
         """Note a failure and wake whoever waits for this place; called by leases alone."""
         if failed:
             place.avoided_until = self._clock.seconds() + self._avoided_seconds
-        queue = self._queues.get(lease.route.deployment)
+        queue = self._queues.get(route.deployment)
         if queue is not None:
             self._grant(queue)
         if place.in_flight == 0:

@@ -22,6 +22,7 @@ from ploinky.interfaces import (
     IExchange,
     ILease,
     IOrchestrator,
+    IStanding,
     IUpgradeAnswer,
     IUpstream,
 )
@@ -50,6 +51,32 @@ class FakeLease:
         self.released += 1
 
 
+@implementer(IStanding)
+class FakeStanding:
+    """Takes leases of a `FakeOrchestrator`, and gives them back."""
+
+    def __init__(self, orchestrator: FakeOrchestrator, route: Route) -> None:
+        self._orchestrator = orchestrator
+        self._route = route
+        self._taken: list[FakeLease] = []
+        self.target = route.targets[0]
+
+    def take(self) -> bool:
+        """Claim one, unless the orchestrator is `FakeOrchestrator.full`."""
+        lease = self._orchestrator.claim(self._route)
+        if lease is not None:
+            self._taken.append(lease)
+        return lease is not None
+
+    def release(self) -> None:
+        """Release the one that was taken first."""
+        self._taken.pop(0).release()
+
+    def lease(self) -> FakeLease:
+        """Give the one that was taken first."""
+        return self._taken.pop(0)
+
+
 @implementer(IOrchestrator)
 class FakeOrchestrator:
     """Gives a lease on a route's first target, or lets the test say when.
@@ -70,6 +97,10 @@ class FakeOrchestrator:
         if not route.targets:
             raise NoHealthyInstance(route.reason, retry_after_seconds=1)
         return None if self.full else self._lease(route)
+
+    def standing(self, route: Route) -> FakeStanding | None:
+        """Give one where there is one target."""
+        return FakeStanding(self, route) if len(route.targets) == 1 else None
 
     async def claim_later(self, route: Route, timeout_seconds: float) -> FakeLease:
         """Wait until the test grants it."""
@@ -192,12 +223,8 @@ class FakeUpstream:
         self.sent.append((address, head, exchange))
         return exchange
 
-    def begin(self, exchange: Any) -> None:
-        """Keep it; what happens to the given exchange happens to the one that is kept."""
-        exchange.agent = _FakeAgent()
-        exchange.agent.exchange = self.exchange(
-            exchange.address, exchange.request, exchange.body, exchange.answer
-        )
+    def pool(self, address: Address) -> None:
+        """Give none: every request comes to `exchange`."""
 
     def upgrade(
         self, address: Address, head: bytes, asked: bytes, key: bytes, answer: IUpgradeAnswer
@@ -208,21 +235,6 @@ class FakeUpstream:
     def close(self) -> None:
         """Remember it."""
         self.closed = True
-
-
-class _FakeAgent:
-    """Stands for a connection to an agent, as an exchange sees one."""
-
-    exchange: FakeExchange
-
-    def drop(self) -> None:
-        self.exchange.cancel()
-
-    def hold(self) -> None:
-        self.exchange.pause()
-
-    def go_on(self) -> None:
-        self.exchange.resume()
 
 
 async def settled(reactor: IReactorTime, is_so: Callable[[], Any]) -> None:

@@ -16,7 +16,7 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
-from ploinky.routing.streams import attach
+from ploinky.routing.streams import Outlet
 from ploinky.routing.upstream import Upstream
 from ploinky.routing.wheel import Wheel
 from ploinky.sockets import SocketPaths
@@ -236,7 +236,7 @@ class TestFrameTransport(AgentTransportContract):
         await core.start()
         paths = SocketPaths(str(short_directory))
         upstream = Upstream(reactor, Wheel(reactor), paths)
-        frames = FrameTransport(reactor, paths, attach, HttpTransport(upstream))
+        frames = FrameTransport(reactor, paths, Outlet, HttpTransport(upstream))
         yield ConnectedAgent(frames, core.target(), absent(short_directory, Wire.FRAMES))
         frames.close()
         upstream.close()

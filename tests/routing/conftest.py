@@ -183,14 +183,16 @@ class Wires(Corridor):
 
     Attributes:
         agents: What they accept.
+        idle_clock: Once advanced far, connections to agents have been idle for long.
         paths: Where the gateway's own Unix socket lies: `connect_unix` leads there.
     """
 
     def __init__(self, directory: Path, limits: Limits, descriptors: Descriptors) -> None:
         self._paths = SocketPaths(str(directory))
         self._directory = directory
+        self.idle_clock = Clock()
         upstream = Upstream(
-            reactor, Wheel(reactor), self._paths, limits, 0.5, descriptors=descriptors
+            reactor, Wheel(self.idle_clock), self._paths, limits, 0.5, descriptors=descriptors
         )
         super().__init__(directory, limits, (), upstream, descriptors)
         self.agents = RawServer(reactor)

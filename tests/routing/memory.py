@@ -16,6 +16,7 @@ from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from ploinky.routing.access import AccessLog
 from ploinky.routing.gateway import Gateway
@@ -24,6 +25,7 @@ from ploinky.routing.http import Limits
 from ploinky.routing.listening import GatewayFactory
 from ploinky.routing.rates import SharedRates
 from ploinky.routing.spool import Spool
+from ploinky.routing.streams import IPlainTransport
 from ploinky.routing.table import RouteTable
 from ploinky.routing.upstream import Upstream
 from ploinky.routing.wheel import Wheel
@@ -35,10 +37,28 @@ from ploinky.values import Address, DeploymentKey, Kind, Route, RouteSnapshot, T
 _KERNEL_BYTES = 64 * 1024
 
 
+class Pipe:
+    """The socket of one end: it takes what the other's has room for."""
+
+    def __init__(self, end: End) -> None:
+        self._end = end
+
+    def send(self, data: bytes) -> int:
+        room = max(_KERNEL_BYTES - len(self._end.peer.inbox), 0)
+        if not room and data:
+            raise BlockingIOError
+        if not self._end.peer.open:
+            raise BrokenPipeError
+        self._end.write(data[:room])
+        return len(data[:room])
+
+
+@implementer(IPlainTransport)
 class End:
     """One end of a connection: what its protocol has for a transport.
 
     Attributes:
+        socket: As of a plain connection.
         inbox: What the other end wrote and this one has not read.
         open: It was neither closed nor lost.
     """
@@ -47,6 +67,7 @@ class End:
         self.protocol = protocol
         self.peer: End
         self.inbox = bytearray()
+        self.socket = Pipe(self)
         self.open = True
         self._lost: BaseException | None = None
         self._closing = self._shut = self._told = self._paused = False
@@ -129,14 +150,22 @@ class End:
 
 
 class Client(Protocol):
-    """A client that keeps what it receives."""
+    """A client that keeps what it receives.
+
+    Attributes:
+        heard: Called whenever something has come; what it gives is sent.
+    """
+
+    transport: Any
 
     def __init__(self) -> None:
         self.received = b""
         self.ended = False
+        self.heard: Callable[[], bytes] = bytes
 
     def dataReceived(self, data: bytes) -> None:
         self.received += data
+        self.transport.write(self.heard())
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.ended = True

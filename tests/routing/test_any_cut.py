@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twisted.internet.protocol import Protocol
 
-from tests.routing.memory import Network
+from tests.routing.memory import Client, Network
 
 _OURS = (
     b"X-Forwarded-",
@@ -109,9 +109,42 @@ _ANSWER = st.builds(
     st.sampled_from(["length", "length", "chunked", "close"]),
     _EXTRA,
 )
-_CONVERSATION = st.lists(
-    st.builds(Exchanged, _REQUEST, _ANSWER, st.integers(0, 3)), min_size=1, max_size=5
+_ORDINARY = st.builds(
+    Exchanged,
+    _REQUEST,
+    st.builds(
+        Message,
+        st.sampled_from([b"HTTP/1.1 200 OK", b"HTTP/1.1 404 Not Found"]),
+        _FIELDS,
+        st.lists(st.binary(min_size=1, max_size=40), min_size=1, max_size=2).map(tuple),
+        st.just("length"),
+    ),
 )
+_CONVERSATION = st.lists(
+    st.one_of(
+        st.builds(Exchanged, _REQUEST, _ANSWER, st.integers(0, 3)).map(lambda one: [one]),
+        _ORDINARY.map(lambda one: [one] * 8),
+    ),
+    min_size=1,
+    max_size=5,
+).map(lambda parts: [one for part in parts for one in part])
+
+
+class Patient:
+    """Says the next thing once the last was answered."""
+
+    def __init__(self, client: Client, requests: list[bytes]) -> None:
+        self._client = client
+        self._requests = requests
+        self._answered = 0
+
+    def next(self) -> bytes:
+        """Give what is to be said now."""
+        found = _whole(self._client.received[self._answered :])
+        if found is None or not self._requests:
+            return b""
+        self._answered += found[2]
+        return self._requests.pop(0)
 
 
 class Recorder(Protocol):
@@ -172,21 +205,30 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None, max_examples=150)
-@given(st.lists(_CONVERSATION, min_size=1, max_size=3), st.integers(0, 2**32))
+@given(st.lists(_CONVERSATION, min_size=1, max_size=3), st.booleans(), st.integers(0, 2**32))
 def test_what_comes_is_what_was_sent(
-    directory: Any, conversations: list[list[Exchanged]], seed: int
+    directory: Any, conversations: list[list[Exchanged]], patient: bool, seed: int
 ) -> None:
-    """Both ways, in order, for several clients at once, wherever reads are cut."""
+    """Both ways, in order, for several clients at once, wherever reads are cut.
+
+    Some say everything at once, others each thing once the last was answered, often the same.
+    """
     script: dict[bytes, Exchanged] = {}
     seen: list[tuple[bytes, tuple[bytes, ...], bytes]] = []
     network = Network(directory, lambda: Recorder(script, seen))
     clients = []
     for number, conversation in enumerate(conversations):
         client, end = network.connect()
+        requests = []
         for turn, exchanged in enumerate(conversation):
             name = b"c%d-%d" % (number, turn)
             script[name] = exchanged
-            end.write(exchanged.request.raw().replace(b"/shop/", b"/shop/%b/" % name, 1))
+            requests.append(exchanged.request.raw().replace(b"/shop/", b"/shop/%b/" % name, 1))
+        if patient:
+            client.heard = Patient(client, requests).next
+            end.write(requests.pop(0))
+        else:
+            end.write(b"".join(requests))
         clients.append(client)
     network.run(random.Random(seed), 100_000, lambda: None)
     for number, conversation in enumerate(conversations):

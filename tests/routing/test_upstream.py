@@ -258,6 +258,23 @@ async def test_half_an_answer_is_none(agents: Agents, raw: bytes) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_how_far_one_head_was_read_says_nothing_of_the_next(agents: Agents) -> None:
+    """A head that came in two reads and was known; then a short interim one."""
+    agent = await agents.warm()
+    _, answer = agents.ask()
+    await agent.take(b"\r\n\r\n")
+    agent.send(OK[:-8])
+    await turns(reactor)
+    agent.send(OK[-8:])
+    assert (await answer.whole).body == b"ok"
+    _, answer = agents.ask()
+    await agent.take(b"\r\n\r\n")
+    agent.send(b"HTTP/1.1 103 Hints\r\nLink: x\r\n\r\n" + OK)
+    whole = await answer.whole
+    assert (whole.status, whole.fields, whole.body) == (200, [], b"ok")
+
+
+@pytest_twisted.ensureDeferred
 async def test_interim_answers_are_counted_for_each_answer(agents: Agents) -> None:
     """A connection that is kept may carry any number of them, but not before one answer."""
     hints = b"HTTP/1.1 103 Early Hints\r\n\r\n"

@@ -138,7 +138,7 @@ def in_hand(wires: Wires, number: int = 1, **given: Any) -> tuple[Connection, li
 def test_the_gateways_outlet_is_what_it_takes() -> None:
     """Both keep the interface between them."""
     connection = StringTransport()
-    for outlet in (Outlet(connection, list), DirectOutlet(connection, list)):
+    for outlet in (Outlet(connection, print, list), DirectOutlet(connection, list)):
         assert verifyObject(IOutlet, outlet)
 
 

@@ -7,9 +7,10 @@ import pytest
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
+from zope.interface.verify import verifyObject
 
 from ploinky.errors import AgentUnreachable, NoHealthyInstance, Overloaded
-from ploinky.interfaces import ILease
+from ploinky.interfaces import ILease, IStanding
 from ploinky.tasks.orchestrator import Orchestrator
 from ploinky.testing.tasks import a_route
 from ploinky.values import Address, Route, RouteSnapshot, Target
@@ -90,6 +91,34 @@ def test_releasing_a_lease_twice_counts_once(orchestrator: Orchestrator) -> None
     assert orchestrator.in_flight() == 0
     claimed(orchestrator, route)
     assert orchestrator.claim(route) is None
+
+
+def test_a_standing_claim_counts_like_any_other(orchestrator: Orchestrator) -> None:
+    """The same places: who waits for one gets it, and whoever drains is told."""
+    route = a_route(ONE, concurrency=2)
+    standing = orchestrator.standing(route)
+    assert standing is not None
+    assert verifyObject(IStanding, standing)
+    assert standing.target is ONE
+    assert [standing.take() for _ in range(3)] == [True, True, False]
+    assert orchestrator.claim(route) is None
+    waiter = waiting(orchestrator, route)
+    standing.release()
+    lease = outcome(waiter)
+    assert lease is not None
+    assert standing.take() is False
+    drained = Deferred.fromCoroutine(orchestrator.drained(frozenset({"one"}), 5.0))
+    standing.lease().release()
+    assert not drained.called
+    lease.release()  # type: ignore[union-attr]
+    assert outcome(drained) == 0  # type: ignore[arg-type]
+    assert orchestrator.in_flight() == 0
+
+
+def test_there_is_no_standing_claim_where_there_is_a_choice(orchestrator: Orchestrator) -> None:
+    """Or nothing to choose."""
+    assert orchestrator.standing(a_route(ONE, TWO)) is None
+    assert orchestrator.standing(a_route()) is None
 
 
 def test_a_stopped_deployment_says_why_nobody_answers(orchestrator: Orchestrator) -> None:

@@ -201,7 +201,7 @@ def test_what_the_gateway_drains_is_what_is_read_here(metrics: Metrics) -> None:
     asked = subject(b"POST", "localhost/a", "a", "ci")
     for status in (200, 200, 503):
         how = (SERVED, "") if status == 200 else (FAILED, "queue")
-        access.record(asked, b"r", "hello", status, 1, 2, 0.25, *how, 0.1)
+        access.record(asked, b"r", "hello", status, 1, 2, 0.0, 0.25, *how, 0.1)
     metrics.take("w-1", 1, report(*access.drain()))
     assert metrics.totals().deployments["a"] == Count(3, 1, 0, 0.75)
     assert metrics.counts()[Label("a", "hello", 503, "queue")].queued_microseconds == 100_000
