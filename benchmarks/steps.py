@@ -13,6 +13,7 @@ import json
 import os
 import select
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -24,6 +25,7 @@ from typing import Any
 from benchmarks.bench import Bench
 from benchmarks.report import Result
 from benchmarks.rivals import BODY, TOKEN
+from ploinky.tasks.frames import HELLO, LARGEST_PAYLOAD, PREFACE, RESULT
 
 TITLE = "Inside: functions and interpreter steps of one request"
 
@@ -33,7 +35,9 @@ _KINDS = {
     "same": "equal heads",
     "heads": "traceparent and cookie differ",
     "targets": "targets differ",
+    "tasks": "a task in a frame",
 }
+_CALL = '{"command":"hello","params":["World"]}'
 _SHOWN = 30
 
 
@@ -44,7 +48,9 @@ def run(bench: Bench) -> Result:
     names = sorted(same, key=lambda name: -same[name][1])[:_SHOWN]
     lines: list[list[str | float]] = [[name, *same[name]] for name in names]
     lines.append(["all, equal heads", *_sums(same)])
-    lines += [[f"all, {_KINDS[kind]}", *_sums(found[kind])] for kind in ("heads", "targets")]
+    lines += [
+        [f"all, {_KINDS[kind]}", *_sums(found[kind])] for kind in ("heads", "targets", "tasks")
+    ]
     return Result(
         name="steps",
         title=TITLE,
@@ -94,11 +100,31 @@ class _Backend:
                 break
             self._open[accepted.fileno()] = accepted
             self._epoll.register(accepted, select.EPOLLIN)
-        ready = self._epoll.poll(0)
-        for number, _ in ready:
-            self._open[number].recv(65536)
-            self._open[number].send(self._ANSWER)
-        return len(ready)
+        return sum(self._reply(self._open[number]) for number, _ in self._epoll.poll(0))
+
+    def _reply(self, to: socket.socket) -> int:
+        to.recv(65536)
+        to.send(self._ANSWER)
+        return 1
+
+
+class _Agent(_Backend):
+    """Answers tasks, which come in frames."""
+
+    def _reply(self, to: socket.socket) -> int:
+        data = to.recv(1 << 20)
+        if data.startswith(PREFACE):
+            data = data[len(PREFACE) :]
+            to.send(PREFACE + struct.pack(">IIBI", 4, 0, HELLO, LARGEST_PAYLOAD))
+        answers = b""
+        told = 0
+        while data:
+            size, number, _ = struct.unpack_from(">IIB", data)
+            data = data[9 + size :]
+            answers += struct.pack(">IIB", len(BODY), number, RESULT) + BODY.encode()
+            told += 1
+        to.send(answers)
+        return told
 
 
 class _Steps:
@@ -127,7 +153,11 @@ def _requests(kind: str) -> list[bytes]:
         if kind == "heads":
             lines += [f"traceparent: 00-{number:032x}-{number:016x}-01"]
             lines += [f"Cookie: visitor={number:024x}; theme=dark"]
-        made.append("\r\n".join([*lines, "", ""]).encode())
+        if kind == "tasks":
+            lines[0] = "POST /app HTTP/1.1"
+            lines += [f"Content-Length: {len(_CALL)}"]
+        body = _CALL if kind == "tasks" else ""
+        made.append("\r\n".join([*lines, "", body]).encode())
     return made
 
 
@@ -147,15 +177,21 @@ def main(kind: str, directory: str) -> None:
         Route,
         RouteSnapshot,
         Target,
+        Wire,
     )
     from ploinky.worker import WorkerConfiguration, build_rooms
 
     configuration = WorkerConfiguration(0, "", directory, directory)
     rooms = build_rooms(reactor, configuration, SocketPaths(directory))
-    backend = _Backend(f"{directory}/backend.sock")
-    target = Target("", Address(path=f"{directory}/backend.sock"))
+    address = Address(path=f"{directory}/backend.sock")
     key = DeploymentKey("localhost", "/app")
-    route = Route(key, Kind.EXTERNAL, "app", 1, (target,), auth=CallAuth.KEY)
+    if kind == "tasks":
+        backend: _Backend = _Agent(address.path)
+        route_kind, target = Kind.TASK, Target("one", address, Wire.FRAMES)
+    else:
+        backend = _Backend(address.path)
+        route_kind, target = Kind.EXTERNAL, Target("", address)
+    route = Route(key, route_kind, "app", 1, (target,), auth=CallAuth.KEY)
     admin = Principal("Admin", Role.ADMIN, hashlib.sha256(TOKEN.encode()).hexdigest())
     snapshot = RouteSnapshot(1, (route,), (admin,))
     rooms.router.adopt(snapshot)
