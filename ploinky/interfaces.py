@@ -82,20 +82,15 @@ class ILease(Interface):
         """
 
 
-class IStanding(Interface):
-    """The places at a route's only target, for who claims there again and again.
+class IStanding(ILease):
+    """A lease on any number of places at a route's only target, for who claims there again and again.
 
-    `take` is `IOrchestrator.claim`, and `release` is `ILease.release`, without a lease to be made.
-    It holds for as long as the route does.
+    `take` is `IOrchestrator.claim` without a lease to be made, and each call of `ILease.release`
+    gives one place back: whoever took it does so once.  It holds for as long as the route does.
     """
-
-    target: Target = Attribute("The instance.")
 
     def take() -> bool:
         """Count one more; False where every place is taken."""
-
-    def release() -> None:
-        """Give back one that was taken; whoever took it does so once."""
 
     def lease() -> ILease:
         """Give a lease on a place that was taken, to be released in its stead."""

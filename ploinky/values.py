@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 from attrs import field, frozen
 
 from ploinky.errors import ValidationFailed
@@ -300,9 +301,10 @@ NOBODY = Principal(id="InternetUser", role=None)
 """The principal of a call without a credential."""
 
 
-@frozen
-class TaskCall:
+class TaskCall(msgspec.Struct, frozen=True, gc=False):
     """One call of a command, ready for any wire.
+
+    One is made for each task: a struct takes a tenth of the time of an attrs class.
 
     Attributes:
         task: Unique id; file names derive from it (``[a-z0-9-]{1,64}``).

@@ -11,7 +11,8 @@ import json
 import re
 from bisect import bisect_left
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
+from operator import sub
 from typing import Any
 
 from attrs import frozen
@@ -34,6 +35,7 @@ BROKEN = "broken"
 
 _KEYS_AT_ONCE = 1024
 _OTHER = "*"
+_bucket = partial(bisect_left, BOUNDS_SECONDS)
 _PLAIN = re.compile(r"[ !#-\[\]-~]*\Z")
 
 
@@ -61,6 +63,14 @@ def subject(method: bytes, route: str | None, deployment: str, principal: str) -
     return Subject(deployment, said)
 
 
+Record = tuple["Sums", str, "int | str", int, int, float, float]
+"""One request that is over.
+
+What it counts for; its line up to the value of its id, or to the number in that; that value or
+number; bytes in; bytes out; when it began and when it ended, in the clock's seconds.
+"""
+
+
 class Sums:
     """What the records of one deployment, command, status and failed part add up to."""
 
@@ -70,6 +80,18 @@ class Sums:
         self.label = label
         self.begin()
 
+    def add(self, records: list[Record]) -> None:
+        """Add records up."""
+        _, _, _, bytes_in, bytes_out, began, ended = zip(*records, strict=True)
+        seconds = list(map(sub, ended, began))
+        self.count += len(records)
+        self.seconds += sum(seconds)
+        self.bytes_in += sum(bytes_in)
+        self.bytes_out += sum(bytes_out)
+        buckets = self.buckets
+        for bucket in map(_bucket, seconds):
+            buckets[bucket] += 1
+
     def begin(self) -> None:
         """Begin anew."""
         self.count = 0
@@ -78,14 +100,6 @@ class Sums:
         self.bytes_in = 0
         self.bytes_out = 0
         self.buckets = [0] * (len(BOUNDS_SECONDS) + 1)
-
-
-Record = tuple[Sums, str, "int | str", int, int, float, float]
-"""One request that is over.
-
-What it counts for; its line up to the value of its id, or to the number in that; that value or
-number; bytes in; bytes out; when it began and when it ended, in the clock's seconds.
-"""
 
 
 class AccessLog:
@@ -168,21 +182,18 @@ class AccessLog:
         if not records:
             return
         wall = self._wall_clock() - self._clock.seconds()
-        counted = self._counted
-        lines: list[str] = []
-        for sums, line, id, bytes_in, bytes_out, began, ended in records:
-            seconds = ended - began
+        alike: dict[Sums, list[Record]] = {}
+        for record in records:
+            alike.setdefault(record[0], []).append(record)
+        for sums, of_it in alike.items():
             if not sums.count:
-                counted.append(sums)
-            sums.count += 1
-            sums.seconds += seconds
-            sums.bytes_in += bytes_in
-            sums.bytes_out += bytes_out
-            sums.buckets[bisect_left(BOUNDS_SECONDS, seconds)] += 1
-            lines.append(
-                f'{{"time":{wall + ended:.3f},{line}{id}","bytesIn":{bytes_in},'
-                f'"bytesOut":{bytes_out},"seconds":{seconds:.6f}}}\n'
-            )
+                self._counted.append(sums)
+            sums.add(of_it)
+        lines = [
+            f'{{"time":{wall + ended:.3f},{line}{id}","bytesIn":{bytes_in},'
+            f'"bytesOut":{bytes_out},"seconds":{ended - began:.6f}}}\n'
+            for _, line, id, bytes_in, bytes_out, began, ended in records
+        ]
         self._sink("".join(lines))
 
     def drain(self) -> list[dict[str, Any]]:

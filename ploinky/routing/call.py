@@ -244,7 +244,7 @@ class Call:
             self.done
             or plan is None
             or self.body is None
-            or not (body and self.head.is_usual and connection.relays)
+            or not (body and self.head.is_usual and connection.is_ordinary)
         ):
             self.started(status, fields, len(body))
             self.data(body)

@@ -20,12 +20,14 @@ from ploinky.errors import BadRequest, CallFailed, HeadTooLarge, RequestTimeout
 from ploinky.routing.beginnings import refuse_no_request
 from ploinky.routing.bodies import BadFraming, Body, ChunkedBody, LengthBody, UntilCloseBody
 from ploinky.routing.call import Call
+from ploinky.routing.errand import Errand
 from ploinky.routing.halfclose import Departure, hung_up
 from ploinky.routing.headers import NO_FRAME, Peer
 from ploinky.routing.http import RequestHead, end_of_head, read_request, unreadable_head
 from ploinky.routing.memo import Memo, may_be_remembered
 from ploinky.routing.plan import Plan
 from ploinky.routing.relay import Relay
+from ploinky.routing.short import ShortWay
 from ploinky.routing.stages import ANSWER, IDLE, Stage, StagedProtocol
 from ploinky.routing.streams import Outlet, read_no_more
 from ploinky.routing.tunnel import Tunnel
@@ -44,7 +46,7 @@ class Connection(StagedProtocol):
     Attributes:
         peer: Who is at the other end.
         last_frame: What the last answer began with: for `Call`.
-        relays: Nothing is known of that an answer would have to heed: for `Relay`.
+        is_ordinary: Nothing is known of that an answer would have to heed: for `ShortWay`.
         outlet: Where answers go.
     """
 
@@ -70,8 +72,8 @@ class Connection(StagedProtocol):
         self._feeding = False
         self._ending = False
         self._memo: Memo | None = None
-        self._relay: Relay | None = None
-        self.relays = not factory.draining
+        self._short: ShortWay | None = None
+        self.is_ordinary = not factory.draining
 
     # --- what Twisted and the wheel call
 
@@ -93,9 +95,10 @@ class Connection(StagedProtocol):
             else:
                 said = memo.varied(data, router)
             if said is not None:
-                relay = self._relay
-                if relay is None or not relay.take(*said, len(data)):
-                    self._repeat(memo, *said, len(data))
+                short = self._short
+                forwarded, body = said
+                if short is None or not short.take(forwarded, body, len(data)):
+                    self._repeat(memo, forwarded, body, len(data))
                 return
         self._unfold()
         if not self._ending:
@@ -110,7 +113,7 @@ class Connection(StagedProtocol):
         self._unfold()
         call = self._call
         self._client_ended = True
-        self.relays = False
+        self.is_ordinary = False
         if self._tunnel is not None and self._tunnel.agent_has_ended and not self._ending:
             self._tunnel.client_ended()  # the second half: a hang-up is the orderly end
         elif self._ending or hung_up(self.transport):
@@ -146,7 +149,7 @@ class Connection(StagedProtocol):
 
     def expired(self) -> None:
         """Time is up; the wheel calls this."""
-        if self.is_relaying:
+        if self.on_short_way:
             self._unfold()
             if self.due > self._seconds():
                 return  # it was the time for a client that idles
@@ -184,9 +187,9 @@ class Connection(StagedProtocol):
         )
 
     @property
-    def is_relaying(self) -> bool:
+    def on_short_way(self) -> bool:
         """Whether a request is in hand on the short way."""
-        return self._relay is not None and self._relay.agent is not None
+        return self._short is not None and self._short.is_busy()
 
     def send(self, data: bytes) -> int:
         """Send a piece of the answer; give how much is queued."""
@@ -235,7 +238,7 @@ class Connection(StagedProtocol):
 
     def relayed(self, call: Call, now: float) -> None:
         """Do as `answered` does, in fewer steps where nothing is left to do."""
-        if self.outlet.queued or self._buffer or not self._reading or not self.relays:
+        if self.outlet.queued or self._buffer or not self._reading or not self.is_ordinary:
             self.answered(call, now)
             return
         self._call = None
@@ -254,6 +257,10 @@ class Connection(StagedProtocol):
         if due < self.noted:
             self._wheel.set(self, due)
 
+    def leave_short_way(self) -> None:
+        """Have another one made for the next request: this one still has to do with its last."""
+        self._short = None
+
     def cut_off(self) -> None:
         """Close at once: the answer has begun and cannot be finished."""
         self._leave_call()
@@ -263,7 +270,7 @@ class Connection(StagedProtocol):
     def read_no_further(self) -> None:
         """Make the answer to come the last, whatever the client has sent behind its request."""
         self._read_no_further = True
-        self.relays = False
+        self.is_ordinary = False
 
     def open_tunnel(self, call: Call) -> None:
         """From now on the client's bytes are the agent's, as they are: see `Call.switched`."""
@@ -287,7 +294,7 @@ class Connection(StagedProtocol):
 
     def give_way(self) -> bool:
         """Close, if no request is in hand; tell whether it does."""
-        if self._call is not None or self.is_relaying or self.outlet.queued or self._ending:
+        if self._call is not None or self.on_short_way or self.outlet.queued or self._ending:
             return False
         self._ending = True
         self._forget()
@@ -296,7 +303,7 @@ class Connection(StagedProtocol):
 
     def retire(self) -> None:
         """End after the request in hand, or the next one if it comes soon."""
-        self.relays = False
+        self.is_ordinary = False
         if self.stage is IDLE:
             self._rest(self._seconds())
 
@@ -384,9 +391,10 @@ class Connection(StagedProtocol):
     def _repeat(self, memo: Memo, forwarded: bytes, body: bytes, size: int) -> None:
         """Answer a whole request that says what the one before said."""
         gateway = self._gateway
-        if self._relay is None and memo.relays:
-            self._relay = Relay(gateway, self, memo)
-            if self._relay.take(forwarded, body, size):
+        if self._short is None and memo.short:
+            way = Relay if memo.plan.form is None else Errand
+            self._short = way(gateway, self, memo)
+            if self._short.take(forwarded, body, size):
                 return
         call = Call(gateway, self, memo.head, body)
         call.bytes_in = size
@@ -396,12 +404,12 @@ class Connection(StagedProtocol):
 
     def _unfold(self) -> None:
         """Let a request on the short way go on the general way: something has happened to it."""
-        if self._relay is not None:
-            self._relay.unfold()
+        if self._short is not None:
+            self._short.unfold()
 
     def _forget(self) -> None:
         """Remember nothing of the last head."""
-        self._memo = self._relay = None
+        self._memo = self._short = None
 
     def _read_body(self, body: Body) -> bool:
         call = self._call

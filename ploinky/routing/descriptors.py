@@ -33,7 +33,7 @@ class Client(Protocol):
         """Close at once."""
 
     @property
-    def is_relaying(self) -> bool:
+    def on_short_way(self) -> bool:
         """Whether a request is in hand on the short way."""
 
 

@@ -27,6 +27,7 @@ from ploinky.errors import (
 )
 from ploinky.interfaces import (
     IAgentTransport,
+    IAnswer,
     IExchange,
     ILease,
     IOrchestrator,
@@ -118,7 +119,8 @@ class Gateway:
         self._spool = spool
         self._rates = rates
         self._new_task = new_task
-        self.id_prefix = f"{id_prefix}-".encode()
+        self.id_text = f"{id_prefix}-"
+        self.id_prefix = self.id_text.encode()
         self.numbers = count(1)
 
     # --- answer a request
@@ -300,6 +302,25 @@ class Gateway:
             else:
                 exchange = transport.send(lease, task, call)
         call.handed_over(exchange)
+
+    def send_task(
+        self,
+        lease: ILease,
+        plan: Plan,
+        command: str,
+        params: bytes,
+        name: str,
+        answer: IAnswer,
+    ) -> IExchange:
+        """Send a task on its short way.
+
+        Args:
+            lease: On its place.
+            name: Of the task, and the request's id.
+        """
+        deadline_ms = int((self._wall_clock() + plan.route.timeout_seconds) * 1000)
+        task = TaskCall(name, command, params, plan.principal.id, deadline_ms, name)
+        return self._transports[lease.target.wire].send(lease, task, answer)
 
     def _task(self, call: Call, plan: Plan, name: str) -> TaskCall:
         return TaskCall(

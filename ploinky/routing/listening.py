@@ -43,7 +43,7 @@ class GatewayFactory(Factory):
 
     def in_hand(self) -> int:
         """Tell how many requests are being answered now."""
-        return self.busy + sum(connection.is_relaying for connection in self.connections)
+        return self.busy + sum(connection.on_short_way for connection in self.connections)
 
     async def drain(self, timeout_seconds: float) -> int:
         """Finish what is in hand, and end every connection.  Stop listening first.

@@ -56,7 +56,7 @@ class Memo:
         head_size: Of it, in bytes.
         size: Of the head with its body.
         forwarded: See `Plan.forwarded`.
-        relays: Whether such requests may take the short way.
+        short: Whether such requests may take a short way.
         generation: Of the route table that the plan was made under; under another it is void.
     """
 
@@ -69,7 +69,7 @@ class Memo:
         "head_size",
         "plan",
         "raw",
-        "relays",
+        "short",
         "size",
     )
 
@@ -80,7 +80,8 @@ class Memo:
         self.head = head
         self.plan = plan
         self.forwarded = plan.forwarded
-        self.relays = bool(plan.forwarded) and not head.request_id
+        is_task = plan.form is not None and not plan.form.to_events
+        self.short = (is_task or bool(plan.forwarded)) and not head.request_id
         self.generation = generation
         self._line = raw[: raw.index(b"\r\n") + 2]
         self._variety: _Variety | None = None

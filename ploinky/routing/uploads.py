@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import attrs
 import msgspec
 from attrs import define, field, frozen
 from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
@@ -187,7 +186,7 @@ class Reception:
             return self
         params = self._params(target.inner_queue or target.queue_directory)
         self._exchange = transport.send(
-            lease, attrs.evolve(task, task=self._id, params=params), self
+            lease, msgspec.structs.replace(task, task=self._id, params=params), self
         )
         return self
 

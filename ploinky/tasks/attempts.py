@@ -10,6 +10,7 @@ from collections.abc import Coroutine, Iterable
 from typing import Any
 
 import attrs
+import msgspec
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
@@ -207,7 +208,7 @@ class Attempts:
         if target.instance in self._draining:
             await self._settle_lost(held, begun=False)
             return False
-        call = attrs.evolve(outcomes.call_of(task), params=params)
+        call = msgspec.structs.replace(outcomes.call_of(task), params=params)
         try:
             held.errand = self._queues.deliver(target.queue_directory, call.task, task_file(call))
         except OSError as error:

@@ -209,7 +209,8 @@ class FrameConnection(Protocol):
                 exchange.cancel()
                 return
         self._tasks.pop(number, None)
-        self._unconfirmed -= not was_wanted
+        if not was_wanted:
+            self._unconfirmed -= 1
 
     def _take_news(self, kind: int, number: int, payload: bytes) -> None:
         """Take what is about no task."""

@@ -100,14 +100,18 @@ class FrameExchange:
         """Take the whole result."""
         if self.begun or not body:
             raise AgentBroken("the agent sent a result where none can be")
-        self._whole(200, _json_fields(self.call.command), body)
+        answer, self.answer = self.answer, None
+        if answer is not None:
+            answer.complete(200, _json_fields(self.call.command), body)
 
     def error(self, payload: bytes) -> None:
         """Take the whole error."""
         if self.begun:
             raise AgentBroken("the agent sent an error amid an answer")
         status, body = frames.read_error(payload)
-        self._whole(status, _error_fields(self.call.command, status), body)
+        answer, self.answer = self.answer, None
+        if answer is not None:
+            answer.complete(status, _error_fields(self.call.command, status), body)
 
     def begin(self, payload: bytes) -> None:
         """Begin an answer in pieces."""
@@ -160,11 +164,6 @@ class FrameExchange:
             answer.failed(error)
 
     # --- within
-
-    def _whole(self, status: int, fields: Fields, body: bytes) -> None:
-        answer, self.answer = self.answer, None
-        if answer is not None:
-            answer.complete(status, fields, body)
 
     def _allow(self) -> None:
         taken = self._taken

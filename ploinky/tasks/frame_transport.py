@@ -60,7 +60,10 @@ class FrameTransport:
             if not fits(request, largest):
                 return self._large.send(lease, request, answer)
         exchange = FrameExchange(request, answer)
-        self._open(connection, address, exchange)
+        if connection is not None and connection.takes_tasks:
+            connection.open(exchange)
+        else:
+            self._connect(address, exchange)
         return exchange
 
     def close(self) -> None:
@@ -70,14 +73,6 @@ class FrameTransport:
             self._sweep = None
         for connection in list(self._connections.values()):
             connection.retire()
-
-    def _open(
-        self, connection: FrameConnection | None, address: Address, exchange: FrameExchange
-    ) -> None:
-        if connection is not None and connection.takes_tasks:
-            connection.open(exchange)
-        else:
-            self._connect(address, exchange)
 
     def _connect(self, address: Address, first: FrameExchange) -> None:
         """Make a connection; it takes tasks at once and sends them when it can."""
@@ -108,7 +103,11 @@ class FrameTransport:
                 exchange.fail(AgentUnreachable("the agent closed the connection"))
             elif exchange.answer is not None:
                 exchange.repeated = True
-                self._open(self._connections.get(address), address, exchange)
+                again = self._connections.get(address)
+                if again is not None and again.takes_tasks:
+                    again.open(exchange)
+                else:
+                    self._connect(address, exchange)
 
     def _close_idle(self) -> None:
         self._sweep = None

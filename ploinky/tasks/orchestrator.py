@@ -63,28 +63,28 @@ class _Lease:
 
 @implementer(IStanding)
 class _Standing:
-    __slots__ = ("_place", "_route", "target")
+    __slots__ = ("_place", "route", "target")
 
     def __init__(self, route: Route, target: Target, place: _Place) -> None:
+        self.route = route
         self.target = target
-        self._route = route
         self._place = place
 
     def take(self) -> bool:
         place = self._place
-        if place.in_flight >= self._route.concurrency:
+        if place.in_flight >= self.route.concurrency:
             return False
         place.in_flight += 1
         return True
 
-    def release(self) -> None:
+    def release(self, failed: bool = False) -> None:
         place = self._place
         place.in_flight -= 1
-        if place.owner.watched:
-            place.owner.released(self._route, place, False)
+        if failed or place.owner.watched:
+            place.owner.released(self.route, place, failed)
 
     def lease(self) -> _Lease:
-        return _Lease(self._route, self.target, self._place)
+        return _Lease(self.route, self.target, self._place)
 
 
 class _Waiter:

@@ -57,20 +57,20 @@ class FakeStanding:
 
     def __init__(self, orchestrator: FakeOrchestrator, route: Route) -> None:
         self._orchestrator = orchestrator
-        self._route = route
         self._taken: list[FakeLease] = []
+        self.route = route
         self.target = route.targets[0]
 
     def take(self) -> bool:
         """Claim one, unless the orchestrator is `FakeOrchestrator.full`."""
-        lease = self._orchestrator.claim(self._route)
+        lease = self._orchestrator.claim(self.route)
         if lease is not None:
             self._taken.append(lease)
         return lease is not None
 
-    def release(self) -> None:
+    def release(self, failed: bool = False) -> None:
         """Release the one that was taken first."""
-        self._taken.pop(0).release()
+        self._taken.pop(0).release(failed)
 
     def lease(self) -> FakeLease:
         """Give the one that was taken first."""
