@@ -13,6 +13,7 @@ from twisted.internet.protocol import Factory
 from ploinky.routing.connection import Connection
 from ploinky.routing.descriptors import Descriptors
 from ploinky.routing.gateway import Gateway
+from ploinky.routing.hangups import HangUps
 
 
 class GatewayFactory(Factory):
@@ -25,6 +26,7 @@ class GatewayFactory(Factory):
         connections: All that are open.
         busy: How many of them have a request in hand.
         draining: Every answer is its connection's last.
+        hang_ups: Watches those that are not read for now.
     """
 
     noisy = False
@@ -35,6 +37,7 @@ class GatewayFactory(Factory):
         self.connections = self._descriptors.clients
         self.busy = 0
         self.draining = False
+        self.hang_ups = HangUps()
         self._emptied: Deferred[None] | None = None
 
     def buildProtocol(self, addr: IAddress | None) -> Connection | None:
