@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.error import ConnectionDone
+from twisted.internet.error import ConnectError, ConnectionDone
 from twisted.internet.interfaces import IStreamClientEndpoint, ITCPTransport
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -29,7 +29,7 @@ from ploinky.routing.http import (
     end_of_head,
     read_answer,
 )
-from ploinky.routing.patience import PatientUnixEndpoint
+from ploinky.routing.patience import Acquaintances, PatientEndpoint, queue_is_full
 from ploinky.routing.streams import Outlet, attach, read_no_more
 from ploinky.routing.upgrades import UpgradeExchange
 from ploinky.routing.wheel import NEVER, Wheel
@@ -73,6 +73,7 @@ class Upstream:
         self._connect_seconds = connect_seconds
         self._idle_seconds = idle_seconds
         self._pools: dict[Address, _Pool] = {}
+        self._acquaintances = Acquaintances(reactor.seconds)
         self._closed = False
         self.wheel = wheel
         self.limits = limits or Limits()
@@ -143,6 +144,8 @@ class Upstream:
         """Give a new connection its pool."""
         pool = self._pools.setdefault(connection.address, _Pool())
         pool.open += 1
+        if not connection.address.path:
+            self._acquaintances.took(connection.address)
         return pool
 
     def keep(self, connection: AgentConnection) -> None:
@@ -172,10 +175,15 @@ class Upstream:
             del self._pools[connection.address]
 
     def _endpoint(self, address: Address) -> IStreamClientEndpoint:
-        if address.path:
-            path = self._paths.usable(address.path)
-            return PatientUnixEndpoint(self._reactor, path, self._connect_seconds)
-        return self._paths.endpoint(self._reactor, address, self._connect_seconds)
+        seconds = self._connect_seconds
+        once = self._paths.endpoint(self._reactor, address, seconds)
+
+        def is_busy(error: ConnectError) -> bool:
+            return self._acquaintances.is_busy(address, address in self._pools, error)
+
+        return PatientEndpoint(
+            self._reactor, once, seconds, queue_is_full if address.path else is_busy
+        )
 
 
 class _Pool:
