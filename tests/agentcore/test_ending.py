@@ -96,7 +96,10 @@ def test_handler_hears_that_it_must_end(inner: Client, mark: Path, reason: str) 
         else:
             wait_for(path.with_suffix(".begun"))
             call.cancel()
-        wait_for(path.with_suffix(".told"))
+        told = wait_for(path.with_suffix(".told"))
+        if inner.engine.name == "node":
+            name = "TimeoutError" if reason == "timeout" else "AbortError"
+            Watched(told.parent).until(lambda told=told, name=name: told.read_text() == name)
         settled(inner)
 
 
