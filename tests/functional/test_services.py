@@ -7,8 +7,8 @@ import http.server
 import json
 import select
 import socket
-import struct
 import socketserver
+import struct
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
