@@ -67,15 +67,16 @@ def test_task_that_is_taken_back_is_aborted_at_once(
     settled(agent.client("file"))
 
 
+@pytest.mark.parametrize("command", ["stubborn", "leaving"])
 def test_script_that_does_not_listen_is_killed(
-    running: Callable[[str, str], Agent], mark: Path
+    running: Callable[[str, str], Agent], mark: Path, command: str
 ) -> None:
-    """With all that it started."""
+    """With all that it started, also where that alone does not."""
     under_way = []
     for name in WIRES:
         engine, wire = name.split("-")
         client = running(engine, "everything").client(wire)
-        under_way.append((client, client.begin("stubborn", str(mark.with_name(name)))))
+        under_way.append((client, client.begin(command, str(mark.with_name(name)))))
     children = [int(wait_for(mark.with_name(f"{name}.begun")).read_text()) for name in WIRES]
     for _, call in under_way:
         call.cancel()
