@@ -1,7 +1,7 @@
 'use strict';
 /**
- * AbortController as Node 18 has it.  Node 14 has none, and here is what
- * handlers use of it; in some after that its signal knows no reason, which is put there.
+ * AbortController as Node 18 has it.  Node 14 has none, and here is what handlers use of it;
+ * the signals of some later ones know no reason, which is put there.
  */
 
 const { EventEmitter } = require('events');

@@ -18,6 +18,8 @@ from zope.interface import implementer
 
 from ploinky.routing.streams import is_plain
 
+_GONE = select.EPOLLHUP | select.EPOLLERR
+
 
 @implementer(IReadDescriptor)
 class HangUps:
@@ -32,8 +34,8 @@ class HangUps:
         """Watch a connection that is being paused.
 
         Args:
-            hung_up: Called once, from the reactor, when the other side sends nothing more or has
-                gone.  What it had sent before may still be unread.
+            hung_up: Called from the reactor when the other side sends nothing more, and when it
+                has gone.  What it had sent before may still be unread.
 
         Returns:
             What `forget` needs, before the connection is resumed or once it is lost; -1 where
@@ -47,7 +49,7 @@ class HangUps:
             self._reactor.addReader(self)
         number: int = transport.fileno()
         self._told[number] = hung_up
-        # Once: it is a state that lasts, and would be told in each turn.
+        # Once each: they are states that last, and would be told in each turn.
         self._poll.register(number, select.EPOLLRDHUP | select.EPOLLONESHOT)
         return number
 
@@ -68,11 +70,15 @@ class HangUps:
 
     def doRead(self) -> None:
         """Tell of each that hung up; Twisted calls this."""
-        if self._poll is not None:
-            for number, _ in self._poll.poll(0):
-                told = self._told.get(number)
-                if told is not None:
-                    told()
+        if self._poll is None:
+            return
+        for number, event in self._poll.poll(0):
+            told = self._told.get(number)
+            if told is None or self._poll is None:
+                continue  # an event before this one ended it
+            if not event & _GONE:
+                self._poll.modify(number, select.EPOLLONESHOT)  # that it has gone is told unasked
+            told()
 
     def connectionLost(self, reason: Failure) -> None:
         """Let go of everything: the reactor, which calls this, stops."""

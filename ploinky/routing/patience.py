@@ -37,6 +37,7 @@ class PatientEndpoint:
         endpoint: Makes one try.
         seconds: After which none is begun.
         is_busy: Tells whether a try that failed means so; else it is the last.
+        took: Called when the agent has taken the connection.
     """
 
     def __init__(
@@ -45,11 +46,13 @@ class PatientEndpoint:
         endpoint: IStreamClientEndpoint,
         seconds: float,
         is_busy: Callable[[ConnectError], bool],
+        took: Callable[[], None] | None = None,
     ) -> None:
         self._reactor = reactor
         self._endpoint = endpoint
         self._seconds = seconds
         self._is_busy = is_busy
+        self._took = took
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """Connect; see ``IStreamClientEndpoint.connect``.
@@ -67,6 +70,8 @@ class PatientEndpoint:
                 if not self._is_busy(error):
                     raise
             else:
+                if self._took is not None:
+                    self._took()
                 return made
             if self._reactor.seconds() >= ends:
                 raise Overloaded("the agent takes no more connections now", retry_after_seconds=1)
@@ -113,12 +118,10 @@ class Acquaintances:
             if not holds:
                 self._took.pop(address, None)
             return holds
-        if isinstance(error, TimeoutError):
-            return (
-                holds
-                or self._seconds() - self._took.get(address, -_LATELY_SECONDS) < _LATELY_SECONDS
-            )
-        return False
+        if not isinstance(error, TimeoutError):
+            return False
+        took = self._took.get(address)
+        return holds or (took is not None and self._seconds() - took < _LATELY_SECONDS)
 
 
 def why_not_connected(failure: Failure) -> CallFailed:

@@ -144,8 +144,6 @@ class Upstream:
         """Give a new connection its pool."""
         pool = self._pools.setdefault(connection.address, _Pool())
         pool.open += 1
-        if not connection.address.path:
-            self._acquaintances.took(connection.address)
         return pool
 
     def keep(self, connection: AgentConnection) -> None:
@@ -177,13 +175,17 @@ class Upstream:
     def _endpoint(self, address: Address) -> IStreamClientEndpoint:
         seconds = self._connect_seconds
         once = self._paths.endpoint(self._reactor, address, seconds)
+        if address.path:
+            return PatientEndpoint(self._reactor, once, seconds, queue_is_full)
+        acquaintances = self._acquaintances
 
         def is_busy(error: ConnectError) -> bool:
-            return self._acquaintances.is_busy(address, address in self._pools, error)
+            return acquaintances.is_busy(address, address in self._pools, error)
 
-        return PatientEndpoint(
-            self._reactor, once, seconds, queue_is_full if address.path else is_busy
-        )
+        def took() -> None:
+            acquaintances.took(address)
+
+        return PatientEndpoint(self._reactor, once, seconds, is_busy, took)
 
 
 class _Pool:

@@ -11,6 +11,7 @@ import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.threads import deferToThread
 
+from ploinky.routing.hangups import HangUps
 from ploinky.testing.routing import RawClient, half_closing, settled, turns
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -146,6 +147,27 @@ async def test_so_is_one_that_is_not_read(wires: Any, connect: Any, left: str) -
     assert (record["status"], record["mood"]) == (499, "gone")
     agent.transport.resumeProducing()
     await agent.lost
+
+
+@pytest_twisted.ensureDeferred
+async def test_of_one_that_is_not_read_both_steps_are_told(wires: Any, connect: Any) -> None:
+    """That it stops sending, and that it leaves after that; and nothing once it is read again."""
+    client = await connect()
+    await until(lambda: wires.factory.connections)
+    (connection,) = wires.factory.connections
+    connection.transport.pauseProducing()
+    hang_ups = HangUps()
+    told: list[int] = []
+    watched = hang_ups.watch(connection.transport, lambda: told.append(len(told)))
+    client.transport.loseWriteConnection()
+    await until(lambda: told)
+    await turns(reactor)
+    assert told == [0]
+    client.transport.abortConnection()
+    await until(lambda: len(told) == 2)
+    hang_ups.forget(watched)
+    assert hang_ups.fileno() == -1
+    connection.abort()
 
 
 @pytest_twisted.ensureDeferred
