@@ -18,6 +18,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.timeouts import pytest_timeout_set_timer
+
+__all__ = ["pytest_timeout_set_timer"]
+
 SOCKETS = {
     "docker": [os.environ.get("DOCKER_HOST", ""), "unix:///var/run/docker.sock"],
     "podman": [os.environ.get("PODMAN_SOCK", ""), "unix:///run/podman/podman.sock"],

@@ -1,5 +1,8 @@
 'use strict';
-/** AbortController for Node 14.0 to 14.16, which have none: what handlers use of it. */
+/**
+ * AbortController as Node 18 has it.  Node 14 has none, and here is what handlers use of it;
+ * the signals of some later ones know no reason, which is put there.
+ */
 
 const { EventEmitter } = require('events');
 
@@ -33,12 +36,36 @@ class AbortSignal {
   }
 }
 
-class AbortController {
+class OwnController {
   signal = new AbortSignal();
 
-  abort(reason = new Error('This operation was aborted')) {
+  abort(reason) {
     this.signal.fire(reason);
   }
 }
 
-module.exports = { AbortController };
+/** Gives one that aborts with a reason, from one that knows none. */
+function withReason(Controller) {
+  return class extends Controller {
+    constructor() {
+      super();
+      const { signal } = this;
+      signal.reason = undefined;
+      signal.throwIfAborted = () => {
+        if (signal.aborted) throw signal.reason;
+      };
+    }
+
+    abort(reason) {
+      if (!this.signal.aborted) this.signal.reason = reason;
+      super.abort();
+    }
+  };
+}
+
+function controller() {
+  if (typeof AbortController !== 'function') return OwnController;
+  return 'throwIfAborted' in new AbortController().signal ? AbortController : withReason(AbortController);
+}
+
+module.exports = { AbortController: controller() };

@@ -5,7 +5,7 @@
  * Signal and log are made on first use: most handlers touch neither.
  */
 
-const Controller = typeof AbortController === 'function' ? AbortController : require('./abort').AbortController;
+const { AbortController } = require('./abort');
 
 class Context {
   #reason;
@@ -24,7 +24,7 @@ class Context {
   /** An AbortSignal: the caller went away, or the deadline passed. */
   get signal() {
     if (!this.#controller) {
-      this.#controller = new Controller();
+      this.#controller = new AbortController();
       if (this.#reason) this.#controller.abort(this.#reason);
     }
     return this.#controller.signal;

@@ -59,7 +59,7 @@ scan() {
 		id=${file##*/}
 		case $id in [!A-Za-z0-9_]* | *[!A-Za-z0-9_.-]*) continue ;; esac
 		case $running in *" $id:"*) continue ;; esac
-		if [ -d "$queue/locks/$id" ]; then
+		if [ -e "$queue/locks/$id" ]; then
 			[ -z "$rescanning" ] || break_lock
 		elif [ "$count" -lt "$concurrency" ] && mkdir "$queue/locks/$id" 2>/dev/null; then
 			begin
@@ -83,7 +83,7 @@ break_lock() {
 		publish_error "$id" 504 TASK_TIMEOUT 'The agent ended while it ran this task.' || return 0
 	fi
 	rm -f "$file"
-	rmdir "$queue/locks/$id"
+	rmdir "$queue/locks/$id" 2>/dev/null || rm -f "$queue/locks/$id" # another engine's may be a file
 }
 
 check_all() {

@@ -53,6 +53,7 @@ class Connection(StagedProtocol):
     # What most connections never come to needs no place in each:
     _client_ended = False  # its writing half is closed
     _departure: Departure | None = None
+    _watched = -1  # for `HangUps`, while it is paused
     _read_no_further = False
     _tunnel: Tunnel | None = None
     _lingers = False
@@ -129,8 +130,7 @@ class Connection(StagedProtocol):
                 self._end()  # in order: the kernel may still hold an answer that it waits for
         else:
             call.closes = call.closes or not self._buffer
-            clock = self._gateway.clock
-            self._departure = Departure(clock, self.transport, self._probe, self.abort)
+            self._await_departure()
 
     def writeConnectionLost(self) -> None: ...
 
@@ -140,6 +140,7 @@ class Connection(StagedProtocol):
         self._ending = True
         if self._departure is not None:
             self._departure.stop()
+        self._factory.hang_ups.forget(self._watched)
         self._wheel.forget(self)
         call = self._call
         if call is not None:
@@ -464,6 +465,22 @@ class Connection(StagedProtocol):
         if self._call is not None:
             self._call.probe()
 
+    def _hung_up(self) -> None:
+        """The client sends nothing more, or has gone, while it is not read.
+
+        What it had sent before still waits, and the orderly end is read after that.
+        """
+        if hung_up(self.transport):
+            self._leave()
+        elif self._call is not None and self._tunnel is None:
+            self._await_departure()
+
+    def _await_departure(self) -> None:
+        """Find out whether a client that sends nothing more waits for the answer in hand."""
+        if self._departure is None:
+            clock = self._gateway.clock
+            self._departure = Departure(clock, self.transport, self._probe, self.abort)
+
     def _leave(self) -> None:
         """Close, as the client has: what is queued for it goes out if it can."""
         if self.outlet.queued and not hung_up(self.transport):
@@ -477,10 +494,13 @@ class Connection(StagedProtocol):
         if self._ending or self._client_ended or reading == self._reading:
             return
         self._reading = reading
+        hang_ups = self._factory.hang_ups
         if reading:
+            hang_ups.forget(self._watched)
             self.transport.resumeProducing()
         else:
             self.transport.pauseProducing()
+            self._watched = hang_ups.watch(self.transport, self._hung_up)
 
     def _moved(self) -> None:
         """Some of what was queued has gone to the client."""

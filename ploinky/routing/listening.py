@@ -13,6 +13,7 @@ from twisted.internet.protocol import Factory
 from ploinky.routing.connection import Connection
 from ploinky.routing.descriptors import Descriptors
 from ploinky.routing.gateway import Gateway
+from ploinky.routing.hangups import HangUps
 
 
 class GatewayFactory(Factory):
@@ -26,6 +27,7 @@ class GatewayFactory(Factory):
         busy: How many of them have a request in hand that is not on its short way: each of those
             is counted by the connection to an agent that it has.
         draining: Every answer is its connection's last.
+        hang_ups: Watches those that are not read for now.
     """
 
     noisy = False
@@ -36,6 +38,7 @@ class GatewayFactory(Factory):
         self.connections = self._descriptors.clients
         self.busy = 0
         self.draining = False
+        self.hang_ups = HangUps()
         self._emptied: Deferred[None] | None = None
 
     def buildProtocol(self, addr: IAddress | None) -> Connection | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.error import ConnectionDone
+from twisted.internet.error import ConnectError, ConnectionDone
 from twisted.internet.interfaces import IStreamClientEndpoint, ITCPTransport
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -30,7 +30,7 @@ from ploinky.routing.http import (
     end_of_head,
     read_answer,
 )
-from ploinky.routing.patience import PatientUnixEndpoint
+from ploinky.routing.patience import Acquaintances, PatientEndpoint, queue_is_full
 from ploinky.routing.streams import Outlet, read_no_more
 from ploinky.routing.upgrades import UpgradeExchange
 from ploinky.routing.wheel import NEVER, Wheel
@@ -75,6 +75,7 @@ class Upstream:
         self._paths = paths
         self._connect_seconds = connect_seconds
         self._pools: dict[Address, Pool] = {}
+        self._acquaintances = Acquaintances(reactor.seconds)
         self._closed = False
         self.wheel = wheel
         self.idle_seconds = idle_seconds
@@ -176,10 +177,19 @@ class Upstream:
             del self._pools[connection.address]
 
     def _endpoint(self, address: Address) -> IStreamClientEndpoint:
+        seconds = self._connect_seconds
+        once = self._paths.endpoint(self._reactor, address, seconds)
         if address.path:
-            path = self._paths.usable(address.path)
-            return PatientUnixEndpoint(self._reactor, path, self._connect_seconds)
-        return self._paths.endpoint(self._reactor, address, self._connect_seconds)
+            return PatientEndpoint(self._reactor, once, seconds, queue_is_full)
+        acquaintances = self._acquaintances
+
+        def is_busy(error: ConnectError) -> bool:
+            return acquaintances.is_busy(address, address in self._pools, error)
+
+        def took() -> None:
+            acquaintances.took(address)
+
+        return PatientEndpoint(self._reactor, once, seconds, is_busy, took)
 
 
 class LastAnswer:

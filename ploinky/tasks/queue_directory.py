@@ -212,8 +212,11 @@ class QueueDirectory:
 
     def unlock(self, task: str) -> None:
         """Give a task's lock back, whoever took it; none is no error."""
-        with contextlib.suppress(OSError):
-            os.rmdir(task, dir_fd=self._open[LOCKS])
+        try:
+            os.unlink(task, dir_fd=self._open[LOCKS])
+        except OSError:  # an executor that uses `mkdir`, or the server itself, has it
+            with contextlib.suppress(OSError):
+                os.rmdir(task, dir_fd=self._open[LOCKS])
 
     def is_gone(self) -> bool:
         """Tell whether the queue was deleted since it was opened."""

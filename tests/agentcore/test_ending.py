@@ -67,15 +67,16 @@ def test_task_that_is_taken_back_is_aborted_at_once(
     settled(agent.client("file"))
 
 
+@pytest.mark.parametrize("command", ["stubborn", "leaving"])
 def test_script_that_does_not_listen_is_killed(
-    running: Callable[[str, str], Agent], mark: Path
+    running: Callable[[str, str], Agent], mark: Path, command: str
 ) -> None:
-    """With all that it started."""
+    """With all that it started, also where that alone does not."""
     under_way = []
     for name in WIRES:
         engine, wire = name.split("-")
         client = running(engine, "everything").client(wire)
-        under_way.append((client, client.begin("stubborn", str(mark.with_name(name)))))
+        under_way.append((client, client.begin(command, str(mark.with_name(name)))))
     children = [int(wait_for(mark.with_name(f"{name}.begun")).read_text()) for name in WIRES]
     for _, call in under_way:
         call.cancel()
@@ -96,7 +97,10 @@ def test_handler_hears_that_it_must_end(inner: Client, mark: Path, reason: str) 
         else:
             wait_for(path.with_suffix(".begun"))
             call.cancel()
-        wait_for(path.with_suffix(".told"))
+        told = wait_for(path.with_suffix(".told"))
+        if inner.engine.name == "node":
+            name = "TimeoutError" if reason == "timeout" else "AbortError"
+            Watched(told.parent).until(lambda told=told, name=name: told.read_text() == name)
         settled(inner)
 
 

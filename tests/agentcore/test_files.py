@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.agentcore.running import Agent, FileCall, Watched
+from tests.agentcore.running import FAULTS, Agent, FileCall, Watched, wait_for
 
 PLACES = ("tasks", "results", "errors", "locks", "tmp")
 
@@ -108,9 +108,13 @@ def test_task_of_another_name_is_refused(agent: Agent) -> None:
     assert call.answer().code == "BAD_JSON"
 
 
-def test_task_that_another_holds_is_not_run(agent: Agent) -> None:
+LOCKS = pytest.mark.parametrize("lock", [Path.mkdir, Path.touch], ids=["directory", "file"])
+
+
+@LOCKS
+def test_task_that_another_holds_is_not_run(agent: Agent, lock: Callable[[Path], None]) -> None:
     """As long as its deadline has not passed."""
-    (agent.queue / "locks" / "held").mkdir()
+    lock(agent.queue / "locks" / "held")
     queue_task(agent, "held", seconds_left=60)
     agent.start()
     assert queue_task(agent, "free", seconds_left=60).answer().body == "x"
@@ -118,9 +122,12 @@ def test_task_that_another_holds_is_not_run(agent: Agent) -> None:
     holds(agent.queue / "locks", "held")
 
 
-def test_lock_of_the_dead_is_broken_after_the_deadline(agent: Agent) -> None:
+@LOCKS
+def test_lock_of_the_dead_is_broken_after_the_deadline(
+    agent: Agent, lock: Callable[[Path], None]
+) -> None:
     """The task is not run again: it timed out."""
-    (agent.queue / "locks" / "stale").mkdir()
+    lock(agent.queue / "locks" / "stale")
     call = queue_task(agent, "stale", seconds_left=-3)
     agent.start()
     answer = call.answer()
@@ -129,9 +136,12 @@ def test_lock_of_the_dead_is_broken_after_the_deadline(agent: Agent) -> None:
     holds(agent.queue / "tasks")
 
 
-def test_task_that_was_answered_is_not_run_again(agent: Agent) -> None:
+@LOCKS
+def test_task_that_was_answered_is_not_run_again(
+    agent: Agent, lock: Callable[[Path], None]
+) -> None:
     """Its executor died between the result and the clearing up."""
-    (agent.queue / "locks" / "done").mkdir()
+    lock(agent.queue / "locks" / "done")
     (agent.queue / "results" / "done").write_text('{"id": "done", "data": "first"}')
     call = queue_task(agent, "done", seconds_left=60)
     agent.start()
@@ -158,3 +168,22 @@ def test_engine_that_is_killed_leaves_the_lock(agent: Agent, mark: Path) -> None
         assert not mark.with_suffix(".begun").exists()
     holds(agent.queue / "locks", "lost")
     mark.unlink()
+
+
+@pytest.mark.parametrize("engine", ["node", "python"])
+def test_locks_are_directories_where_a_file_has_one_name(
+    make: Callable[..., Agent], engine: str, mark: Path
+) -> None:
+    """Everything goes on as elsewhere."""
+    agent = make(
+        engine,
+        "everything",
+        NODE_OPTIONS=f"--require={FAULTS / 'no_links.js'}",
+        PYTHONPATH=str(FAULTS / "no_links"),
+    ).start()
+    call = agent.client("file").begin("begin", str(mark), task_id="held")
+    wait_for(mark.with_suffix(".begun"))
+    assert (agent.queue / "locks" / "held").is_dir()
+    call.cancel()
+    assert queue_task(agent, "next", seconds_left=60).answer().body == "x"
+    holds(agent.queue / "locks")

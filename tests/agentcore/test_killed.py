@@ -105,7 +105,8 @@ def calls_for_a_task(scene: Scene, *, warm: bool) -> list[str]:
     scene.agent.tell_to_stop()
     scene.agent.wait()
     calls = scene.log.read_text().split()
-    return calls[: calls.index("rmdir") + 1]
+    unlock = "rmdir" if "rmdir" in calls else "unlink"
+    return calls[: calls.index(unlock) + 1]
 
 
 def gone(scene: Scene, *places: str) -> None:

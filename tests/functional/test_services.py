@@ -5,8 +5,10 @@ from __future__ import annotations
 import http.client
 import http.server
 import json
+import select
 import socket
 import socketserver
+import struct
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -16,7 +18,7 @@ from typing import Any
 import pytest
 import requests
 
-from tests.functional.conftest import Server
+from tests.functional.conftest import Server, until
 
 
 class Echo(http.server.BaseHTTPRequestHandler):
@@ -161,3 +163,63 @@ def test_a_services_redirects_are_its_own(own_server: Server, target: str) -> No
     answer = requests.get(own_server.url + "/svc/away", allow_redirects=False, timeout=10)
     assert (answer.status_code, answer.headers["Location"]) == (302, "/elsewhere?x=1")
     assert requests.head(own_server.url + "/svc/x", timeout=10).headers["Content-Length"] != "0"
+
+
+@pytest.fixture
+def by_hand(own_server: Server) -> Iterator[socket.socket]:
+    """A service that a test plays, with room for one connection in its queue; at `/svc`."""
+    own_server.start()
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listening:
+        listening.settimeout(30)
+        deploy(own_server, "/svc", f"http://127.0.0.1:{listening.getsockname()[1]}")
+        yield listening
+
+
+def client_of(server: Server) -> socket.socket:
+    """A connection to the server, in raw bytes."""
+    return socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])), 30)
+
+
+GET = b"GET /svc/x HTTP/1.1\r\nHost: localhost\r\n\r\n"
+CLOSING = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
+
+
+def test_a_client_that_leaves_a_stuck_service_ends_its_request(
+    own_server: Server, by_hand: socket.socket
+) -> None:
+    """The service reads nothing, so that nobody reads the client: its end is noticed all the same."""
+    client = client_of(own_server)
+    client.sendall(b"POST /svc/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999\r\n\r\n")
+    service, _ = by_hand.accept()
+    client.setblocking(False)
+    while select.select([], [client], [], 0.5)[1]:
+        client.send(bytes(65536))
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # resets
+    client.close()
+    ended = select.poll()
+    ended.register(service, 0)  # a reset is told unasked
+    assert ended.poll(20_000)
+    service.close()
+
+
+def test_a_service_whose_queue_is_full_is_waited_for(
+    own_server: Server, by_hand: socket.socket
+) -> None:
+    """The request gets in once there is room."""
+    port = by_hand.getsockname()[1]
+    with socket.create_connection(by_hand.getsockname()), client_of(own_server) as client:
+        client.sendall(GET)
+        until(lambda: knocks_at(port), "the gateway knocks at the full queue")
+        by_hand.accept()[0].close()
+        service, _ = by_hand.accept()
+        service.sendall(CLOSING)
+        assert client.recv(65536).startswith(b"HTTP/1.1 200 ")
+        service.close()
+
+
+def knocks_at(port: int) -> bool:
+    """Tell whether somebody waits to be connected there (proc(5), /proc/net/tcp: SYN_SENT)."""
+    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    return any(
+        line.split()[2].endswith(f":{port:04X}") and line.split()[3] == "02" for line in lines
+    )

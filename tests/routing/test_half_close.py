@@ -11,6 +11,7 @@ import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.threads import deferToThread
 
+from ploinky.routing.hangups import HangUps
 from ploinky.testing.routing import RawClient, half_closing, settled, turns
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -117,6 +118,79 @@ async def test_one_that_has_gone_is_noticed_within_100_ms(
     await agent.lost
     record = wires.records()[0]
     assert (record["status"], record["mood"]) == (499, "gone")
+
+
+@pytest.mark.parametrize("left", ["closes", "resets"])
+@pytest_twisted.ensureDeferred
+async def test_so_is_one_that_is_not_read(wires: Any, connect: Any, left: str) -> None:
+    """Its agent takes no more of the body, and may never do so again."""
+    client = await connect()
+    client.send(b"POST /shop/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999\r\n\r\n")
+    agent = await asked(wires)
+    agent.transport.pauseProducing()
+    (connection,) = wires.factory.connections
+    while connection._reading:
+        client.send(bytes(65536))
+        await turns(reactor, 5)
+    client.send(b"unread")
+    await turns(reactor)
+    if left == "closes":
+        client.transport.loseConnection()
+    else:
+        client.transport.abortConnection()
+    await client.lost
+    await turns(reactor)
+    for _ in range(10):
+        wires.clock.advance(0.01)
+        await turns(reactor, 2)
+    record = wires.records()[0]
+    assert (record["status"], record["mood"]) == (499, "gone")
+    agent.transport.resumeProducing()
+    await agent.lost
+
+
+@pytest_twisted.ensureDeferred
+async def test_of_one_that_is_not_read_both_steps_are_told(wires: Any, connect: Any) -> None:
+    """That it stops sending, and that it leaves after that; and nothing once it is read again."""
+    client = await connect()
+    await until(lambda: wires.factory.connections)
+    (connection,) = wires.factory.connections
+    connection.transport.pauseProducing()
+    hang_ups = HangUps()
+    told: list[int] = []
+    watched = hang_ups.watch(connection.transport, lambda: told.append(len(told)))
+    client.transport.loseWriteConnection()
+    await until(lambda: told)
+    await turns(reactor)
+    assert told == [0]
+    client.transport.abortConnection()
+    await until(lambda: len(told) == 2)
+    hang_ups.forget(watched)
+    assert hang_ups.fileno() == -1
+    connection.abort()
+
+
+@pytest_twisted.ensureDeferred
+async def test_one_that_is_not_read_may_have_sent_all_of_it(wires: Any, connect: Any) -> None:
+    """It has ended its half and waits: once its agent goes on, so does it."""
+    client = await connect()
+    client.send(POST.replace(b"Content-Length: 4", b"Transfer-Encoding: chunked")[:-4])
+    agent = await asked(wires)
+    agent.transport.pauseProducing()
+    (connection,) = wires.factory.connections
+    while connection._reading:
+        client.send(b"8000\r\n%b\r\n" % bytes(0x8000))
+        await turns(reactor, 5)
+    client.send(b"4\r\nlast\r\n0\r\n\r\n")
+    client.transport.loseWriteConnection()
+    await turns(reactor)
+    wires.clock.pump([0.1] * 50)
+    agent.transport.resumeProducing()
+    await agent.take(b"4\r\nlast\r\n0\r\n\r\n")
+    agent.send(OK)
+    assert await client.take(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+    assert (await client.answer()).body == b"ok"
+    await until(lambda: not wires.factory.connections)
 
 
 @pytest_twisted.ensureDeferred

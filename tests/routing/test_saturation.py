@@ -92,6 +92,117 @@ async def test_a_client_that_leaves_meanwhile_ends_the_wait(busy: Any) -> None:
     assert busy.upstream.descriptors.agents == 0
 
 
+@pytest.fixture
+def listening() -> Iterator[socket.socket]:
+    """A TCP socket whose queue has room for one connection."""
+    listening = socket.create_server(("127.0.0.1", 0), backlog=0)
+    yield listening
+    listening.close()
+
+
+@pytest.fixture
+def far(wires: Any, listening: socket.socket, make_route: Any) -> Any:
+    """A gateway with a route to it."""
+    host, port = listening.getsockname()
+    target = Target("three", Address(host=host, port=port))
+    wires.publish(make_route("localhost/busy", Kind.SERVICE, targets=(target,)))
+    return wires
+
+
+async def served_once(far: Any, listening: socket.socket) -> None:
+    """One request, on a connection that is not kept."""
+    client = await far.connect()
+    client.send(ASK)
+    await until(lambda: _accepts(listening))
+    agent = _accepted.pop()
+    await turns(reactor)
+    agent.sendall(OK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+    assert (await client.answer()).body == b"ok"
+    agent.close()
+    await until(lambda: not far.upstream.descriptors.agents)
+
+
+async def in_hand(far: Any, listening: socket.socket) -> socket.socket:
+    """A request that is not answered yet: its agent's end."""
+    (await far.connect()).send(ASK)
+    await until(lambda: _accepts(listening))
+    return _accepted.pop()
+
+
+@pytest.mark.parametrize("request_bytes", [ASK, UPGRADE], ids=["plain", "upgrade"])
+@pytest_twisted.ensureDeferred
+async def test_an_acquaintance_that_lets_wait_over_tcp_is_overloaded(
+    far: Any, listening: socket.socket, request_bytes: bytes
+) -> None:
+    """A moment ago it took connections: 503, and it is not avoided for it."""
+    await served_once(far, listening)
+    with socket.create_connection(listening.getsockname()):
+        answer = await far.ask(request_bytes)
+        assert (answer.status, answer.field(b"retry-after")) == (503, b"1")
+        assert b"OVERLOADED" in answer.body
+        assert not far.orchestrator.leases[-1].failed
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_stranger_that_lets_wait_over_tcp_is_unreachable(
+    far: Any, listening: socket.socket
+) -> None:
+    """So does an address where there is no machine."""
+    with socket.create_connection(listening.getsockname()):
+        answer = await far.ask(ASK)
+        assert answer.status == 502
+        assert b"AGENT_UNREACHABLE" in answer.body
+        assert far.orchestrator.leases[-1].failed
+
+
+@pytest_twisted.ensureDeferred
+async def test_one_that_refuses_and_holds_others_is_waited_for(
+    far: Any, listening: socket.socket
+) -> None:
+    """Systems other than Linux refuse where the queue is full."""
+    agent = await in_hand(far, listening)
+    address = listening.getsockname()
+    listening.close()
+    client = await far.connect()
+    client.send(ASK)
+    await turns(reactor, 30)
+    assert client.received == b""
+    with socket.create_server(address) as again:
+        await until(lambda: _accepts(again))
+    await turns(reactor)
+    _accepted[0].sendall(OK)
+    assert (await client.answer()).body == b"ok"
+    _accepted.pop().close()
+    agent.close()
+
+
+@pytest_twisted.ensureDeferred
+async def test_one_that_goes_on_refusing_is_overloaded(far: Any, listening: socket.socket) -> None:
+    """For as long as it holds others; once it has let go of them, it is gone."""
+    agent = await in_hand(far, listening)
+    listening.close()
+    assert (await far.ask(ASK)).status == 503
+    client = await far.connect()
+    client.send(ASK)
+    await turns(reactor, 30)
+    agent.close()
+    answer = await client.answer()
+    assert answer.status == 502
+    assert b"AGENT_UNREACHABLE" in answer.body
+    assert far.orchestrator.leases[-1].failed
+
+
+@pytest_twisted.ensureDeferred
+async def test_one_that_is_gone_is_not_waited_for(far: Any, listening: socket.socket) -> None:
+    """Whatever it did a moment ago."""
+    await served_once(far, listening)
+    listening.close()
+    answer = await far.ask(ASK)
+    assert answer.status == 502
+    assert b"AGENT_UNREACHABLE" in answer.body
+    assert far.orchestrator.leases[-1].failed
+
+
 _accepted: list[socket.socket] = []
 
 

@@ -308,10 +308,13 @@ def test_locks_of_tasks_that_are_over_are_swept(
     transport: FileTransport, queue: Queue, loop: Loop
 ) -> None:
     """An engine that was killed leaves them; that of a task that waits still holds."""
-    for name, age in (("over", 1_000), ("waiting", 1_000), ("young", 2_000)):
-        (queue.root / "locks" / name).mkdir()
-        os.utime(queue.root / "locks" / name, (age, age))
-    queue.put("tasks", "waiting", b"{}")
+    for make in (Path.mkdir, Path.touch):
+        for name, age in (("over", 1_000), ("waiting", 1_000), ("young", 2_000)):
+            lock = queue.root / "locks" / f"{name}-{make.__name__}"
+            make(lock)
+            os.utime(lock, (age, age))
+        queue.put("tasks", f"waiting-{make.__name__}", b"{}")
     loop.advance(2_100)
     sent(transport, queue)
-    assert {path.name for path in (queue.root / "locks").iterdir()} == {"waiting", "young"}
+    left = {path.name for path in (queue.root / "locks").iterdir()}
+    assert left == {"waiting-mkdir", "waiting-touch", "young-mkdir", "young-touch"}

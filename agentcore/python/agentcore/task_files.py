@@ -6,13 +6,15 @@ goes: killed between any two calls, an engine loses no task and has none run twi
 
 Making, emptying and removing files is what is dear on a disk, so the file of a task
 that is done is kept in `tmp/`, open, and written over for a later answer; the server
-does so with answers it has read.
+does so with answers it has read.  So a lock is made as a further name for one file: as
+exclusive as a directory, with which it may share `locks/`, at a tenth of the cost and less.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import time
 from typing import Callable, Dict, List, Optional
 
 # Kept for writing over, at most; more than are usually in flight.
@@ -55,6 +57,9 @@ class TaskFiles:
         self._spare: List[_Spare] = []
         self._room = SPARE_FILES
         self._mode = os.O_RDWR
+        # Never an earlier engine's, whose locks would look as young as these.
+        self._key = f"{root}/tmp/lock-{os.getpid()}-{time.time_ns()}"
+        self._links = True
 
     def names(self) -> List[str]:
         """List what lies in `tasks/`, ids or not."""
@@ -71,8 +76,10 @@ class TaskFiles:
 
     def lock(self, name: str) -> bool:
         """Lock the task; False where somebody has it already."""
+        path = f"{self._root}/locks/{name}"
         try:
-            os.mkdir(f"{self._root}/locks/{name}")
+            if not self._link(path):
+                os.mkdir(path)
         except FileExistsError:
             return False
         return True
@@ -84,7 +91,11 @@ class TaskFiles:
     def unlock(self, name: str) -> None:
         """Remove the lock; one that is gone is no error."""
         self._forget(name)
-        is_there(os.rmdir, f"{self._root}/locks/{name}")
+        path = f"{self._root}/locks/{name}"
+        try:
+            is_there(os.unlink, path)
+        except OSError:
+            is_there(os.rmdir, path)
 
     def read(self, name: str) -> Optional[bytes]:
         """Give a task's bytes, None where it is gone."""
@@ -133,11 +144,27 @@ class TaskFiles:
         """Let go of what is spare, for a while in which nothing runs."""
         while self._spare:
             self._spare.pop().discard()
+        is_there(os.unlink, self._key)
 
     def close(self) -> None:
         """Let go of what is spare, and keep nothing more."""
         self._room = 0
         self.rest()
+
+    def _link(self, path: str) -> bool:
+        """Make a lock as a further name; False where the file system has no such thing."""
+        if not self._links:
+            return False
+        # The time of the lock that was made last is that of all: none looks older than it is.
+        if not is_there(os.utime, self._key):
+            os.close(os.open(self._key, os.O_CREAT | os.O_CLOEXEC, 0o600))
+        try:
+            os.link(self._key, path)
+        except (FileExistsError, FileNotFoundError):
+            raise
+        except OSError:
+            self._links = False
+        return self._links
 
     def _open(self, path: str) -> int:
         try:

@@ -8,7 +8,7 @@ const { isMainThread } = require('worker_threads');
 
 const { FAULT_AFTER, FAULT_LOG, FAULT_TASK, PLOINKY_QUEUE } = process.env;
 const CALLS = [
-  'mkdirSync', 'openSync', 'readSync', 'writeSync', 'writeFileSync', 'ftruncateSync', 'closeSync',
+  'linkSync', 'openSync', 'readSync', 'writeSync', 'writeFileSync', 'ftruncateSync', 'closeSync',
   'renameSync', 'unlinkSync', 'rmdirSync',
 ];
 
@@ -24,7 +24,7 @@ if (isMainThread && FAULT_TASK) {
       const result = real[name](...given);
       if (name === 'openSync' && isOurs) ours.add(result);
       if (name === 'closeSync') ours.delete(given[0]);
-      if (name === 'mkdirSync' && given[0].endsWith(`/locks/${FAULT_TASK}`)) calls = 0;
+      if (name === 'linkSync' && given[1].endsWith(`/locks/${FAULT_TASK}`)) calls = 0;
       if (isOurs && calls >= 0) {
         calls += 1;
         real.writeSync(log, `${name.replace('Sync', '')}\n`);

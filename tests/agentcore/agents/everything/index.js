@@ -69,7 +69,13 @@ const functions = {
   },
   large: ([size]) => 'x'.repeat(size),
   begin: async ([file], { signal }) => {
-    signal.addEventListener('abort', () => fs.writeFileSync(`${file}.told`, ''));
+    signal.addEventListener('abort', () => {
+      try {
+        signal.throwIfAborted();
+      } catch ({ name }) {
+        fs.writeFileSync(`${file}.told`, name);
+      }
+    });
     fs.writeFileSync(`${file}.begun`, '');
     await later(60000);
   },

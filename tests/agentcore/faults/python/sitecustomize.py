@@ -10,7 +10,7 @@ import os
 import signal
 
 TASK = os.environ.get("FAULT_TASK")
-CALLS = ("mkdir", "open", "read", "pwrite", "ftruncate", "close", "rename", "unlink", "rmdir")
+CALLS = ("link", "open", "read", "pwrite", "ftruncate", "close", "rename", "unlink", "rmdir")
 
 
 class Kill:
@@ -33,7 +33,7 @@ class Kill:
                 self.ours.add(result)
             if name == "close":
                 self.ours.discard(first)
-            if name == "mkdir" and str(first).endswith(f"/locks/{TASK}"):
+            if name == "link" and given[0].endswith(f"/locks/{TASK}"):
                 self.calls = 0
             if is_ours and self.calls >= 0:
                 self.calls += 1
