@@ -299,6 +299,12 @@ class IDurableTasks(Interface):
             NoSuchRoute: The deployment is gone.
         """
 
+    def watch(changed: Callable[[Task], None]) -> None:
+        """Call ``changed(task)`` with each task that comes, or stands differently, once that is on disk.
+
+        It is called amid the task's way: it should make a note and return, and must not raise.
+        """
+
 
 # --- leader and workers -----------------------------------------------------
 

@@ -76,7 +76,7 @@ async def start_management(here: Here, managed: Managed, rooms: AsyncExitStack) 
     await begin(operations, rooms)
     usages = Usages(here.reactor, managed.neighbours.runtime, here.cluster)
     await begin(usages, rooms)
-    streams = Streams()
+    streams = Streams(here.reactor)
     streams.startService()  # type: ignore[no-untyped-call]
 
     async def change_settings(changes: Mapping[str, Any], revision: str) -> Change:

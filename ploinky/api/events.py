@@ -19,6 +19,7 @@ from ploinky.api.metrics import figures
 from ploinky.api.places import Places
 from ploinky.api.requests import Call
 from ploinky.api.streams import Outlet, Stream
+from ploinky.api.task_events import TaskEvents
 from ploinky.errors import NotFound
 from ploinky.measures import Counts
 from ploinky.observations import InstanceDeath
@@ -64,7 +65,7 @@ class EventRoutes:
         ]
 
     async def _events(self, call: Call) -> Stream:
-        """Tell what happens: to deployments, to instances, to calls."""
+        """Tell what happens: to deployments, instances, calls and durable tasks."""
 
         def sees(key: DeploymentKey | None) -> bool:
             if key is None:
@@ -91,12 +92,14 @@ class EventSources:
     def __init__(self, collaborators: Collaborators) -> None:
         self._its = collaborators
         self._places = Places(collaborators)
+        self._task_events = TaskEvents(collaborators.clock, self._publish)
 
     def listen(self) -> None:
         """Listen from now on."""
         self._its.deployments.watch(self._changed)
         self._its.history.listen(self._started, self._died)
         self._its.metrics.listen(self._counted)
+        self._its.tasks.watch(self._task_events.changed)
 
     def _changed(self, key: DeploymentKey, line: str) -> None:
         """A deployment changed, or its deploy said something."""

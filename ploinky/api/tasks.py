@@ -239,7 +239,7 @@ class TaskRoutes:
             per_page=asked.per_page,
         )
         found = await self._its.task_store.tasks(query)
-        shown = [_facts(task) for task in found.tasks]
+        shown = [facts(task) for task in found.tasks]
         return as_json({"tasks": shown, **plain(Page(**asked.at(found.total)))})
 
     async def _show(self, call: Call) -> Answer:
@@ -328,8 +328,9 @@ def _refused(error: CallFailed, request_id: str) -> Answer:
     return as_json(document | {"requestId": request_id}, error.status, fields)
 
 
-def _facts(task: Task) -> dict[str, Any]:
-    facts = TaskFacts(
+def facts(task: Task) -> dict[str, Any]:
+    """Show a task without what was called and what came of it."""
+    known = TaskFacts(
         task_id=task.id,
         status=task.state,
         attempts=task.attempts,
@@ -343,7 +344,7 @@ def _facts(task: Task) -> dict[str, Any]:
         finished_at=moment(task.finished_at),
         http_status=task.status,
     )
-    shown: dict[str, Any] = plain(facts)
+    shown: dict[str, Any] = plain(known)
     if not task.status:
         del shown["httpStatus"]
     return shown
@@ -351,7 +352,7 @@ def _facts(task: Task) -> dict[str, Any]:
 
 def _document(task: Task) -> Answer:
     """Show a task with what came of it, whose JSON is passed on as it is."""
-    document = _facts(task)
+    document = facts(task)
     if task.outcome:
         name = "result" if task.state is TaskState.SUCCEEDED else "error"
         document[name] = msgspec.Raw(task.outcome)
