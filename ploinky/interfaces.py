@@ -10,7 +10,7 @@ up the wait and leaves nothing behind that a later call would trip over.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
 from zope.interface import Attribute, Interface
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     )
 
 Report = Callable[[str], None]
+Cause = Callable[[str, float], "Coroutine[Any, Any, InstanceDeath | None]"]
+"""Gives how an instance (its id) died since a moment (Unix seconds), if that is known soon."""
 """Takes one line of progress for people."""
 
 

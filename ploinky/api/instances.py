@@ -10,6 +10,7 @@ from attrs import frozen
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
+from ploinky.api import documents
 from ploinky.api.answers import Answer, as_json, as_text
 from ploinky.api.endpoints import API, Collaborators, Endpoint
 from ploinky.api.places import Places, masked
@@ -17,6 +18,7 @@ from ploinky.api.requests import Call
 from ploinky.api.shapes import Domain, KeyForm, Place, whole
 from ploinky.api.streams import Outlet, Stream
 from ploinky.errors import EngineError, EngineUnavailable, NotFound
+from ploinky.routing.endings import ENDINGS
 from ploinky.telemetry.history import Starts
 from ploinky.telemetry.load import Load
 from ploinky.telemetry.usages import Figures
@@ -116,7 +118,22 @@ class InstanceRoutes:
                 gives=DeploymentFigures,
                 errors=(NotFound,),
             ),
+            Endpoint("instances.ending", "GET", ENDINGS, self._ending, internal=True),
         ]
+
+    # --- how they end
+
+    async def _ending(self, call: Call) -> Answer:
+        """Tell a worker why an instance went away amid a call, if that is known soon."""
+        if not call.request.is_from_worker:
+            raise NotFound(f"there is nothing at GET {ENDINGS}")  # for anybody else
+        since = self._its.clock.seconds() - float(call.query("age"))
+        death = await self._its.deaths.cause(call.query("instance"), since)
+        if death is None:
+            raise NotFound("nobody knows of its end")
+        known = await self._its.deployment_store.releases(death.deployment)
+        release = next((one for one in known if one.number == death.release), None)
+        return as_json(documents.last_words(death, masked(death.output, release)))
 
     # --- what they print
 

@@ -37,6 +37,7 @@ from ploinky.task_values import (
     TaskQuery,
     TaskState,
 )
+from ploinky.tasks.outcomes import part_that_failed
 from ploinky.values import (
     NOBODY,
     Principal,
@@ -46,6 +47,7 @@ from ploinky.values import (
 LONGEST_WAIT_SECONDS = 300
 
 _PLACE = "/_ploinky/tasks"
+FAILED_AT = "X-Ploinky-Failed-At"
 
 
 @frozen(kw_only=True)
@@ -77,10 +79,12 @@ class TaskDocument(TaskFacts):
     """A durable task as it stands.
 
     Attributes:
+        failed_at: Which part failed; there is none unless one did.
         result: What the agent answered; there is none unless it succeeded.
         error: Why it failed, as a caller would have been told.
     """
 
+    failed_at: str | None = None
     result: Any = None
     error: Any = None
 
@@ -315,6 +319,8 @@ def _answered(task: Task, request: ManagementRequest) -> Answer:
         raise ResultGone("the task was cancelled")
     if not task.outcome:
         raise ResultGone("the call was answered once; its result is not kept any more")
+    if part := part_that_failed(task):
+        fields.append((FAILED_AT, part))
     return Answer(task.outcome, "application/json", task.status, tuple(fields))
 
 
@@ -322,9 +328,9 @@ def _refused(error: CallFailed, request_id: str) -> Answer:
     """Refuse in the form of a call's error, which is not that of the management API."""
     document: dict[str, Any] = {"error": True, "code": error.code, "message": error.message}
     document["details"] = {**(error.details or {}), "failedAt": error.failed_at}
-    fields: tuple[tuple[str, str], ...] = ()
+    fields: tuple[tuple[str, str], ...] = ((FAILED_AT, error.failed_at),)
     if error.retry_after_seconds is not None:
-        fields = (("Retry-After", str(error.retry_after_seconds)),)
+        fields += (("Retry-After", str(error.retry_after_seconds)),)
     return as_json(document | {"requestId": request_id}, error.status, fields)
 
 
@@ -356,6 +362,8 @@ def _document(task: Task) -> Answer:
     if task.outcome:
         name = "result" if task.state is TaskState.SUCCEEDED else "error"
         document[name] = msgspec.Raw(task.outcome)
+    if part := part_that_failed(task):
+        document["failedAt"] = part
     return Answer(msgspec.json.encode(document) + b"\n", "application/json")
 
 

@@ -36,7 +36,7 @@ from ploinky.errors import (
     StateUnusable,
     TaskExpired,
 )
-from ploinky.interfaces import IDurableTasks, IOrchestrator
+from ploinky.interfaces import Cause, IDurableTasks, IOrchestrator
 from ploinky.store_interfaces import ITaskStore
 from ploinky.task_values import (
     Submission,
@@ -65,6 +65,7 @@ class DurableTasks(Service):
 
     Args:
         clock: Its seconds are Unix time.
+        cause: Tells why an instance went away.
         orchestrator: This service's own; its leases are durable tasks' alone.
         queues: Started before this service and stopped after it.
         queues_directory: Where all instances' queues lie.
@@ -76,6 +77,7 @@ class DurableTasks(Service):
         self,
         clock: IReactorTime,
         store: ITaskStore,
+        cause: Cause,
         orchestrator: IOrchestrator,
         queues: DurableQueues,
         queues_directory: str,
@@ -87,7 +89,7 @@ class DurableTasks(Service):
         self._queues_directory = queues_directory
         self._bounds = bounds
         self._shelf = Shelf()
-        self._attempts = Attempts(clock, self._store, orchestrator, queues, self._shelf)
+        self._attempts = Attempts(clock, self._store, cause, orchestrator, queues, self._shelf)
         self._kept = 0
         self._sweeping = LoopingCall(lambda: Deferred.fromCoroutine(self._sweep()))
         self._sweeping.clock = clock

@@ -10,8 +10,8 @@ from twisted.internet.task import Clock
 
 from ploinky.api.task_events import GATHER_SECONDS, MOST_AT_ONCE, MOST_OF_ONE, TaskEvents
 from ploinky.observations import InstanceDeath
-from ploinky.telemetry.hub import MOST_WAITING, REMEMBERED, Hub
 from ploinky.task_values import Submission, Task, TaskState
+from ploinky.telemetry.hub import MOST_WAITING, REMEMBERED, Hub
 from ploinky.values import DeploymentKey, DeploymentState, InstanceSpec, Kind
 
 KEY = DeploymentKey("localhost", "/demo")
@@ -62,9 +62,7 @@ async def test_a_tasks_changes_are_told_as_lists_show_them(server):
     opened = await server.open("events")
     elsewhere = await server.open("events", key="confined")
     await opened.until(server, lambda: "retry" in opened.text)
-    await server.tasks.submit(
-        Submission("t-1", "1", "greet", b'["needle"]', "cleo", False, "r-1")
-    )
+    await server.tasks.submit(Submission("t-1", "1", "greet", b'["needle"]', "cleo", False, "r-1"))
     await server.tasks.ends("t-1", 502, b'{"needle": 1}')
     await server.tasks.retry("t-1")
     await server.tasks.cancel("t-1")
@@ -139,9 +137,7 @@ async def test_who_may_listen_no_more_hears_no_more(server, key):
     others = await server.open("events")
     assert server.collaborators.streams.open == 3
     if key == "session":
-        (handle,) = (
-            one["id"] for one in (await server.ask("GET", "sessions")).json["sessions"]
-        )
+        (handle,) = (one["id"] for one in (await server.ask("GET", "sessions")).json["sessions"])
         await server.ask("DELETE", f"sessions/{handle}")
     elif key == "logout":
         fields = {"Authorization": f"Bearer {session}"}

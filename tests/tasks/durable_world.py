@@ -16,6 +16,7 @@ from twisted.internet import reactor
 from twisted.internet.task import deferLater
 from zope.interface import implementer
 
+from ploinky.observations import InstanceDeath
 from ploinky.store.database import Database
 from ploinky.store.tasks import SqliteTaskStore
 from ploinky.store_interfaces import ITaskStore
@@ -143,6 +144,7 @@ class Leader:
         self.tasks = DurableTasks(
             clock,
             CountedStore(self.steps, world.store),
+            world.cause,
             self.orchestrator,
             self.queues,
             str(world.queues),
@@ -239,11 +241,16 @@ class World:
         self.queues = directory / "i"
         self.queue = self.make_queue("one")
         self.ran: list[str] = []
+        self.deaths: dict[str, InstanceDeath] = {}
         self.routes = [self.route("one")]
         self._blocking = Blocking(reactor, 1, "store")
         self._blocking.start()
         self._database = Database(directory / "ploinky.sqlite", self._blocking)
         self.store = SqliteTaskStore(reactor, self._database)
+
+    async def cause(self, instance: str, since: float) -> InstanceDeath | None:
+        """Tell how an instance died."""
+        return self.deaths.get(instance)
 
     async def open(self) -> None:
         await self._database.open()
