@@ -550,6 +550,9 @@ class IInstanceHistory(Interface):
     def started(spec: InstanceSpec, seconds: float) -> None:
         """An instance became ready, so long after it was begun to be started."""
 
+    def fell(death: InstanceDeath) -> None:
+        """An instance ended; `died` follows, with what it printed, once that could be read."""
+
     def died(death: InstanceDeath) -> None:
         """An instance ended that should have gone on, or never became ready."""
 

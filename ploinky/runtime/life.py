@@ -31,6 +31,7 @@ from twisted.python.failure import Failure
 
 from ploinky.errors import (
     GATEWAY,
+    INSTANCE,
     DeployFailed,
     EngineError,
     PloinkyError,
@@ -103,6 +104,7 @@ class Core:
         era: Grows whenever that changes; what was seen in another era is not about this one.
         restarts: As the engine last counted them.
         seen: What the engine said when it was last seen dead.
+        vanished: Whether the engine has it no more, and we did not remove it.
         attempts: Starts again since it last led a steady life.
         enders: Who waits until it is gone.
     """
@@ -120,6 +122,7 @@ class Core:
     era: int = 0
     restarts: int = 0
     seen: InstanceStatus | None = None
+    vanished: bool = False
     attempts: int = 0
     ready_at: float = 0.0
     failure: Exception | None = None
@@ -251,6 +254,7 @@ class Core:
     async def _started(self) -> InstanceStatus:
         places.prepare_queue(self.spec)
         self._began_at, self.seen = self.clock.seconds(), None
+        self.vanished = False
         status: InstanceStatus = await self.runtime.start(self.spec)
         self._is_present(True)
         return status
@@ -270,7 +274,7 @@ class Core:
             if not self._cause:
                 raise
             error = said_failure(self.spec) or ProbeFailed(
-                f"{self._cause}.", failed_at=part_that_failed(self.seen)
+                f"{self._cause}.", failed_at=self._part_that_failed()
             )
         except ProbeFailed as failed:
             error = failed
@@ -282,6 +286,9 @@ class Core:
             details={**how_it_was_seen(self.seen), **(error.details or {})},
             failed_at=error.failed_at,
         )
+
+    def _part_that_failed(self) -> str:
+        return INSTANCE if self.vanished else part_that_failed(self.seen)
 
     def _is_present(self, present: bool) -> None:
         self.present = present
@@ -315,18 +322,19 @@ class Core:
             self.changed(self.instance, False)
 
     def fell(self, reason: str, failed_at: str = "", probe: str = "") -> None:
-        """Note how it ended; it is told with its last words, once its container is removed."""
+        """Say how it ended; it is told again with its last words, once its container is removed."""
         self._death = InstanceDeath(
             instance=self.instance,
             deployment=self.spec.deployment,
             release=self.spec.release,
             at=self.clock.seconds(),
             reason=reason,
-            failed_at=failed_at or part_that_failed(self.seen),
+            failed_at=failed_at or self._part_that_failed(),
             exit_code=self.seen.exit_code if self.seen else None,
             out_of_memory=bool(self.seen and self.seen.out_of_memory),
             probe=probe,
         )
+        self.history.fell(self._death)
 
     def fell_with(self, error: Exception) -> None:
         """Note that it ended as an error says."""
@@ -374,6 +382,7 @@ def observe(life: Life, core: Core, status: InstanceStatus | None) -> None:
         return
     if status is not None and (not status.running or status.restarts > core.restarts):
         core.seen = status
+    core.vanished = status is None
     if status is None:
         life.died("It was removed by somebody else")
     elif not status.running:

@@ -33,8 +33,10 @@ class Deaths:
     def __init__(self, clock: IReactorTime, history: InstanceHistory) -> None:
         self._clock = clock
         self._last: deque[InstanceDeath] = deque(maxlen=REMEMBERED)
+        self._fallen: deque[InstanceDeath] = deque(maxlen=REMEMBERED)
         self._waiting: dict[Deferred[InstanceDeath], str] = {}
         history.listen(lambda spec, seconds: None, self._died)
+        history.listen_to_falls(self._fallen.append)
 
     def _died(self, death: InstanceDeath) -> None:
         self._last.append(death)
@@ -45,18 +47,27 @@ class Deaths:
     async def cause(self, instance: str, since: float) -> InstanceDeath | None:
         """Give how an instance died, or None where that is not known within a second.
 
+        What it printed is not in it where that takes longer.
+
         Args:
             since: Unix seconds; an earlier death is of an earlier life.
         """
-        for death in reversed(self._last):
-            if death.instance == instance and death.at >= since - _ROUNDING_SECONDS:
-                return death
+        known = _newest(self._last, instance, since)
+        if known is not None:
+            return known
         waiter: Deferred[InstanceDeath] = Deferred()
         self._waiting[waiter] = instance
         waiter.addTimeout(PATIENCE_SECONDS, self._clock)
         try:
             return await waiter
         except TimeoutError:
-            return None
+            return _newest(self._fallen, instance, since)
         finally:
             del self._waiting[waiter]
+
+
+def _newest(deaths: deque[InstanceDeath], instance: str, since: float) -> InstanceDeath | None:
+    for death in reversed(deaths):
+        if death.instance == instance and death.at >= since - _ROUNDING_SECONDS:
+            return death
+    return None
