@@ -16,7 +16,7 @@ from ploinky.api import documents
 from ploinky.api.endpoints import API, Collaborators, Endpoint
 from ploinky.api.forms import plain
 from ploinky.api.metrics import figures
-from ploinky.api.places import Places
+from ploinky.api.places import Places, masked_death
 from ploinky.api.requests import Call
 from ploinky.api.streams import Outlet, Stream
 from ploinky.api.task_events import TaskEvents
@@ -120,11 +120,11 @@ class EventSources:
         self._publish("instance", _placed(document, spec.key), spec.key)
 
     def _died(self, death: InstanceDeath) -> None:
-        key = self._keys().get(death.deployment)
-        if key is not None:
-            self._publish(
-                "instance", _placed({**plain(documents.death(death)), "up": False}, key), key
-            )
+        for view in self._its.deployments.deployments():
+            if view.deployment.id == death.deployment:
+                key = view.deployment.key
+                document = plain(documents.death(masked_death(death, view.release)))
+                self._publish("instance", _placed({**document, "up": False}, key), key)
 
     def _counted(self, counts: Counts) -> None:
         """A tick: what was counted since the last one, for each deployment and together."""

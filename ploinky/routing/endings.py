@@ -32,12 +32,12 @@ class Ending(msgspec.Struct, rename="camel"):
     """How an instance ended.
 
     Attributes:
-        reason: In words.
+        outline: In words that any caller may read.
         failed_at: One of `ploinky.errors.PARTS`.
         output: The last lines that it printed, for those who may read them.
     """
 
-    reason: str
+    outline: str
     failed_at: str
     exit_code: int | None = None
     out_of_memory: bool = False
@@ -169,7 +169,6 @@ def explained(error: CallFailed, ending: Ending, *, with_output: bool) -> CallFa
     Args:
         with_output: Whether who gets it may read what the instance printed.
     """
-    said = ending.reason[:1].lower() + ending.reason[1:]
     details = {
         **(error.details or {}),
         "exitCode": ending.exit_code,
@@ -177,6 +176,6 @@ def explained(error: CallFailed, ending: Ending, *, with_output: bool) -> CallFa
     }
     if with_output and ending.output:
         details["output"] = ending.output
-    known = type(error)(f"{error.message}: {said}", details=details)
+    known = type(error)(f"{error.message}: {ending.outline}", details=details)
     known.failed_at = ending.failed_at
     return known

@@ -128,8 +128,7 @@ def _interrupted(death: InstanceDeath | None = None) -> Interrupted:
     if death is None:
         return Interrupted(f"the instance ended while it ran the task; {unknown}")
     error = Interrupted(
-        f"the instance died while it ran the task: {death.reason[:1].lower()}{death.reason[1:]};"
-        f" {unknown}",
+        f"the instance died while it ran the task: {death.outline}; {unknown}",
         details={"exitCode": death.exit_code, "outOfMemory": death.out_of_memory},
     )
     error.failed_at = death.failed_at

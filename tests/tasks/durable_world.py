@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor
+from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from zope.interface import implementer
 
@@ -242,6 +243,7 @@ class World:
         self.queue = self.make_queue("one")
         self.ran: list[str] = []
         self.deaths: dict[str, InstanceDeath] = {}
+        self.inquest: Deferred[None] | None = None
         self.routes = [self.route("one")]
         self._blocking = Blocking(reactor, 1, "store")
         self._blocking.start()
@@ -249,7 +251,9 @@ class World:
         self.store = SqliteTaskStore(reactor, self._database)
 
     async def cause(self, instance: str, since: float) -> InstanceDeath | None:
-        """Tell how an instance died."""
+        """Tell how an instance died; where there is an inquest, after that."""
+        if self.inquest is not None:
+            await self.inquest
         return self.deaths.get(instance)
 
     async def open(self) -> None:
