@@ -41,7 +41,13 @@ from ploinky.errors import (
 from ploinky.interfaces import IRuntime
 from ploinky.observations import InstanceDeath
 from ploinky.runtime import places
-from ploinky.runtime.endings import how_it_ended, how_it_was_seen, part_that_failed
+from ploinky.runtime.endings import (
+    OUTPUT_LINES,
+    how_it_ended,
+    how_it_was_seen,
+    last_words,
+    part_that_failed,
+)
 from ploinky.runtime.probes import Prober, Readiness, said_failure
 from ploinky.values import InstanceSpec, InstanceStatus
 
@@ -49,7 +55,6 @@ FIRST_BACKOFF_SECONDS = 1.0
 LONGEST_BACKOFF_SECONDS = 60.0
 STEADY_SECONDS = 30.0
 """An instance that was ready for so long starts over with its back-off."""
-OUTPUT_LINES = 50
 RESTART_GRACE_SECONDS = 5.0
 
 Said = Callable[[], None]
@@ -209,6 +214,11 @@ class Core:
             return partial(life.failed, error)
         return partial(life.came_up, readiness)
 
+    async def take_back(self, life: Life, status: InstanceStatus) -> Said:
+        """Tell how it died, though its container lives on, and wait until it is ready."""
+        self.tell_death(await self._last_output())
+        return await self.bring_up(life, status)
+
     async def bring_back(self, life: Life) -> Said:
         """Remove what is left of it and start it afresh."""
         try:
@@ -348,8 +358,7 @@ class Core:
         """Tell of its death, if it was not told before."""
         death, self._death = self._death, None
         if death is not None:
-            lines = printed.splitlines(keepends=True)[-OUTPUT_LINES:]
-            self.history.died(evolve(death, output="".join(lines)))
+            self.history.died(evolve(death, output=last_words(printed)))
 
     def _parted(self, printed: str) -> None:
         if printed:
@@ -469,8 +478,7 @@ def _build() -> Callable[[Core], Life]:
     def rejoin(life: Life, core: Core, status: InstanceStatus) -> None:
         core.is_down("it ended, and the engine started it again")
         core.fell(f"{how_it_ended(status)}, and the engine started it again")
-        core.tell_death()
-        core.begin(life, partial(core.bring_up, life, status))
+        core.begin(life, partial(core.take_back, life, status))
 
     @waiting.upon(Life.retry).to(reviving)
     def revive(life: Life, core: Core) -> None:
