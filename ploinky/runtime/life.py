@@ -229,7 +229,9 @@ class Core:
         return await self.bring_up(life, None)
 
     async def back_off(self, life: Life) -> Said:
-        """Wait: not at all the first time, then ever longer."""
+        """Wait: not at all the first time, then ever longer.  Its last words do not wait."""
+        if printed := await self._last_output():
+            self.tell_death(printed)
         seconds = 0.0
         if self.attempts:
             seconds = min(

@@ -228,6 +228,17 @@ def test_why_it_ended_is_told_before_it_is_removed(world: World) -> None:
     assert (world.history.falls[told].failed_at, world.history.falls[told].output) == ("memory", "")
 
 
+def test_its_last_words_do_not_wait_for_its_next_start(world: World) -> None:
+    """However long its back-off has become."""
+    spec = launched(world)
+    for number in range(4):
+        world.host.crash(spec.instance, output=f"words {number}\n")
+        world.turn(3)
+        assert world.history.deaths[-1].output == f"words {number}\n"
+        assert len(world.history.deaths) == number + 1
+        world.turn(9)
+
+
 def test_one_that_somebody_removes_fails_as_an_instance(world: World) -> None:
     """Neither its code nor its probe did."""
     spec = launched(world)
