@@ -397,5 +397,5 @@ def _in_scope(principal: Principal, route: Route) -> bool:
 
 
 def _may_read_output(principal: Principal, route: Route) -> bool:
-    """Tell whether a caller may read what an agent prints, as `deployments/logs` would let them."""
+    """Tell whether a caller may read what an agent prints, as ``deployments/logs`` would let them."""
     return principal.role in _READERS and _in_scope(principal, route)
