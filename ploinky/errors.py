@@ -15,7 +15,7 @@ the mapping to an answer happens at the gateway's and the API's edge.
     |   |   NoSuchFile, PreconditionFailed, RangeNotSatisfiable,
     |   |   InsufficientStorage, UploadFailed
     |   +-- Unauthenticated, Forbidden
-    |   +-- AgentUnreachable, AgentBroken, TaskTimeout
+    |   +-- AgentUnreachable (AgentLeft), AgentBroken (AgentCutShort), TaskTimeout
     |   +-- IdempotencyKeyReused, Interrupted, TaskExpired, TaskPending, ResultGone
     |   +-- Overloaded, NoHealthyInstance, Draining   (all with retry_after_seconds)
     +-- RequestRefused             a management request cannot be carried out
@@ -237,12 +237,20 @@ class AgentUnreachable(CallFailed):
     failed_at = INSTANCE
 
 
+class AgentLeft(AgentUnreachable):
+    """It had the call, and closed the connection without an answer: perhaps it died."""
+
+
 class AgentBroken(CallFailed):
     """The agent answered something that is not HTTP, or not an answer."""
 
     code = "AGENT_BROKEN"
     status = 502
     failed_at = AGENT
+
+
+class AgentCutShort(AgentBroken):
+    """It closed the connection amid its answer: perhaps it died."""
 
 
 class Overloaded(CallFailed):

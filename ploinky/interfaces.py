@@ -10,7 +10,7 @@ up the wait and leaves nothing behind that a later call would trip over.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
 from zope.interface import Attribute, Interface
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     )
 
 Report = Callable[[str], None]
+Cause = Callable[[str, float], "Coroutine[Any, Any, InstanceDeath | None]"]
+"""Gives how an instance (its id) died since a moment (Unix seconds), if that is known soon."""
 """Takes one line of progress for people."""
 
 
@@ -319,6 +321,12 @@ class IDurableTasks(Interface):
             NoSuchRoute: The deployment is gone.
         """
 
+    def watch(changed: Callable[[Task], None]) -> None:
+        """Call ``changed(task)`` with each task that comes, or stands differently, once that is on disk.
+
+        It is called amid the task's way: it should make a note and return, and must not raise.
+        """
+
 
 # --- leader and workers -----------------------------------------------------
 
@@ -561,6 +569,9 @@ class IInstanceHistory(Interface):
 
     def started(spec: InstanceSpec, seconds: float) -> None:
         """An instance became ready, so long after it was begun to be started."""
+
+    def fell(death: InstanceDeath) -> None:
+        """An instance ended; `died` follows, with what it printed, once that could be read."""
 
     def died(death: InstanceDeath) -> None:
         """An instance ended that should have gone on, or never became ready."""

@@ -52,6 +52,7 @@ from ploinky.tasks.compose import make_durable_tasks
 from ploinky.tasks.durable import DurableTasks
 from ploinky.tasks.schedules import Schedules
 from ploinky.tasks.worker_group import WorkersAndTasks
+from ploinky.telemetry.deaths import Deaths
 from ploinky.telemetry.history import InstanceHistory
 from ploinky.telemetry.load import Loads
 from ploinky.telemetry.logs import SERVER, DailyFile, JsonLog, at_level, prune
@@ -94,10 +95,11 @@ async def lead(reactor: Any, configuration: Configuration, rooms: AsyncExitStack
     here = _here(reactor, configuration, rooms)
     stores = await _open_stores(here, redactor, rooms)
     metrics, loads, links, group = await _open_workers(here, stores, rooms)
-    tasks = await _start_tasks(here, stores, rooms)
-    runtime = await _start_runtime(here, rooms)
     history = InstanceHistory(here.files, log_directory(settings) / "instances")
     await begin(history, rooms)
+    deaths = Deaths(reactor, history)
+    tasks = await _start_tasks(here, stores, deaths, rooms)
+    runtime = await _start_runtime(here, rooms)
     instances = await _start_instances(here, runtime, history, rooms)
     source = await _start_git(here, rooms)
     keys = PublishedKeys(reactor, stores.keys, links)
@@ -122,6 +124,7 @@ async def lead(reactor: Any, configuration: Configuration, rooms: AsyncExitStack
         metrics=metrics,
         loads=loads,
         history=history,
+        deaths=deaths,
     )
     streams = await start_management(here, managed, rooms)
     await keys.load()
@@ -277,9 +280,13 @@ async def _open_stores(here: Here, redactor: Redactor, rooms: AsyncExitStack) ->
     return stores_of(here.reactor, database, box)
 
 
-async def _start_tasks(here: Here, stores: Stores, rooms: AsyncExitStack) -> DurableTasks:
+async def _start_tasks(
+    here: Here, stores: Stores, deaths: Deaths, rooms: AsyncExitStack
+) -> DurableTasks:
     queues_directory = Layout(here.settings.data_directory).queues
-    queues, tasks = make_durable_tasks(here.reactor, here.settings, stores.tasks, queues_directory)
+    queues, tasks = make_durable_tasks(
+        here.reactor, here.settings, stores.tasks, deaths.cause, queues_directory
+    )
     await begin(queues, rooms)
     await begin(tasks, rooms)
     return tasks

@@ -28,6 +28,7 @@ from ploinky.state import Stores
 from ploinky.store_interfaces import IKeyStore
 from ploinky.tasks.commands import commands_of
 from ploinky.tasks.durable import DurableTasks
+from ploinky.telemetry.deaths import Deaths
 from ploinky.telemetry.history import InstanceHistory
 from ploinky.telemetry.hub import Hub
 from ploinky.telemetry.load import Loads
@@ -50,6 +51,7 @@ class Managed:
         metrics: How many calls there were, and how they went.
         loads: What is in hand now.
         history: What became of instances.
+        deaths: Why they went away.
     """
 
     neighbours: Neighbours
@@ -62,6 +64,7 @@ class Managed:
     metrics: Metrics
     loads: Loads
     history: InstanceHistory
+    deaths: Deaths
 
 
 async def start_management(here: Here, managed: Managed, rooms: AsyncExitStack) -> Streams:
@@ -76,7 +79,7 @@ async def start_management(here: Here, managed: Managed, rooms: AsyncExitStack) 
     await begin(operations, rooms)
     usages = Usages(here.reactor, managed.neighbours.runtime, here.cluster)
     await begin(usages, rooms)
-    streams = Streams()
+    streams = Streams(here.reactor)
     streams.startService()  # type: ignore[no-untyped-call]
 
     async def change_settings(changes: Mapping[str, Any], revision: str) -> Change:
@@ -117,6 +120,7 @@ async def start_management(here: Here, managed: Managed, rooms: AsyncExitStack) 
         loads=managed.loads,
         usages=usages,
         history=managed.history,
+        deaths=managed.deaths,
         hub=Hub(new_id()),
         streams=streams,
         log_directory=log_directory(here.settings),

@@ -64,3 +64,16 @@ class InstanceDeath:
     out_of_memory: bool = False
     probe: str = ""
     output: str = field(default="", repr=False)
+
+    @property
+    def outline(self) -> str:
+        """What a caller is told: how it ended, and no word of the agent's own."""
+        if self.out_of_memory:
+            return f"it was ended for its memory limit (exit code {self.exit_code})"
+        if self.exit_code == 137:
+            return "it was killed (exit code 137), perhaps for want of memory"
+        if self.exit_code is not None:
+            return f"it ended with exit code {self.exit_code}"
+        if self.failed_at == "probe":
+            return "it did not answer its probes any more, and was ended"
+        return "it was removed, or ended in a way that nobody saw"

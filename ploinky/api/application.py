@@ -45,9 +45,15 @@ from ploinky.api.requests import (
 from ploinky.api.rollouts import RolloutRoutes
 from ploinky.api.settings import SettingsRoutes
 from ploinky.api.status import StatusRoutes
-from ploinky.api.streams import Stream
+from ploinky.api.streams import Leave, Stream
 from ploinky.api.tasks import TaskRoutes
-from ploinky.errors import BadRequest, Forbidden, MethodNotAllowed, SettingsInvalid
+from ploinky.errors import (
+    BadRequest,
+    Forbidden,
+    MethodNotAllowed,
+    SettingsInvalid,
+    Unauthenticated,
+)
 from ploinky.routing.headers import TrustedProxies
 from ploinky.security.admission import ADMIN_ID
 from ploinky.security.bootstrap import is_loopback
@@ -56,6 +62,9 @@ from ploinky.values import NOBODY, Principal, Role
 
 EVERYBODY = Principal(id=ADMIN_ID, role=Role.ADMIN)
 """Who calls where the setting ``auth`` is ``none``."""
+
+_TAKE_LEAVE = frozenset({"auth", "keys.remove", "keys.remove-named", "sessions.end"})
+"""Routes after which somebody may have lost the right to what they are reading."""
 
 _FIELDS = (
     ("Cache-Control", "no-store"),
@@ -162,7 +171,7 @@ class Application:
             answer = await self._admitted(endpoint, call)
             if isinstance(answer, Answer):
                 return _write(request, answer)
-            await self._stream(request, answer)
+            await self._stream(request, answer, self._leave(endpoint, call))
             return b""
 
         serve.__name__ = endpoint.name
@@ -173,6 +182,9 @@ class Application:
     ) -> Call:
         credential, peer = credential_of(request), Peer.of(request, self._proxies)
         principal = await self._principal(credential, peer)
+        if principal.token_hash:
+            now = self._its.clock.seconds()
+            await self._its.keys.used(dict.fromkeys((principal.token_hash, principal.parent), now))
         return Call(endpoint.name, request, principal, credential, peer, parts)
 
     async def _admitted(self, endpoint: Endpoint, call: Call) -> Answer | Stream:
@@ -185,15 +197,32 @@ class Application:
         return await endpoint.answer(call)
 
     async def _changed(self, endpoint: Endpoint, call: Call) -> Answer:
-        answer = await self._admitted(endpoint, call)
+        try:
+            answer = await self._admitted(endpoint, call)
+        finally:
+            if endpoint.name in _TAKE_LEAVE:
+                await self._its.streams.check()
         assert isinstance(answer, Answer)  # what goes on changes nothing
         return answer
 
-    async def _stream(self, request: ManagementRequest, stream: Stream) -> None:
+    def _leave(self, endpoint: Endpoint, call: Call) -> Leave:
+        """Say by what right a caller goes on reading."""
+
+        async def holds() -> bool:
+            try:
+                principal = await self._principal(call.credential, call.peer)
+                check(endpoint.name, principal)
+            except (Forbidden, Unauthenticated):
+                return False
+            return principal == call.principal
+
+        return Leave(holds, call.principal.expires_at)
+
+    async def _stream(self, request: ManagementRequest, stream: Stream, leave: Leave) -> None:
         """Write an answer that goes on; one that breaks is cut off, so that the client notices."""
         _describe(request, stream.content_type, 200, stream.fields)
         try:
-            await self._its.streams.serve(request, stream)
+            await self._its.streams.serve(request, stream, leave)
         except Exception:  # the API's edge: too late for an error's answer
             self._log.failure("{place} broke off", place=_place(request))
             request.loseConnection()  # type: ignore[no-untyped-call]
@@ -209,8 +238,6 @@ class Application:
             for authenticator in self._its.authenticators:
                 found = await authenticator.authenticate(credential.token)
                 if found is not None:
-                    now = self._its.clock.seconds()
-                    await self._its.keys.used(dict.fromkeys((found.token_hash, found.parent), now))
                     return found
         return NOBODY
 

@@ -23,7 +23,7 @@ from ploinky.api.documents import (
 )
 from ploinky.api.endpoints import API, Collaborators, Endpoint
 from ploinky.api.forms import structured
-from ploinky.api.places import CHANGE, DEPLOY, Places, Revisions, masked
+from ploinky.api.places import CHANGE, DEPLOY, Places, Revisions, masked_death
 from ploinky.api.repositories import check_without_credential
 from ploinky.api.requests import Call
 from ploinky.api.shapes import SECRET, Domain, KeyForm, PageQuery, Place, Success
@@ -310,7 +310,7 @@ class DeploymentRoutes:
 
     async def _release(self, release: Release) -> ReleaseDocument:
         deaths = await self._its.history.deaths(release.deployment, release.number)
-        words = [documents.last_words(one, masked(one.output, release)) for one in deaths]
+        words = [documents.last_words(masked_death(one, release)) for one in deaths]
         return documents.release(release, words)
 
     async def _commands(self, call: Call) -> Answer:

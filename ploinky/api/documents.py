@@ -227,9 +227,9 @@ def death(seen: InstanceDeath) -> DeathDocument:
     return DeathDocument(**_of_death(seen))
 
 
-def last_words(seen: InstanceDeath, output: str) -> LastWords:
-    """How an instance ended, with what it printed, as it may be shown."""
-    return LastWords(**_of_death(seen), output=output)
+def last_words(seen: InstanceDeath) -> LastWords:
+    """How an instance ended, with what it printed."""
+    return LastWords(**_of_death(seen), output=seen.output)
 
 
 def repository(kept: Repository) -> RepositoryDocument:

@@ -36,6 +36,7 @@ from ploinky.store_interfaces import (
     IRepositoryStore,
     ITaskStore,
 )
+from ploinky.telemetry.deaths import Deaths
 from ploinky.telemetry.history import InstanceHistory
 from ploinky.telemetry.hub import Hub
 from ploinky.telemetry.load import Loads
@@ -126,6 +127,7 @@ class Collaborators:
         loads: What is in hand now.
         usages: What instances use.
         history: What became of instances.
+        deaths: Why they went away.
         hub: Takes what happens, for those who listen.
         streams: A service; the root starts it, and stops it before workers wait for calls to end.
         log_directory: Where leader and workers log.
@@ -163,6 +165,7 @@ class Collaborators:
     loads: Loads = field(repr=False)
     usages: Usages = field(repr=False)
     history: InstanceHistory = field(repr=False)
+    deaths: Deaths = field(repr=False)
     hub: Hub = field(repr=False)
     streams: Streams = field(repr=False)
     log_directory: Path

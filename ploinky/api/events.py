@@ -16,9 +16,10 @@ from ploinky.api import documents
 from ploinky.api.endpoints import API, Collaborators, Endpoint
 from ploinky.api.forms import plain
 from ploinky.api.metrics import figures
-from ploinky.api.places import Places
+from ploinky.api.places import Places, masked_death
 from ploinky.api.requests import Call
 from ploinky.api.streams import Outlet, Stream
+from ploinky.api.task_events import TaskEvents
 from ploinky.errors import NotFound
 from ploinky.measures import Counts
 from ploinky.observations import InstanceDeath
@@ -64,7 +65,7 @@ class EventRoutes:
         ]
 
     async def _events(self, call: Call) -> Stream:
-        """Tell what happens: to deployments, to instances, to calls."""
+        """Tell what happens: to deployments, instances, calls and durable tasks."""
 
         def sees(key: DeploymentKey | None) -> bool:
             if key is None:
@@ -91,12 +92,14 @@ class EventSources:
     def __init__(self, collaborators: Collaborators) -> None:
         self._its = collaborators
         self._places = Places(collaborators)
+        self._task_events = TaskEvents(collaborators.clock, self._publish)
 
     def listen(self) -> None:
         """Listen from now on."""
         self._its.deployments.watch(self._changed)
         self._its.history.listen(self._started, self._died)
         self._its.metrics.listen(self._counted)
+        self._its.tasks.watch(self._task_events.changed)
 
     def _changed(self, key: DeploymentKey, line: str) -> None:
         """A deployment changed, or its deploy said something."""
@@ -117,11 +120,11 @@ class EventSources:
         self._publish("instance", _placed(document, spec.key), spec.key)
 
     def _died(self, death: InstanceDeath) -> None:
-        key = self._keys().get(death.deployment)
-        if key is not None:
-            self._publish(
-                "instance", _placed({**plain(documents.death(death)), "up": False}, key), key
-            )
+        for view in self._its.deployments.deployments():
+            if view.deployment.id == death.deployment:
+                key = view.deployment.key
+                document = plain(documents.death(masked_death(death, view.release)))
+                self._publish("instance", _placed({**document, "up": False}, key), key)
 
     def _counted(self, counts: Counts) -> None:
         """A tick: what was counted since the last one, for each deployment and together."""

@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from functools import partial
 from typing import Annotated
 
 from attrs import frozen
-from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from ploinky.api.answers import Answer, as_json, as_text
 from ploinky.api.endpoints import API, Collaborators, Endpoint
+from ploinky.api.following import Following
 from ploinky.api.places import Places, masked
 from ploinky.api.requests import Call
 from ploinky.api.shapes import Domain, KeyForm, Place, whole
-from ploinky.api.streams import Outlet, Stream
+from ploinky.api.streams import Stream
 from ploinky.errors import EngineError, EngineUnavailable, NotFound
+from ploinky.routing.endings import ENDINGS
 from ploinky.telemetry.history import Starts
 from ploinky.telemetry.load import Load
 from ploinky.telemetry.usages import Figures
-from ploinky.values import DeploymentView, InstanceStatus, Release
+from ploinky.values import InstanceStatus, Release
 
 MOST_LINES = 10_000
-FOLLOW_SECONDS = 1.0
-"""Between looks at what instances have printed, where they are silent."""
-
 LOOK_SECONDS = 2.0
-"""Between looks at which instances there are; also how old figures may be."""
+"""How old figures may be."""
 
 
 @frozen
@@ -116,7 +112,30 @@ class InstanceRoutes:
                 gives=DeploymentFigures,
                 errors=(NotFound,),
             ),
+            Endpoint("instances.ending", "GET", ENDINGS, self._ending, internal=True),
         ]
+
+    # --- how they end
+
+    async def _ending(self, call: Call) -> Answer:
+        """Tell a worker why an instance went away amid a call, if that is known soon."""
+        if not call.request.is_from_worker:
+            raise NotFound(f"there is nothing at GET {ENDINGS}")  # for anybody else
+        since = self._its.clock.seconds() - float(call.query("age"))
+        death = await self._its.deaths.cause(call.query("instance"), since)
+        if death is None:
+            raise NotFound("nobody knows of its end")
+        known = await self._its.deployment_store.releases(death.deployment)
+        release = next((one for one in known if one.number == death.release), None)
+        return as_json(
+            {
+                "outline": death.outline,
+                "failedAt": death.failed_at,
+                "exitCode": death.exit_code,
+                "outOfMemory": death.out_of_memory,
+                "output": masked(death.output, release),
+            }
+        )
 
     # --- what they print
 
@@ -125,8 +144,8 @@ class InstanceRoutes:
         query = call.queries(OutputQuery)
         view = self._places.find(call.key(query.domain, query.path))
         if query.follow:
-            produce = partial(self._follow, view, query.release, query.lines)
-            return Stream("text/plain; charset=utf-8", produce)
+            following = Following(self._its, view.deployment.id, query.release, query.lines)
+            return Stream("text/plain; charset=utf-8", following.write_to)
         number = query.release or view.deployment.active_release
         release = await self._places.release(view, number)
         number = number or (release.number if release else 0)
@@ -135,8 +154,8 @@ class InstanceRoutes:
             return as_text(_last_words(release))
         if len(said) == 1:
             return as_text(masked(next(iter(said.values())), release))
-        text = "\n".join(f"==> {one} <==\n{text}" for one, text in said.items())
-        return as_text(masked(text, release))
+        parts = (f"==> {one} <==\n{masked(text, release)}" for one, text in said.items())
+        return as_text("\n".join(parts))
 
     async def _outputs(self, deployment: str, release: int, lines: int) -> dict[str, str]:
         """Give the last lines by instance: of its earlier lives, and of this one."""
@@ -154,41 +173,6 @@ class InstanceRoutes:
             for status in await self._its.runtime.instances(self._its.cluster)
             if status.deployment == deployment and release in (0, status.release)
         ]
-
-    async def _follow(self, view: DeploymentView, release: int, lines: int, outlet: Outlet) -> None:
-        """Write what instances print, those that come later too, until the deployment is removed."""
-        deployment = view.deployment.id
-        marks: dict[str, str] = {}
-        releases: dict[str, Release | None] = {}
-        looked_at, shown = 0.0, ""
-        while any(v.deployment.id == deployment for v in self._its.deployments.deployments()):
-            silent = True
-            try:
-                if self._its.clock.seconds() - looked_at >= LOOK_SECONDS:
-                    looked_at = self._its.clock.seconds()
-                    there = await self._instances(deployment, release)
-                    marks = {one.instance: marks.get(one.instance, "") for one in there}
-                    releases = await self._releases(view, there)
-                for instance, mark in list(marks.items()):
-                    part = await self._its.runtime.output_after(instance, mark, lines)
-                    marks[instance] = part.mark
-                    if part.text:
-                        heading = f"==> {instance} <==\n" if instance != shown else ""
-                        silent, shown = False, instance
-                        text = heading + masked(part.text, releases[instance])
-                        await outlet.write(text.encode("utf-8", "replace"))
-            except EngineError as error:  # it may come back, and then we go on
-                self._log.debug("cannot follow {id}: {why}", id=deployment, why=error.message)
-            if silent:
-                await deferLater(self._its.clock, FOLLOW_SECONDS)
-
-    async def _releases(
-        self, view: DeploymentView, there: Iterable[InstanceStatus]
-    ) -> dict[str, Release | None]:
-        """Give the releases of instances, by instance."""
-        known = await self._its.deployment_store.releases(view.deployment.id)
-        by_number = {release.number: release for release in known}
-        return {one.instance: by_number.get(one.release) for one in there}
 
     # --- what they use
 

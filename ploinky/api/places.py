@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import attrs
+
 from ploinky.api.documents import revision
 from ploinky.api.endpoints import Collaborators
 from ploinky.api.requests import Call
@@ -26,6 +28,8 @@ from ploinky.errors import (
     StartFailed,
     UrlRefused,
 )
+from ploinky.observations import InstanceDeath
+from ploinky.telemetry.masking import NoMask, StreamMask
 from ploinky.telemetry.redaction import Redactor
 from ploinky.values import DeploymentKey, DeploymentState, DeploymentView, Release
 
@@ -128,9 +132,33 @@ class Revisions:
 
 
 def masked(text: str, release: Release | None) -> str:
-    """Give what an instance printed, without the values of its secret variables."""
+    """Give the end of what an instance printed, without the values of its secret variables."""
+    redactor = _redactor(release)
+    return text if redactor is None else redactor.part(text)
+
+
+def masked_death(death: InstanceDeath, release: Release | None) -> InstanceDeath:
+    """Give how an instance died, in the same way."""
+    redactor = _redactor(release)
+    if redactor is None:
+        return death
+    return attrs.evolve(
+        death,
+        reason=redactor.part(death.reason),
+        probe=redactor.part(death.probe),
+        output=redactor.part(death.output),
+    )
+
+
+def mask_of(release: Release | None) -> StreamMask | NoMask:
+    """Give what hides them in output that comes piece by piece."""
+    redactor = _redactor(release)
+    return NoMask() if redactor is None else redactor.stream()
+
+
+def _redactor(release: Release | None) -> Redactor | None:
     if release is None or not release.request.secrets:
-        return text
+        return None
     redactor = Redactor()
     redactor.add(*(release.request.environment.get(name, "") for name in release.request.secrets))
-    return redactor(text)
+    return redactor

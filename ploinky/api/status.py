@@ -12,6 +12,7 @@ from ploinky.api.answers import Answer, as_json
 from ploinky.api.endpoints import API, Collaborators, Endpoint
 from ploinky.api.metrics import rate
 from ploinky.api.operations import Finished
+from ploinky.api.places import masked_death
 from ploinky.api.requests import Call
 from ploinky.errors import PloinkyError
 from ploinky.security.roles import READERS, reaches
@@ -120,7 +121,8 @@ class StatusRoutes:
 
     def _where(self, view: DeploymentView) -> Where:
         key, failed = view.deployment.key, self._its.history.last_death(view.deployment.id)
-        return Where(key.domain, key.path, view.state, documents.death(failed) if failed else None)
+        shown = documents.death(masked_death(failed, view.release)) if failed else None
+        return Where(key.domain, key.path, view.state, shown)
 
     async def _database(self) -> str:
         asked = Deferred.fromCoroutine(self._its.repositories.domains())

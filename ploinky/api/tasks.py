@@ -37,6 +37,7 @@ from ploinky.task_values import (
     TaskQuery,
     TaskState,
 )
+from ploinky.tasks.outcomes import part_that_failed
 from ploinky.values import (
     NOBODY,
     Principal,
@@ -46,6 +47,7 @@ from ploinky.values import (
 LONGEST_WAIT_SECONDS = 300
 
 _PLACE = "/_ploinky/tasks"
+FAILED_AT = "X-Ploinky-Failed-At"
 
 
 @frozen(kw_only=True)
@@ -77,10 +79,12 @@ class TaskDocument(TaskFacts):
     """A durable task as it stands.
 
     Attributes:
+        failed_at: Which part failed; there is none unless one did.
         result: What the agent answered; there is none unless it succeeded.
         error: Why it failed, as a caller would have been told.
     """
 
+    failed_at: str | None = None
     result: Any = None
     error: Any = None
 
@@ -239,7 +243,7 @@ class TaskRoutes:
             per_page=asked.per_page,
         )
         found = await self._its.task_store.tasks(query)
-        shown = [_facts(task) for task in found.tasks]
+        shown = [facts(task) for task in found.tasks]
         return as_json({"tasks": shown, **plain(Page(**asked.at(found.total)))})
 
     async def _show(self, call: Call) -> Answer:
@@ -315,6 +319,8 @@ def _answered(task: Task, request: ManagementRequest) -> Answer:
         raise ResultGone("the task was cancelled")
     if not task.outcome:
         raise ResultGone("the call was answered once; its result is not kept any more")
+    if part := part_that_failed(task):
+        fields.append((FAILED_AT, part))
     return Answer(task.outcome, "application/json", task.status, tuple(fields))
 
 
@@ -322,14 +328,15 @@ def _refused(error: CallFailed, request_id: str) -> Answer:
     """Refuse in the form of a call's error, which is not that of the management API."""
     document: dict[str, Any] = {"error": True, "code": error.code, "message": error.message}
     document["details"] = {**(error.details or {}), "failedAt": error.failed_at}
-    fields: tuple[tuple[str, str], ...] = ()
+    fields: tuple[tuple[str, str], ...] = ((FAILED_AT, error.failed_at),)
     if error.retry_after_seconds is not None:
-        fields = (("Retry-After", str(error.retry_after_seconds)),)
+        fields += (("Retry-After", str(error.retry_after_seconds)),)
     return as_json(document | {"requestId": request_id}, error.status, fields)
 
 
-def _facts(task: Task) -> dict[str, Any]:
-    facts = TaskFacts(
+def facts(task: Task) -> dict[str, Any]:
+    """Show a task without what was called and what came of it."""
+    known = TaskFacts(
         task_id=task.id,
         status=task.state,
         attempts=task.attempts,
@@ -343,7 +350,7 @@ def _facts(task: Task) -> dict[str, Any]:
         finished_at=moment(task.finished_at),
         http_status=task.status,
     )
-    shown: dict[str, Any] = plain(facts)
+    shown: dict[str, Any] = plain(known)
     if not task.status:
         del shown["httpStatus"]
     return shown
@@ -351,10 +358,12 @@ def _facts(task: Task) -> dict[str, Any]:
 
 def _document(task: Task) -> Answer:
     """Show a task with what came of it, whose JSON is passed on as it is."""
-    document = _facts(task)
+    document = facts(task)
     if task.outcome:
         name = "result" if task.state is TaskState.SUCCEEDED else "error"
         document[name] = msgspec.Raw(task.outcome)
+    if part := part_that_failed(task):
+        document["failedAt"] = part
     return Answer(msgspec.json.encode(document) + b"\n", "application/json")
 
 

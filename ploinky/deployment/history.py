@@ -54,7 +54,10 @@ def with_replicas(release: Release, replicas: int) -> Release:
 
 
 class Mask:
-    """Hides the secret variables of a deploy in all that is told or kept of it."""
+    """Hides the secret variables of a deploy in all that is told or kept of it.
+
+    Outputs are told line by line and kept from somewhere on: halves of secrets are hidden as well.
+    """
 
     def __init__(self, request: DeployRequest) -> None:
         self._redact = Redactor()
@@ -62,21 +65,21 @@ class Mask:
 
     def report(self, report: Report) -> Report:
         """Hide them in what is reported."""
-        return lambda line: report(self._redact(line))
+        return lambda line: report(self._redact.part(line))
 
     def error(self, error: Exception) -> None:
         """Hide them in an error, in place: it is on its way already."""
         if not isinstance(error, PloinkyError):
             return
-        error.message = self._redact(error.message)
+        error.message = self._redact.part(error.message)
         error.args = (error.message,)
         error.details = self._hidden(error.details)
         if isinstance(error, DeployFailed):
-            error.output = self._redact(error.output)
+            error.output = self._redact.part(error.output)
 
     def _hidden(self, value: Any) -> Any:
         if isinstance(value, str):
-            return self._redact(value)
+            return self._redact.part(value)
         if isinstance(value, Mapping):
             return {name: self._hidden(one) for name, one in value.items()}
         if isinstance(value, (list, tuple)):

@@ -202,7 +202,10 @@ class ReleaseBuilder:
                 f"{name} ran for over {INSTALL_TIMEOUT_SECONDS:.0f} s and was ended", output=output
             )
         if result.exit_code:
-            raise InstallFailed(f"{name} exited with status {result.exit_code}", output=output)
+            hint = ": it was killed, perhaps for want of memory" if result.exit_code == 137 else ""
+            raise InstallFailed(
+                f"{name} exited with status {result.exit_code}{hint}", output=output
+            )
 
     async def check_kept(self, release: Release) -> None:
         """See that a release that served before could be started again.

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
@@ -18,6 +18,8 @@ from ploinky.errors import (
     CLIENT,
     TIMEOUT,
     AgentBroken,
+    AgentCutShort,
+    AgentLeft,
     AgentUnreachable,
     BodyTooLarge,
     CallFailed,
@@ -87,6 +89,8 @@ class Call:
     _paused = False
     _switched = False
     _is_durable = False
+    _failed_at = ""
+    _unexplained: CallFailed | None = None
 
     def __init__(
         self,
@@ -172,8 +176,7 @@ class Call:
         if self._collected is not None:
             self.body, self._collected = bytes(self._collected), None
             self._gateway.collected(self)
-        else:
-            assert self._exchange is not None
+        elif self._exchange is not None:
             self._exchange.finish()
 
     def pauseProducing(self) -> None:
@@ -198,6 +201,8 @@ class Call:
         plan = self.plan
         assert plan is not None
         self.status = status
+        if status >= 500:
+            self._failed_at = failed_at(plan.route.kind, status, fields)
         date = self._now_as_date()
         self._open(answer_head(plan.route.kind, status, fields, date), length)
         if plan.may_stream:
@@ -233,8 +238,7 @@ class Call:
         if self.status < 500:
             self._over(access.SERVED)
         else:
-            assert self.route is not None
-            self._over(access.FAILED, failed_at(self.route.kind, self.status))
+            self._over(access.FAILED, self._failed_at)
 
     def complete(self, status: int, fields: Sequence[tuple[bytes, bytes]], body: bytes) -> None:
         """See `IAnswer.complete`."""
@@ -270,7 +274,7 @@ class Call:
             self.began,
             now,
             access.SERVED if status < 500 else access.FAILED,
-            "" if status < 500 else failed_at(plan.route.kind, status),
+            "" if status < 500 else failed_at(plan.route.kind, status, fields),
             self.queued_seconds,
         )
         connection.relayed(self, now)
@@ -321,6 +325,26 @@ class Call:
         if self.done:
             return
         self._let_go()
+        if isinstance(error, (AgentLeft, AgentCutShort)) and self._ask_why(error):
+            return
+        self._fail(error)
+
+    def _ask_why(self, error: AgentLeft | AgentCutShort) -> bool:
+        """Ask why the agent left, if it was an instance's; its place is free at once."""
+        lease = self._lease
+        if lease is None or not lease.target.instance:
+            return False
+        lease.release(isinstance(error, AgentUnreachable))
+        self._unexplained = error
+        explaining = self._gateway.explain(self, error, lease.target.instance)
+        self._waiting = explaining.addCallbacks(
+            self._fail, lambda failure: failure.trap(CancelledError) and None
+        )
+        return True
+
+    def _fail(self, error: CallFailed) -> None:
+        """End with an error, which is the answer unless that has begun."""
+        self._waiting = None
         unreachable = isinstance(error, AgentUnreachable)
         if self._opened:
             self._cut_off(_mood(error), error.failed_at, unreachable)
@@ -353,6 +377,10 @@ class Call:
         """The time that the route gives is up."""
         route = self.route
         if route is None:
+            return
+        if self._unexplained is not None:
+            self._let_go()
+            self._fail(self._unexplained)  # it has waited for long enough already
             return
         if self._is_durable:
             self.failed(TaskPending("the server does not say what became of the task; ask again"))

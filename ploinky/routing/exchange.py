@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IPushProducer
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ploinky.errors import CallFailed
+from ploinky.errors import AgentLeft, AgentUnreachable, CallFailed
 from ploinky.interfaces import IExchange
 from ploinky.routing.patience import why_not_connected
 from ploinky.routing.streams import FULL_BYTES
@@ -33,6 +33,8 @@ class Exchange:
     connecting: Deferred[Any] | None = None
     over = False
     paused = False
+    is_repeated = False
+    """Whether it was sent before, on a connection that the agent then closed."""
     _body_held = False
     _early: bytearray | None = None
 
@@ -94,7 +96,10 @@ class Exchange:
         self.connecting = None
         if failure.check(CancelledError) is not None and self.over:
             return
-        self.fail(why_not_connected(failure))
+        error = why_not_connected(failure)
+        if self.is_repeated and isinstance(error, AgentUnreachable):
+            error = AgentLeft(error.message)
+        self.fail(error)
 
     def fail(self, error: CallFailed) -> None:
         """End without a whole answer."""

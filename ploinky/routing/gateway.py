@@ -38,6 +38,7 @@ from ploinky.interfaces import (
 from ploinky.routing.access import AccessLog, subject
 from ploinky.routing.call import Call
 from ploinky.routing.durable import SLACK_SECONDS, LeadersAnswer, Wish, submission_head
+from ploinky.routing.endings import Endings, explained
 from ploinky.routing.forms import task_form
 from ploinky.routing.headers import (
     SESSION_COOKIE,
@@ -65,6 +66,7 @@ from ploinky.values import (
     Wire,
 )
 
+_READERS = frozenset({Role.ADMIN, Role.DEPLOYER, Role.VIEWER})
 _CARRIERS = frozenset({b"authorization", b"x-api-key", b"cookie"})
 
 
@@ -116,6 +118,7 @@ class Gateway:
         self._transports = transports
         self.upstream = upstream
         self._files = FileServer(clock)
+        self._endings = Endings(clock, router, upstream)
         self._spool = spool
         self._rates = rates
         self._new_task = new_task
@@ -352,6 +355,19 @@ class Gateway:
         asked = plan.upgrade
         return self.upstream.upgrade(lease.target.address, head, asked, key.strip(b" \t"), call)
 
+    def explain(self, call: Call, error: CallFailed, instance: str) -> Deferred[CallFailed]:
+        """Find out why an instance went away amid a call; the call cancels this when it ends first.
+
+        Returns:
+            A Deferred that fires soon, with an error that says what is known.
+        """
+        asking = self._endings.ask(instance, self.clock.seconds() - call.began)
+        assert call.route is not None
+        may_read = _may_read_output(call.principal, call.route)
+        return asking.addCallback(
+            lambda ending: explained(error, ending, with_output=may_read) if ending else error
+        )
+
     def next_id(self) -> bytes:
         """Give an id that no other request of any worker has had."""
         return b"%b%d" % (self.id_prefix, next(self.numbers))
@@ -387,3 +403,8 @@ def _admit(route: Route, principal: Principal) -> None:
 def _in_scope(principal: Principal, route: Route) -> bool:
     scope = principal.scope
     return not scope or route.key.domain in scope or str(route.key) in scope
+
+
+def _may_read_output(principal: Principal, route: Route) -> bool:
+    """Tell whether a caller may read what an agent prints, as ``deployments/logs`` would let them."""
+    return principal.role in _READERS and _in_scope(principal, route)

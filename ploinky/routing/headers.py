@@ -36,6 +36,7 @@ _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 SESSION_COOKIE = b"authorizationToken"
 REQUEST_ID = b"\r\nX-Request-Id: "
 FAILED_AT = b"X-Ploinky-Failed-At: "
+_FAILED_AT = b"x-ploinky-failed-at"
 
 _REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
 _OWN = frozenset({b"x-request-id", b"content-length", b"expect", b"forwarded", b"x-real-ip"})
@@ -251,7 +252,7 @@ def answer_head(
         lines += [b"%b: %b" % field for field in fields if field[0].lower() in _TASK_FIELDS]
         lines.append(b"Date: %b" % date)
         if status >= 500:
-            lines.append(FAILED_AT + failed_at(kind, status).encode())
+            lines.append(FAILED_AT + failed_at(kind, status, fields).encode())
         return b"\r\n".join(lines) + (_EVENTS if _EVENT_STREAM in fields else _JSON)
     dated = False
     for field in fields:
@@ -291,13 +292,18 @@ class AnswerFrame:
 NO_FRAME = AnswerFrame(Kind.CONTROL, 0, (), b"", b"")
 
 
-def failed_at(kind: Kind, status: int) -> str:
+def failed_at(kind: Kind, status: int, fields: Sequence[tuple[bytes, bytes]]) -> str:
     """Tell which part failed where an agent answered with 500 or more.
 
-    Of a task, 503 and 504 are AgentCore's own words: no place, no time.
+    Of a task, 503 and 504 are AgentCore's own words: no place, no time.  Of a durable one the
+    leader says it in a field; no agent's field of that name comes as far as this.
     """
-    if kind is Kind.TASK and status in _BY_AGENTCORE:
-        return _BY_AGENTCORE[status]
+    if kind is Kind.TASK:
+        for name, value in fields:
+            if name.lower() == _FAILED_AT:
+                return value.decode("ascii")
+        if status in _BY_AGENTCORE:
+            return _BY_AGENTCORE[status]
     return AGENT
 
 

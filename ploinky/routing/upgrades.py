@@ -25,7 +25,7 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ploinky.errors import AgentBroken, AgentUnreachable, CallFailed
+from ploinky.errors import AgentBroken, AgentCutShort, AgentLeft, CallFailed
 from ploinky.interfaces import IExchange
 from ploinky.routing.beginnings import refuse_no_answer
 from ploinky.routing.bodies import BadFraming, Body, UntilCloseBody
@@ -284,9 +284,9 @@ class UpgradeExchange(Protocol):
         elif self._switched:
             self._fail(AgentBroken("the agent broke off the upgraded connection"))
         elif self._answering or self._held:
-            self._fail(AgentBroken("the agent closed the connection amid its answer"))
+            self._fail(AgentCutShort("the agent closed the connection amid its answer"))
         else:
-            self._fail(AgentUnreachable("the agent closed the connection without an answer"))
+            self._fail(AgentLeft("the agent closed the connection without an answer"))
 
     def _moved(self) -> None:
         assert self._outlet is not None

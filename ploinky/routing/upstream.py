@@ -16,7 +16,7 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ploinky.errors import AgentBroken, AgentUnreachable
+from ploinky.errors import AgentBroken, AgentCutShort, AgentLeft, AgentUnreachable
 from ploinky.interfaces import IAnswer, IExchange, IUpgradeAnswer, IUpstream
 from ploinky.routing.beginnings import refuse_no_answer
 from ploinky.routing.bodies import BadFraming, Body, LengthBody, UntilCloseBody
@@ -391,11 +391,12 @@ class AgentConnection(Protocol):
             exchange.over = True
             exchange.answer.ended()
         elif self._answered:
-            exchange.fail(AgentBroken("the agent closed the connection amid its answer"))
+            exchange.fail(AgentCutShort("the agent closed the connection amid its answer"))
         elif self._was_stale(exchange, reason):
+            exchange.is_repeated = True
             self._upstream.connect(exchange)
         else:
-            exchange.fail(AgentUnreachable("the agent closed the connection without an answer"))
+            exchange.fail(AgentLeft("the agent closed the connection without an answer"))
 
     def _was_stale(self, exchange: Exchange, reason: Failure) -> bool:
         """Tell whether the request may be sent once more.

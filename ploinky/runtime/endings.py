@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from ploinky.errors import AGENT, MEMORY
+from ploinky.observations import InstanceDeath
 from ploinky.values import InstanceStatus
+
+OUTPUT_LINES = 50
 
 
 def how_it_ended(status: InstanceStatus) -> str:
@@ -21,6 +24,26 @@ def how_it_ended(status: InstanceStatus) -> str:
         139: ": it crashed (segmentation fault)",
     }.get(status.exit_code, "")
     return f"It ended with exit code {status.exit_code}{hint}"
+
+
+def death_of(status: InstanceStatus, at: float, printed: str) -> InstanceDeath:
+    """Give the death of one that was found dead."""
+    return InstanceDeath(
+        instance=status.instance,
+        deployment=status.deployment,
+        release=status.release,
+        at=at,
+        reason=how_it_ended(status),
+        failed_at=part_that_failed(status),
+        exit_code=status.exit_code,
+        out_of_memory=status.out_of_memory,
+        output=last_words(printed),
+    )
+
+
+def last_words(printed: str) -> str:
+    """Give the last lines of what an instance printed."""
+    return "".join(printed.splitlines(keepends=True)[-OUTPUT_LINES:])
 
 
 def part_that_failed(status: InstanceStatus | None) -> str:

@@ -17,6 +17,7 @@ from zope.interface import implementer
 from ploinky.errors import EngineError, PloinkyError, StartFailed
 from ploinky.interfaces import IInstanceHistory, IInstances, IRuntime, IRuntimeEvents, Report
 from ploinky.runtime import places
+from ploinky.runtime.endings import death_of
 from ploinky.runtime.life import Core, Life, new_life, observe
 from ploinky.runtime.probes import Prober, Readiness
 from ploinky.runtime.waiting import uncut
@@ -140,12 +141,14 @@ class Instances(Service):
         await ended
 
     async def _remove_stranger(self, instance: str, grace_seconds: float) -> None:
-        """Remove one that an earlier leader started; what it printed is kept all the same."""
+        """Remove one that an earlier leader started; what it left is kept all the same."""
         known = {each.instance: each for each in await self.discover()}
         printed = await self._runtime.remove(instance, grace_seconds)
-        if printed and instance in known:
-            status = known[instance]
+        status = known.get(instance)
+        if printed and status is not None:
             self._history.parted(status.deployment, status.release, instance, printed)
+        if status is not None and status.exit_code:  # while no leader was there to see it
+            self._history.died(death_of(status, self._clock.seconds(), printed))
         places.remove_queue(str(self._queues / instance))
 
     def target(self, instance: str) -> Target | None:

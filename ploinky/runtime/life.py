@@ -31,6 +31,7 @@ from twisted.python.failure import Failure
 
 from ploinky.errors import (
     GATEWAY,
+    INSTANCE,
     DeployFailed,
     EngineError,
     PloinkyError,
@@ -40,7 +41,13 @@ from ploinky.errors import (
 from ploinky.interfaces import IRuntime
 from ploinky.observations import InstanceDeath
 from ploinky.runtime import places
-from ploinky.runtime.endings import how_it_ended, how_it_was_seen, part_that_failed
+from ploinky.runtime.endings import (
+    OUTPUT_LINES,
+    how_it_ended,
+    how_it_was_seen,
+    last_words,
+    part_that_failed,
+)
 from ploinky.runtime.probes import Prober, Readiness, said_failure
 from ploinky.values import InstanceSpec, InstanceStatus
 
@@ -48,7 +55,6 @@ FIRST_BACKOFF_SECONDS = 1.0
 LONGEST_BACKOFF_SECONDS = 60.0
 STEADY_SECONDS = 30.0
 """An instance that was ready for so long starts over with its back-off."""
-OUTPUT_LINES = 50
 RESTART_GRACE_SECONDS = 5.0
 
 Said = Callable[[], None]
@@ -103,6 +109,7 @@ class Core:
         era: Grows whenever that changes; what was seen in another era is not about this one.
         restarts: As the engine last counted them.
         seen: What the engine said when it was last seen dead.
+        vanished: Whether the engine has it no more, and we did not remove it.
         attempts: Starts again since it last led a steady life.
         enders: Who waits until it is gone.
     """
@@ -120,6 +127,7 @@ class Core:
     era: int = 0
     restarts: int = 0
     seen: InstanceStatus | None = None
+    vanished: bool = False
     attempts: int = 0
     ready_at: float = 0.0
     failure: Exception | None = None
@@ -206,6 +214,11 @@ class Core:
             return partial(life.failed, error)
         return partial(life.came_up, readiness)
 
+    async def take_back(self, life: Life, status: InstanceStatus) -> Said:
+        """Tell how it died, though its container lives on, and wait until it is ready."""
+        self.tell_death(await self._last_output())
+        return await self.bring_up(life, status)
+
     async def bring_back(self, life: Life) -> Said:
         """Remove what is left of it and start it afresh."""
         try:
@@ -216,7 +229,9 @@ class Core:
         return await self.bring_up(life, None)
 
     async def back_off(self, life: Life) -> Said:
-        """Wait: not at all the first time, then ever longer."""
+        """Wait: not at all the first time, then ever longer.  Its last words do not wait."""
+        if printed := await self._last_output():
+            self.tell_death(printed)
         seconds = 0.0
         if self.attempts:
             seconds = min(
@@ -251,6 +266,7 @@ class Core:
     async def _started(self) -> InstanceStatus:
         places.prepare_queue(self.spec)
         self._began_at, self.seen = self.clock.seconds(), None
+        self.vanished = False
         status: InstanceStatus = await self.runtime.start(self.spec)
         self._is_present(True)
         return status
@@ -270,7 +286,7 @@ class Core:
             if not self._cause:
                 raise
             error = said_failure(self.spec) or ProbeFailed(
-                f"{self._cause}.", failed_at=part_that_failed(self.seen)
+                f"{self._cause}.", failed_at=self._part_that_failed()
             )
         except ProbeFailed as failed:
             error = failed
@@ -282,6 +298,9 @@ class Core:
             details={**how_it_was_seen(self.seen), **(error.details or {})},
             failed_at=error.failed_at,
         )
+
+    def _part_that_failed(self) -> str:
+        return INSTANCE if self.vanished else part_that_failed(self.seen)
 
     def _is_present(self, present: bool) -> None:
         self.present = present
@@ -315,18 +334,19 @@ class Core:
             self.changed(self.instance, False)
 
     def fell(self, reason: str, failed_at: str = "", probe: str = "") -> None:
-        """Note how it ended; it is told with its last words, once its container is removed."""
+        """Say how it ended; it is told again with its last words, once its container is removed."""
         self._death = InstanceDeath(
             instance=self.instance,
             deployment=self.spec.deployment,
             release=self.spec.release,
             at=self.clock.seconds(),
             reason=reason,
-            failed_at=failed_at or part_that_failed(self.seen),
+            failed_at=failed_at or self._part_that_failed(),
             exit_code=self.seen.exit_code if self.seen else None,
             out_of_memory=bool(self.seen and self.seen.out_of_memory),
             probe=probe,
         )
+        self.history.fell(self._death)
 
     def fell_with(self, error: Exception) -> None:
         """Note that it ended as an error says."""
@@ -340,8 +360,7 @@ class Core:
         """Tell of its death, if it was not told before."""
         death, self._death = self._death, None
         if death is not None:
-            lines = printed.splitlines(keepends=True)[-OUTPUT_LINES:]
-            self.history.died(evolve(death, output="".join(lines)))
+            self.history.died(evolve(death, output=last_words(printed)))
 
     def _parted(self, printed: str) -> None:
         if printed:
@@ -374,6 +393,7 @@ def observe(life: Life, core: Core, status: InstanceStatus | None) -> None:
         return
     if status is not None and (not status.running or status.restarts > core.restarts):
         core.seen = status
+    core.vanished = status is None
     if status is None:
         life.died("It was removed by somebody else")
     elif not status.running:
@@ -460,8 +480,7 @@ def _build() -> Callable[[Core], Life]:
     def rejoin(life: Life, core: Core, status: InstanceStatus) -> None:
         core.is_down("it ended, and the engine started it again")
         core.fell(f"{how_it_ended(status)}, and the engine started it again")
-        core.tell_death()
-        core.begin(life, partial(core.bring_up, life, status))
+        core.begin(life, partial(core.take_back, life, status))
 
     @waiting.upon(Life.retry).to(reviving)
     def revive(life: Life, core: Core) -> None:

@@ -76,6 +76,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "deployments.logs": _READ,
         "deployments.commands": _READ,
         "deployments.stats": _READ,
+        "instances.ending": _EVERYBODY,  # it looks itself: a worker
         "deployments.deploy": _DEPLOY,
         "deployments.update": _DEPLOY,
         "deployments.rollback": _DEPLOY,

@@ -17,14 +17,15 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from ploinky.errors import NoHealthyInstance, NoSuchRoute, Overloaded, StateUnusable
-from ploinky.interfaces import ILease, IOrchestrator
+from ploinky.interfaces import Cause, ILease, IOrchestrator
+from ploinky.observations import InstanceDeath
 from ploinky.store_interfaces import ITaskStore
 from ploinky.task_values import (
     Task,
     TaskState,
 )
 from ploinky.tasks import outcomes
-from ploinky.tasks.durable_queues import DurableQueues, Lost
+from ploinky.tasks.durable_queues import DurableQueues, Ending, Lost
 from ploinky.tasks.messages import task_file
 from ploinky.tasks.shelf import Held, Shelf
 from ploinky.values import (
@@ -48,6 +49,7 @@ class Attempts:
     """Runs what stands in the shelf's lines, by the newest route table.
 
     Args:
+        cause: Tells why an instance went away.
         orchestrator: Its leases are durable tasks' alone.
         queues: Started by the owner, and stopped after `stop` has fired.
     """
@@ -58,12 +60,14 @@ class Attempts:
         self,
         clock: IReactorTime,
         store: ITaskStore,
+        cause: Cause,
         orchestrator: IOrchestrator,
         queues: DurableQueues,
         shelf: Shelf,
     ) -> None:
         self._clock = clock
         self._store = store
+        self._cause = cause
         self._orchestrator = orchestrator
         self._queues = queues
         self._shelf = shelf
@@ -242,14 +246,22 @@ class Attempts:
         finally:
             if late.active():
                 late.cancel()
+        death = await self._death(held.task, ending)
         task = held.task
         if task.state is TaskState.RUNNING:
             route = (self._routes or {}).get(task.deployment)
             retries = route.retries if route is not None else 0
-            after = outcomes.judged(task, ending, retries, self._clock.seconds())
+            after = outcomes.judged(task, ending, retries, self._clock.seconds(), death)
             await self.settle(held, after)
         held.errand = None
         errand.clear()
+
+    async def _death(self, task: Task, ending: Ending) -> InstanceDeath | None:
+        """Give how the instance died, if it did so with the task in hand and by itself."""
+        over = task.over or task.instance in self._draining
+        if over or not outcomes.is_interrupted(ending):
+            return None
+        return await self._cause(task.instance, task.started_at)
 
     async def _settle_lost(self, held: Held, *, begun: bool) -> None:
         after = outcomes.judged(held.task, Lost(begun), 0, self._clock.seconds())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ploinky.interfaces import Cause
 from ploinky.settings import Settings
 from ploinky.store_interfaces import ITaskStore
 from ploinky.task_values import TaskBounds
@@ -15,11 +16,12 @@ from ploinky.tasks.orchestrator import Orchestrator
 
 
 def make_durable_tasks(
-    reactor: Any, settings: Settings, store: ITaskStore, queues_directory: Path
+    reactor: Any, settings: Settings, store: ITaskStore, cause: Cause, queues_directory: Path
 ) -> tuple[DurableQueues, DurableTasks]:
     """Put durable tasks together.
 
     Args:
+        cause: Tells why an instance went away.
         queues_directory: Where all instances' queues lie.
 
     Returns:
@@ -32,4 +34,5 @@ def make_durable_tasks(
         bytes=settings.task_bytes,
     )
     orchestrator = Orchestrator(reactor)
-    return queues, DurableTasks(reactor, store, orchestrator, queues, str(queues_directory), bounds)
+    tasks = DurableTasks(reactor, store, cause, orchestrator, queues, str(queues_directory), bounds)
+    return queues, tasks

@@ -16,7 +16,7 @@ This module knows no SQL, no HTTP, and nothing of how an engine is spoken to.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import attrs
@@ -36,7 +36,7 @@ from ploinky.errors import (
     StateUnusable,
     TaskExpired,
 )
-from ploinky.interfaces import IDurableTasks, IOrchestrator
+from ploinky.interfaces import Cause, IDurableTasks, IOrchestrator
 from ploinky.store_interfaces import ITaskStore
 from ploinky.task_values import (
     Submission,
@@ -48,6 +48,7 @@ from ploinky.tasks import outcomes
 from ploinky.tasks.attempts import Attempts
 from ploinky.tasks.durable_queues import DurableQueues
 from ploinky.tasks.shelf import Shelf
+from ploinky.tasks.told_changes import ToldChanges
 from ploinky.values import (
     Route,
 )
@@ -64,6 +65,7 @@ class DurableTasks(Service):
 
     Args:
         clock: Its seconds are Unix time.
+        cause: Tells why an instance went away.
         orchestrator: This service's own; its leases are durable tasks' alone.
         queues: Started before this service and stopped after it.
         queues_directory: Where all instances' queues lie.
@@ -75,18 +77,19 @@ class DurableTasks(Service):
         self,
         clock: IReactorTime,
         store: ITaskStore,
+        cause: Cause,
         orchestrator: IOrchestrator,
         queues: DurableQueues,
         queues_directory: str,
         bounds: TaskBounds,
     ) -> None:
         self._clock = clock
-        self._store = store
+        self._store = ToldChanges(store)
         self._queues = queues
         self._queues_directory = queues_directory
         self._bounds = bounds
         self._shelf = Shelf()
-        self._attempts = Attempts(clock, store, orchestrator, queues, self._shelf)
+        self._attempts = Attempts(clock, self._store, cause, orchestrator, queues, self._shelf)
         self._kept = 0
         self._sweeping = LoopingCall(lambda: Deferred.fromCoroutine(self._sweep()))
         self._sweeping.clock = clock
@@ -167,7 +170,7 @@ class DurableTasks(Service):
         route = self.route(call.deployment)
         self._check_room(call)
         task = _new_task(call, route, self._clock.seconds())
-        kept: Task = await self._store.add(task)
+        kept = await self._store.add(task)
         if kept.fingerprint != task.fingerprint:
             raise IdempotencyKeyReused(
                 "another call was made with this Idempotency-Key; use a new key for a new call"
@@ -231,12 +234,16 @@ class DurableTasks(Service):
         self._line_up(again)
         return again
 
+    def watch(self, changed: Callable[[Task], None]) -> None:
+        """See `IDurableTasks.watch`."""
+        self._store.listen(changed)
+
     def _line_up(self, task: Task) -> None:
         self._shelf.line_up(self._shelf.add(task))
         self._attempts.serve(task.deployment)
 
     async def _existing(self, task: str) -> Task:
-        kept: Task | None = await self._store.task(task)
+        kept = await self._store.task(task)
         if kept is None:
             raise NotFound(f"there is no task {task}, or it is not kept any more")
         return kept

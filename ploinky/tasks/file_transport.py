@@ -19,7 +19,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from ploinky.errors import AgentUnreachable, CallFailed, Draining
+from ploinky.errors import AgentLeft, AgentUnreachable, CallFailed, Draining
 from ploinky.interfaces import IAgentTransport, IAnswer, IExchange, ILease
 from ploinky.tasks.inotify import IN_DELETE, IN_MOVED_FROM, IN_MOVED_TO, Inotify
 from ploinky.tasks.messages import Outcome, error_outcome, result_outcome, task_file
@@ -176,7 +176,7 @@ class FileTransport(Service):
 
     def _deleted(self, queue: _Queue, name: str) -> None:
         if name in SUBDIRECTORIES:
-            self._close(queue, AgentUnreachable("the instance was removed with the task in hand"))
+            self._close(queue, AgentLeft("the instance was removed with the task in hand"))
 
     def _release(self, queue: _Queue) -> None:
         for watch in queue.watches:

@@ -15,7 +15,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ploinky.errors import AgentBroken, AgentUnreachable, CallFailed
+from ploinky.errors import AgentBroken, AgentCutShort, AgentLeft, AgentUnreachable, CallFailed
 from ploinky.interfaces import IOutlet
 from ploinky.tasks import frames
 from ploinky.tasks.frame_exchange import FrameExchange
@@ -169,8 +169,8 @@ class FrameConnection(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._finish(
-            AgentUnreachable("the agent closed the connection without an answer"),
-            AgentBroken("the agent closed the connection amid its answer"),
+            AgentLeft("the agent closed the connection without an answer"),
+            AgentCutShort("the agent closed the connection amid its answer"),
         )
 
     def not_connected(self, why: str) -> None:

@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import Factory
 from zope.interface import implementer
 
-from ploinky.errors import AgentUnreachable
+from ploinky.errors import AgentLeft
 from ploinky.interfaces import IAgentTransport, IAnswer, IExchange, ILease
 from ploinky.sockets import SocketPaths
 from ploinky.tasks.frame_connection import Attach, FrameConnection
@@ -100,7 +100,7 @@ class FrameTransport:
         for exchange in unsent:
             exchange.carrier = None
             if exchange.repeated:
-                exchange.fail(AgentUnreachable("the agent closed the connection"))
+                exchange.fail(AgentLeft("the agent closed the connection"))
             elif exchange.answer is not None:
                 exchange.repeated = True
                 again = self._connections.get(address)

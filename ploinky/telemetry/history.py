@@ -73,6 +73,7 @@ class InstanceHistory(Service):
         self._starts: dict[str, Starts] = {}
         self._last: dict[str, InstanceDeath] = {}
         self._listeners: list[tuple[HeardStart, HeardDeath]] = []
+        self._of_falls: list[HeardDeath] = []
 
     def stopService(self) -> Deferred[None]:
         """Fires once everything is written."""
@@ -82,6 +83,10 @@ class InstanceHistory(Service):
     def listen(self, started: HeardStart, died: HeardDeath) -> None:
         """Tell of each start and each death from now on."""
         self._listeners.append((started, died))
+
+    def listen_to_falls(self, fell: HeardDeath) -> None:
+        """Tell of each end from now on, before what was printed is known."""
+        self._of_falls.append(fell)
 
     # --- IInstanceHistory
 
@@ -98,6 +103,11 @@ class InstanceHistory(Service):
         )
         for started, _ in self._listeners:
             started(spec, seconds)
+
+    def fell(self, death: InstanceDeath) -> None:
+        """See `IInstanceHistory`."""
+        for fell in self._of_falls:
+            fell(death)
 
     def died(self, death: InstanceDeath) -> None:
         """See `IInstanceHistory`."""

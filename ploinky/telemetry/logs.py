@@ -37,7 +37,8 @@ SUFFIX = ".jsonl"
 class DailyFile:
     """Appends text to the file of the day (UTC): ``<name>-YYYY-MM-DD.jsonl``, mode 0600.
 
-    A full disk must not take the server down: what cannot be written is lost.
+    A full disk must not take the server down: what cannot be written is lost.  A line that was
+    cut there ends before the next one begins.
 
     Args:
         wall_clock: Unix seconds.
@@ -51,6 +52,7 @@ class DailyFile:
         self._name = name
         self._ends_at = 0.0
         self._descriptor = -1
+        self._is_torn = False
 
     def append(self, lines: str) -> None:
         """Write whole lines, each ending in a line feed."""
@@ -58,7 +60,11 @@ class DailyFile:
             now = self._wall_clock()
             if now >= self._ends_at:
                 self._turn_to(now)
-            os.write(self._descriptor, lines.encode("utf-8", "backslashreplace"))
+            data = lines.encode("utf-8", "backslashreplace")
+            if self._is_torn:
+                data = b"\n" + data
+            written = os.write(self._descriptor, data)
+            self._is_torn = written < len(data)
 
     def close(self) -> None:
         """Close the file; a later line opens it again."""

@@ -14,15 +14,17 @@ from typing import Any
 from zope.interface import implementer
 
 from ploinky.interfaces import ISecretBox
+from ploinky.telemetry.masking import (
+    SHORTEST_SECRET,
+    Secret,
+    StreamMask,
+    covered,
+    places_of,
+    places_of_part,
+)
 
-MASK = "***"
-SHORTEST_SECRET = 6
-"""Characters; masking ``abc`` wherever it occurs would hide more than it protects."""
-
-_KEY = r"(?<=\bp[bks]_)[A-Za-z0-9_-]{20,}"
-_URL_LOGIN = r"(?<=://)[^\s/@]+(?=@)"
-_FORMS = re.compile(f"{_KEY}|{_URL_LOGIN}")
-
+SHORTEST_LINE = 16
+"""Characters of one line of a secret that is masked by itself."""
 
 _TELLING_NAME = re.compile(
     r"key|token|secret|pass|pwd|credential|auth|private|salt|cookie|session|dsn|cert", re.IGNORECASE
@@ -40,28 +42,29 @@ class Redactor:
     """
 
     def __init__(self) -> None:
-        self._secrets: frozenset[str] = frozenset()
-        self._known: tuple[str, ...] | None = ()
+        self._secrets: dict[str, Secret] = {}
 
     def add(self, *secrets: str) -> None:
         """Mask these from now on; those under `SHORTEST_SECRET` characters are not masked."""
         long = [secret for secret in secrets if len(secret) >= SHORTEST_SECRET]
+        long += [line for secret in long for line in _telling_lines(secret)]
         # Also as `repr` and JSON write it: a key of several lines shows up so in messages.
         new = {form(secret) for secret in long for form in (str, _as_repr, _as_json)}
-        if not new <= self._secrets:
-            self._secrets |= new
-            self._known = None
+        if not new <= self._secrets.keys():
+            # Another one in its place: a thread may be going through the one that there was.
+            self._secrets = {**self._secrets, **{text: Secret(text) for text in new}}
 
     def __call__(self, text: str) -> str:
         """Give `text` with every secret masked."""
-        known = self._known
-        if known is None:
-            # The longest first: of two secrets where one begins with the other, all is masked.
-            known = self._known = tuple(sorted(self._secrets, key=len, reverse=True))
-        for secret in known:
-            if secret in text:
-                text = text.replace(secret, MASK)
-        return _FORMS.sub(MASK, text)
+        return covered(text, places_of(text, self._secrets.values()))
+
+    def part(self, text: str) -> str:
+        """Give a text that was cut out of another one, with halves of secrets masked as well."""
+        return covered(text, places_of_part(text, tuple(self._secrets.values())))
+
+    def stream(self) -> StreamMask:
+        """Give what masks a text that comes piece by piece."""
+        return StreamMask(tuple(self._secrets.values()))
 
 
 def secrets_among(variables: Mapping[str, Any]) -> list[str]:
@@ -112,6 +115,12 @@ class RememberingBox:
             self._redactor.add(*secrets_among(document))
         elif isinstance(document, str):
             self._redactor.add(document)
+
+
+def _telling_lines(secret: str) -> list[str]:
+    """Give the lines of a secret of several, such as a private key: some print it line by line."""
+    lines = secret.splitlines()
+    return [line for line in lines if len(line) >= SHORTEST_LINE] if len(lines) > 1 else []
 
 
 def _as_repr(secret: str) -> str:

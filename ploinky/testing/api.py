@@ -19,6 +19,7 @@ from ploinky.task_values import (
     Task,
     TaskState,
 )
+from ploinky.tasks.told_changes import ToldChanges
 from ploinky.values import (
     Deployment,
     DeploymentKey,
@@ -177,7 +178,7 @@ class MemoryDurableTasks:
 
     def __init__(self, clock: IReactorTime, store: ITaskStore) -> None:
         self._clock = clock
-        self._store = store
+        self._store = ToldChanges(store)
         self.refusal: PloinkyError | None = None
         self.submitted: list[Submission] = []
         self.waits: list[float] = []
@@ -222,6 +223,10 @@ class MemoryDurableTasks:
             raise Conflict(f"the task {task} is {found.state.value}")
         return await self._become(found, state=TaskState.QUEUED, outcome=b"", status=0)
 
+    def watch(self, changed: Callable[[Task], None]) -> None:
+        """See `IDurableTasks`."""
+        self._store.listen(changed)
+
     async def ends(self, task: str, status: int, outcome: bytes) -> None:
         """Let this come of a task."""
         state = TaskState.SUCCEEDED if status == 200 else TaskState.FAILED
@@ -234,7 +239,7 @@ class MemoryDurableTasks:
         return after
 
     async def _find(self, task: str) -> Task:
-        found: Task | None = await self._store.task(task)
+        found = await self._store.task(task)
         if found is None:
             raise NotFound(f"there is no task {task}")
         return found

@@ -202,18 +202,24 @@ class RecordedHistory:
 
     Attributes:
         starts: The ids of instances that became ready, and how long it took, in order.
+        falls: In order.
         deaths: In order.
         outputs: What removed instances had printed, by id; of one that had several lives, all.
     """
 
     def __init__(self) -> None:
         self.starts: list[tuple[str, float]] = []
+        self.falls: list[InstanceDeath] = []
         self.deaths: list[InstanceDeath] = []
         self.outputs: dict[str, str] = {}
 
     def started(self, spec: InstanceSpec, seconds: float) -> None:
         """See `IInstanceHistory`."""
         self.starts.append((spec.instance, seconds))
+
+    def fell(self, death: InstanceDeath) -> None:
+        """See `IInstanceHistory`."""
+        self.falls.append(death)
 
     def died(self, death: InstanceDeath) -> None:
         """See `IInstanceHistory`."""

@@ -39,6 +39,7 @@ from ploinky.security.published import PublishedKeys
 from ploinky.security.throttle import LoginThrottle
 from ploinky.security.tokens import token_hash
 from ploinky.settings import Settings
+from ploinky.telemetry.deaths import Deaths
 from ploinky.telemetry.history import InstanceHistory
 from ploinky.telemetry.hub import Hub
 from ploinky.telemetry.load import Loads
@@ -360,7 +361,8 @@ def _server(settings: Settings, files: Blocking) -> Server:
         return await configuration.change(InThisThread(), changes, revision)
 
     runtime = ListedRuntime()
-    streams = Streams()
+    history = InstanceHistory(files, settings.directory / "instances")
+    streams = Streams(clock)
     streams.startService()
     (settings.directory / "server-2023-11-14.jsonl").touch()
     collaborators = Collaborators(
@@ -392,7 +394,8 @@ def _server(settings: Settings, files: Blocking) -> Server:
         loads=Loads(clock),
         files=files,
         usages=Usages(clock, runtime, "cluster"),
-        history=InstanceHistory(files, settings.directory / "instances"),
+        history=history,
+        deaths=Deaths(clock, history),
         hub=Hub("era"),
         streams=streams,
         log_directory=settings.directory,

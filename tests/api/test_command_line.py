@@ -80,6 +80,7 @@ NOT_REACHED = {
     "openapi": "is for programs",
     "hooks.push": "is for Git hosts",
     "tasks.submit": "is for workers",
+    "instances.ending": "is for workers",
     "tasks.list": "has no command yet",
     "tasks.dead": "has no command yet",
     "tasks.show": "is another way to do the same",

@@ -6,8 +6,11 @@ import json
 
 import pytest
 import pytest_twisted
+from twisted.internet.task import Clock
 
+from ploinky.api.task_events import GATHER_SECONDS, MOST_AT_ONCE, MOST_OF_ONE, TaskEvents
 from ploinky.observations import InstanceDeath
+from ploinky.task_values import Submission, Task, TaskState
 from ploinky.telemetry.hub import MOST_WAITING, REMEMBERED, Hub
 from ploinky.values import DeploymentKey, DeploymentState, InstanceSpec, Kind
 
@@ -51,6 +54,102 @@ async def test_what_happens_is_told(server):
     assert (events[4][1]["count"], "path" in events[4][1]) == (4, False)
     assert events[5][1]["status"] == "removed"
     assert "needle" not in opened.text
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_tasks_changes_are_told_as_lists_show_them(server):
+    """Queued, over, queued again; who is confined elsewhere hears nothing of it."""
+    opened = await server.open("events")
+    elsewhere = await server.open("events", key="confined")
+    await opened.until(server, lambda: "retry" in opened.text)
+    await server.tasks.submit(Submission("t-1", "1", "greet", b'["needle"]', "cleo", False, "r-1"))
+    await server.tasks.ends("t-1", 502, b'{"needle": 1}')
+    await server.tasks.retry("t-1")
+    await server.tasks.cancel("t-1")
+    await opened.until(server, lambda: "cancelled" in opened.text)
+    events = heard(opened)
+    assert {kind for _, kind, _ in events} == {"task"}
+    documents = [document for _, _, document in events]
+    told = [(document["status"], document.get("httpStatus")) for document in documents]
+    assert told == [("queued", None), ("failed", 502), ("queued", None), ("cancelled", None)]
+    (listed,) = (await server.ask("GET", "tasks")).json["tasks"]
+    assert documents[-1] == listed
+    assert "needle" not in opened.text
+    await elsewhere.until(server, lambda: "still here" in elsewhere.text)
+    assert not heard(elsewhere)
+
+
+def noted(clock=None):
+    """Give changes' teller, its clock, and what it has published."""
+    clock, published = clock or Clock(), []
+    events = TaskEvents(clock, lambda kind, document, key: published.append((key, document)))
+    return events, clock, published
+
+
+def changed(path, number=0, state=TaskState.QUEUED):
+    """A task at a path."""
+    key = DeploymentKey("localhost", path)
+    return Task(f"t-{number}", path, key, "c", b"", "u", False, "r", 1.0, 1.0, state=state)
+
+
+def test_a_flood_of_changes_is_counted_instead_of_told():
+    """Whoever shows them reads the list anew; another deployment's are told as ever."""
+    events, clock, published = noted()
+    for number in range(5000):
+        events.changed(changed("/busy", number))
+    events.changed(changed("/calm"))
+    assert not published
+    clock.advance(GATHER_SECONDS)
+    assert published[0][1] == {"domain": "localhost", "path": "/busy", "changed": 5000}
+    assert [document["path"] for _, document in published[1:]] == ["/calm"]
+    events.changed(changed("/busy"))
+    clock.advance(GATHER_SECONDS)
+    assert published[-1][1]["status"] == "queued"
+
+
+def test_many_deployments_take_turns():
+    """No listener is drowned, and none of them is forgotten."""
+    events, clock, published = noted()
+    for number in range(10 * MOST_AT_ONCE):
+        events.changed(changed(f"/{number}"))
+    counts = []
+    while clock.getDelayedCalls():
+        before = len(published)
+        clock.advance(GATHER_SECONDS)
+        counts.append(len(published) - before)
+    assert max(counts) < MOST_AT_ONCE + MOST_OF_ONE
+    assert [document["path"] for _, document in published] == [
+        f"/{number}" for number in range(10 * MOST_AT_ONCE)
+    ]
+
+
+@pytest.mark.parametrize("key", ["name", "session", "parent", "expiry", "logout"])
+@pytest_twisted.ensureDeferred
+async def test_who_may_listen_no_more_hears_no_more(server, key):
+    """A key that is removed, or expires, takes its streams and its sessions' with it at once."""
+    wanted = {"name": "new", "role": "viewer"} | ({"expiresIn": 3} if key == "expiry" else {})
+    token = (await server.ask("POST", "keys", wanted)).json["apiKey"]
+    body = {"command": "login", "params": [token]}
+    session = (await server.ask("POST", "/auth", body, key=None)).json["authorizationToken"]
+    ours = token if key in ("name", "expiry") else session
+    opened = await server.open("events", Authorization=f"Bearer {ours}")
+    follower = await server.open("logs?follow=1", Authorization=f"Bearer {ours}")
+    others = await server.open("events")
+    assert server.collaborators.streams.open == 3
+    if key == "session":
+        (handle,) = (one["id"] for one in (await server.ask("GET", "sessions")).json["sessions"])
+        await server.ask("DELETE", f"sessions/{handle}")
+    elif key == "logout":
+        fields = {"Authorization": f"Bearer {session}"}
+        await server.ask("POST", "/auth", {"command": "logout"}, key=None, fields=fields)
+    elif key == "expiry":
+        server.clock.advance(3)
+    else:
+        await server.ask("DELETE", "keys/new")
+    assert server.collaborators.streams.open == 1
+    await opened.ended
+    await follower.ended
+    assert not others.ended.called
 
 
 @pytest_twisted.ensureDeferred

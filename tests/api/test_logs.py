@@ -8,6 +8,10 @@ import json
 import attrs
 import pytest
 import pytest_twisted
+import treq
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 
 from ploinky.observations import InstanceDeath, InstanceUsage
 from ploinky.values import DeploymentKey, InstanceSpec, InstanceStatus, Kind
@@ -160,6 +164,83 @@ async def test_output_is_followed_to_the_next_instance(server):
     assert opened.text == "==> one <==\na\nb\n==> two <==\nc\n"
     await server.manager.remove(KEY)
     await opened.until(server, lambda: opened.ended.called)
+
+
+SECRET = "needle-in-a-haystack"
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_secret_that_is_printed_in_pieces_is_masked_while_it_is_followed(server):
+    """However it is cut; a pause shows no more than the few first characters of it."""
+    deployment = (await server.deploy(secrets={"TOKEN": SECRET}))["id"]
+    one = InstanceStatus("one", deployment, 1, True)
+    server.runtime.statuses = [one]
+    server.runtime.outputs = {"one": f"{SECRET[5:]} is what is left\na {SECRET[:9]}"}
+    opened = await server.open("deployments/logs?domain=localhost&path=/demo&follow=1")
+    await opened.until(server, lambda: "left\na " in opened.text)
+    server.runtime.outputs["one"] += SECRET[9:] + " b nee"
+    await opened.until(server, lambda: opened.text.endswith(" b nee"))
+    server.runtime.outputs["one"] += "dles\nneedle-in"
+    await opened.until(server, lambda: opened.text.endswith("dles\n"))
+    server.runtime.statuses = [attrs.evolve(one, instance="two")]
+    server.runtime.outputs["two"] = "c\n"
+    await opened.until(server, lambda: "c\n" in opened.text)
+    assert opened.text == ("==> one <==\n*** is what is left\na *** b needles\n***==> two <==\nc\n")
+
+
+@pytest_twisted.ensureDeferred
+async def test_half_a_secret_at_the_edge_of_an_output_is_masked(server):
+    """As the last lines that are asked for, or kept, may begin amid one of several lines."""
+    key = "one-line-of-many\nand-another-one\nand-the-last"
+    deployment = (await server.deploy(secrets={"TOKEN": key}))["id"]
+    server.runtime.statuses = [InstanceStatus("one", deployment, 1, True)]
+    server.runtime.outputs = {"one": f"{key}\ndone"}
+    place = "deployments/logs?domain=localhost&path=/demo"
+    assert (await server.ask("GET", f"{place}&lines=3")).body == b"***\ndone"
+    death = InstanceDeath(
+        "one", deployment, 1, 1.0, f"said {key}", "agent", 1, False, f"500 {key[:20]}", key[20:]
+    )
+    server.collaborators.history.died(death)
+    await server.collaborators.history.stopService()
+    for where in ("deployments/releases?domain=localhost&path=/demo", "health"):
+        body = (await server.ask("GET", where)).body
+        assert b"said ***" in body
+        assert b"another" not in body
+        assert b"many" not in body
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_worker_learns_how_an_instance_ended(server):
+    """In words for any caller, and without the deployment's secrets; others learn nothing here."""
+    deployment = (await server.deploy(secrets={"TOKEN": SECRET}))["id"]
+    death = InstanceDeath(
+        "one", deployment, 1, server.clock.seconds(), "why", "memory", 137, True, "", SECRET
+    )
+    server.collaborators.history.died(death)
+
+    async def asked(instance, **fields):
+        place = f"http://control/internal/endings?instance={instance}&age=0.500"
+        answer = await server.client.get(place, headers=fields)
+        return answer.code, await treq.json_content(answer)
+
+    worker = {"X-Ploinky-User": "worker"}
+    assert await asked("one", **worker) == (
+        200,
+        {
+            "outline": "it was ended for its memory limit (exit code 137)",
+            "failedAt": "memory",
+            "exitCode": 137,
+            "outOfMemory": True,
+            "output": "***",
+        },
+    )
+    for fields in ({}, {**worker, "X-Forwarded-For": "203.0.113.9"}):
+        assert (await asked("one", **fields))[0] == 404
+    unknown = Deferred.fromCoroutine(asked("two", **worker))
+    while not unknown.called:
+        server.clock.advance(0.1)
+        await deferLater(reactor, 0.005)
+    assert (await unknown)[0] == 404
 
 
 @pytest_twisted.ensureDeferred

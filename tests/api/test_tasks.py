@@ -69,6 +69,22 @@ async def test_a_refusal_has_the_form_of_a_call(server: Server) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_the_part_that_failed_is_said(server: Server) -> None:
+    """To the worker, which counts it, and to whoever looks at the task."""
+    error = b'{"error": true, "details": {"failedAt": "memory"}}'
+    await submit(server, Async="1")
+    await server.tasks.ends("t-1", 502, error)
+    answer = await submit(server, Wait="5.000")
+    assert (answer.status, answer.field("X-Ploinky-Failed-At")) == (502, "memory")
+    shown = await server.ask("GET", "tasks/t-1")
+    assert shown.json["failedAt"] == "memory"
+    await submit(server, "t-2", Async="1")
+    await server.tasks.ends("t-2", 200, b"1")
+    assert (await submit(server, "t-2", Wait="5.000")).field("X-Ploinky-Failed-At") is None
+    assert "failedAt" not in (await server.ask("GET", "tasks/t-2")).json
+
+
+@pytest_twisted.ensureDeferred
 async def test_large_params_come_whole(server: Server) -> None:
     """The gateway has measured them; the API's own limit is for its own bodies."""
     await submit(server, body=b'["%b"]' % (b"x" * 2_000_000), Async="1")

@@ -162,6 +162,29 @@ async def test_without_a_leader_nothing_is_accepted(leading: Any) -> None:
     assert "Idempotency-Key" in said["message"]
 
 
+@pytest.mark.parametrize(
+    ("status", "said", "part"),
+    [
+        (502, b"memory", "memory"),
+        (502, None, "agent"),
+        (504, b"queue", "queue"),
+        (504, None, "timeout"),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_the_leader_says_which_part_failed(
+    leading: Any, status: int, said: bytes | None, part: str
+) -> None:
+    """In the answer, the access line and so the metrics; not that the agent did, where it did not."""
+    fields = (JSON,) if said is None else (JSON, (b"X-Ploinky-Failed-At", said))
+    leading.upstream.respond = lambda head, exchange: exchange.say(b"{}", status, fields)
+    answer = await leading.ask(post("/demo", HELLO, "Prefer: wait=5"))
+    assert answer.head.lower().count(b"failed-at") == 1
+    assert answer.field(b"x-ploinky-failed-at") == part.encode()
+    assert leading.records()[0]["failedAt"] == part
+    assert leading.access_log.drain()[0]["failedAt"] == part
+
+
 @pytest_twisted.ensureDeferred
 async def test_a_leader_that_says_nothing_is_not_waited_for(leading: Any) -> None:
     """What became of the task is not claimed to be known."""

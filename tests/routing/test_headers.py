@@ -297,7 +297,7 @@ def test_refusals_are_json_with_code_and_request_id() -> None:
 )
 def test_an_agents_error_is_attributed(kind: Kind, status: int, part: str) -> None:
     """AgentCore's own words are told from those of the agent's code."""
-    assert failed_at(kind, status) == part
+    assert failed_at(kind, status, ()) == part
     if kind is Kind.TASK:
         assert f"\r\nX-Ploinky-Failed-At: {part}\r\n".encode() in answer_head(
             kind, status, (), b"n"

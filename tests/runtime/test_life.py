@@ -190,6 +190,68 @@ def test_what_an_earlier_leader_started_leaves_its_output_too(world: World) -> N
     assert world.history.outputs == {spec.instance: "last\n"}
 
 
+def test_what_died_while_no_leader_was_there_is_told(world: World) -> None:
+    """A leader that is killed together with an instance, say; one that ended well did not die."""
+    for exit_code, deaths in ((137, 1), (0, 1)):
+        spec = launched(world)
+        outcome(world.instances.stopService())
+        world.host.crash(spec.instance, exit_code, out_of_memory=True, output="last\n")
+        world.open()
+        assert outcome(world.end(spec.instance)) is None
+        assert world.history.outputs[spec.instance].endswith("last\n")
+        assert len(world.history.deaths) == deaths
+    (death,) = world.history.deaths
+    assert (death.exit_code, death.out_of_memory, death.failed_at) == (137, True, "memory")
+    assert (death.deployment, death.release, death.output) == (spec.deployment, 1, "last\n")
+
+
+def test_one_that_the_engine_starts_again_leaves_its_last_words(world: World) -> None:
+    """Its container lives on, and so nothing is kept of that yet."""
+    spec = launched(world)
+    world.turn(60)
+    world.host.instances[spec.instance].output = "last\n"
+    world.host.restart(spec.instance)
+    world.turn(3)
+    (death,) = world.history.deaths
+    assert death.output == "last\n"
+    assert world.told[-1] == (spec.instance, True)
+
+
+def test_why_it_ended_is_told_before_it_is_removed(world: World) -> None:
+    """An engine may take long for that, and somebody waits for the cause."""
+    spec = launched(world)
+    world.host.crash(spec.instance, 137, out_of_memory=True, output="last\n")
+    told = len(world.history.falls)
+    while not world.history.falls[told:]:
+        assert not world.history.deaths
+        world.turn(0.1)
+    assert (world.history.falls[told].failed_at, world.history.falls[told].output) == ("memory", "")
+
+
+def test_its_last_words_do_not_wait_for_its_next_start(world: World) -> None:
+    """However long its back-off has become."""
+    spec = launched(world)
+    for number in range(4):
+        world.host.crash(spec.instance, output=f"words {number}\n")
+        world.turn(3)
+        assert world.history.deaths[-1].output == f"words {number}\n"
+        assert len(world.history.deaths) == number + 1
+        world.turn(9)
+
+
+def test_one_that_somebody_removes_fails_as_an_instance(world: World) -> None:
+    """Neither its code nor its probe did."""
+    spec = launched(world)
+    world.host.vanish(spec.instance)
+    world.turn(60)
+    (death,) = world.history.deaths
+    assert (death.failed_at, death.exit_code) == ("instance", None)
+    assert "removed by somebody else" in death.reason
+    world.host.crash(spec.instance, 3)
+    world.turn(60)
+    assert world.history.deaths[-1].failed_at == "agent"
+
+
 def test_one_that_hangs_is_told_with_what_it_answered(world: World) -> None:
     """It never died: the probe failed."""
     spec = launched(world)

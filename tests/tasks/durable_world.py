@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor
+from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from zope.interface import implementer
 
+from ploinky.observations import InstanceDeath
 from ploinky.store.database import Database
 from ploinky.store.tasks import SqliteTaskStore
 from ploinky.store_interfaces import ITaskStore
@@ -143,6 +145,7 @@ class Leader:
         self.tasks = DurableTasks(
             clock,
             CountedStore(self.steps, world.store),
+            world.cause,
             self.orchestrator,
             self.queues,
             str(world.queues),
@@ -239,11 +242,19 @@ class World:
         self.queues = directory / "i"
         self.queue = self.make_queue("one")
         self.ran: list[str] = []
+        self.deaths: dict[str, InstanceDeath] = {}
+        self.inquest: Deferred[None] | None = None
         self.routes = [self.route("one")]
         self._blocking = Blocking(reactor, 1, "store")
         self._blocking.start()
         self._database = Database(directory / "ploinky.sqlite", self._blocking)
         self.store = SqliteTaskStore(reactor, self._database)
+
+    async def cause(self, instance: str, since: float) -> InstanceDeath | None:
+        """Tell how an instance died; where there is an inquest, after that."""
+        if self.inquest is not None:
+            await self.inquest
+        return self.deaths.get(instance)
 
     async def open(self) -> None:
         await self._database.open()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import AsyncIterator, Callable
@@ -23,12 +24,16 @@ from ploinky.errors import (
     Overloaded,
 )
 from ploinky.interfaces import IDurableTasks, IWorkerGroup
+from ploinky.observations import InstanceDeath
 from ploinky.task_values import (
+    Task,
     TaskBounds,
     TaskState,
 )
+from ploinky.tasks.outcomes import part_that_failed
 from ploinky.tasks.worker_group import WorkersAndTasks
 from ploinky.testing.api import RecordedWorkers
+from ploinky.values import DeploymentKey
 from tests.tasks.durable_world import Engine, Leader, World, a_submission, turns
 
 ALL_STEPS = 5
@@ -303,6 +308,94 @@ async def test_a_queue_that_is_deleted_gives_back_what_was_not_begun(
     kept = await world.state("t-1")
     assert kept is not None
     assert b"INTERRUPTED" in kept.outcome
+
+
+@pytest.mark.parametrize(("retries", "runs"), [(0, 1), (1, 2)])
+@pytest_twisted.ensureDeferred
+async def test_an_interrupted_task_says_how_its_instance_died(
+    leader: Leader, world: World, clock: Clock, retries: int, runs: int
+) -> None:
+    """With the part that failed; where it may run again, it does."""
+    death = InstanceDeath(
+        "one", "d", 1, 0.0, "It was ended for its memory limit", "memory", 137, True
+    )
+    world.deaths["one"] = death
+    leader.tasks.adopt([world.route("one", retries=retries)])
+    await leader.tasks.submit(a_submission())
+    for _ in range(runs):
+        await until(world.engine().step)  # it has begun, and dies
+        await turns(10)
+        world.engine()
+        await turns(10)
+        clock.advance(1)
+        await turns(10)
+    kept = await world.state()
+    assert kept is not None
+    assert (kept.state, kept.attempts, part_that_failed(kept)) == (TaskState.FAILED, runs, "memory")
+    error = json.loads(kept.outcome)
+    assert error["details"] == {"exitCode": 137, "outOfMemory": True, "failedAt": "memory"}
+    assert (
+        "it was ended for its memory limit (exit code 137); whether that took effect"
+        in error["message"]
+    )
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_is_cancelled_while_its_instance_is_asked_about_stays_so(
+    leader: Leader, world: World
+) -> None:
+    """Of two that want a task one gets it."""
+    world.inquest = Deferred()
+    await leader.tasks.submit(a_submission())
+    await until(world.engine().step)
+    await turns(10)
+    world.engine()
+    await turns(10)
+    assert (await leader.tasks.cancel("t-1")).state is TaskState.CANCELLED
+    world.inquest.callback(None)
+    await turns(10)
+    kept = await world.state()
+    assert kept is not None
+    assert kept.state is TaskState.CANCELLED
+    assert world.left() == []
+
+
+@pytest.mark.parametrize(
+    ("status", "outcome", "part"),
+    [
+        (200, b'"done"', ""),
+        (404, b'{"details": {"failedAt": "client"}}', ""),
+        (500, b'{"code": "HANDLER_FAILED"}', "agent"),
+        (500, b'{"details": {"failedAt": "no such part"}}', "agent"),
+        (500, b"", "agent"),
+        (503, b'{"details": []}', "queue"),
+        (504, b'{"code": "TASK_TIMEOUT"}', "timeout"),
+        (504, b'{"code": "TASK_EXPIRED", "details": {"failedAt": "queue"}}', "queue"),
+    ],
+)
+def test_the_part_that_failed_is_told_of_a_task(status: int, outcome: bytes, part: str) -> None:
+    """The server's own word where it has one; of an agent's own error, as of any call."""
+    key = DeploymentKey("localhost", "/demo")
+    task = Task("t-1", "d", key, "c", b"", "u", True, "r", 1.0, 1.0, status=status, outcome=outcome)
+    assert part_that_failed(task) == part
+
+
+@pytest_twisted.ensureDeferred
+async def test_each_change_is_told_once_it_is_on_disk(leader: Leader, world: World) -> None:
+    """In order; a repeat changes nothing, and a change that another was faster with is none."""
+    told: list[tuple[str, str]] = []
+    leader.tasks.watch(lambda task: told.append((task.id, task.state.value)))
+    await leader.tasks.submit(a_submission(key="k"))
+    assert told[0] == ("t-1", "queued")
+    await until(lambda: waiting(world))
+    await run(world.engine())
+    await leader.tasks.submit(a_submission("t-2", key="k", params=b'["t-1"]'))
+    assert told == [("t-1", "queued"), ("t-1", "running"), ("t-1", "succeeded")]
+    leader.tasks.adopt([attrs.evolve(world.routes[0], targets=())])
+    await leader.tasks.submit(a_submission("t-3"))
+    await leader.tasks.cancel("t-3")
+    await leader.tasks.retry("t-3")
+    assert told[3:] == [("t-3", "queued"), ("t-3", "cancelled"), ("t-3", "queued")]
 
 
 @pytest_twisted.ensureDeferred

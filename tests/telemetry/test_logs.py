@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -204,6 +205,23 @@ def test_a_disk_that_takes_nothing_stops_nobody(tmp_path: Path, days: Days) -> N
     log({"log_format": "kept"})
     file.close()
     assert [entry["message"] for entry in written(logs)] == ["kept"]
+
+
+def test_a_line_that_a_full_disk_cuts_does_not_spoil_the_next(
+    tmp_path: Path, file: DailyFile
+) -> None:
+    """Once there is room again, each line is whole."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    file.append('{"first": 1}\n')
+    (path,) = tmp_path.iterdir()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 5, hard))
+    try:
+        file.append('{"cut": 2}\n')
+        file.append('{"lost": 3}\n')
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    file.append('{"next": 4}\n')
+    assert path.read_text().splitlines() == ['{"first": 1}', '{"cut', '{"next": 4}']
 
 
 def test_the_last_lines_come_from_as_many_days_as_it_takes(

@@ -8,7 +8,8 @@ import os
 import pytest
 
 from ploinky.security.secrets import SecretBox
-from ploinky.telemetry.redaction import MASK, Redactor, RememberingBox, secrets_among
+from ploinky.telemetry.masking import MASK
+from ploinky.telemetry.redaction import Redactor, RememberingBox, secrets_among
 
 
 @pytest.mark.parametrize(

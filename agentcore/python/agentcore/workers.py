@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -24,6 +25,9 @@ from .tasks import Abort, Done, Failure, Item, Task
 
 # How long past its deadline a handler may stay before its process is retired.
 STUCK_AFTER_SECONDS = 1.0
+
+# Where cgroups of version 2, and 1, count what was killed for want of memory.
+_MEMORY_EVENTS = ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control")
 
 DOOR = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -55,6 +59,7 @@ class WorkerProcess:
         self.broken: Optional[str] = None
         self.ending: Optional[str] = None
         self.culprit = 0
+        self._kills_before = _kills_for_memory()
         self._loop = loop
         self._on_message = on_message
         self._on_end = on_end
@@ -152,6 +157,8 @@ class WorkerProcess:
         status = self._process.returncode
         if self.ending is None and status < 0:
             self.ending = f"was killed by {signal_name(-status)}"
+            if status == -signal.SIGKILL and _kills_for_memory() > self._kills_before:
+                self.ending += " for want of memory"
         elif self.ending is None:
             self.ending = f"ended with exit status {status}"
         self._on_end(self)
@@ -259,6 +266,18 @@ class HandlerProcess:
                 entry.timer.cancel()
             reason = worker.broken or _explain(culprit, entry, worker.ending or "ended")
             entry.done(None, Failure(500, "HANDLER_FAILED", reason))
+
+
+def _kills_for_memory() -> int:
+    """Tell how often the kernel has killed a process of this container for want of memory."""
+    for path in _MEMORY_EVENTS:
+        try:
+            with open(path) as file:
+                counts = dict(line.split() for line in file)
+            return int(counts["oom_kill"])
+        except (OSError, ValueError, KeyError):
+            continue
+    return 0
 
 
 def _explain(culprit: Optional[Entry], entry: Entry, ending: str) -> str:
