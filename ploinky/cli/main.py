@@ -9,6 +9,7 @@ import click
 
 from ploinky.cli import (
     agents,
+    batch,
     calls,
     completion,
     deployments,
@@ -44,6 +45,7 @@ for command in (
     agents.agent,
     *deployments.COMMANDS,
     *rollouts.COMMANDS,
+    batch.batch,
     *keys.COMMANDS,
     *settings.COMMANDS,
     metrics.metrics,
