@@ -54,7 +54,7 @@ class Services:
         origin = self._of(file, asked) if file else self
         if service not in origin.services:
             asked.fail(f"there is no service {service!r} in {origin.book.file}")
-        base = origin.whole(service, (*above, here)).node
+        base = _moved(origin.whole(service, (*above, here)), Path(file).parent).node
         own = {k: v for k, v in part.node.mapping.items() if k != "extends"}
         return evolve(part, node=merged(base, evolve(part.node, value=own)))
 
@@ -72,6 +72,22 @@ class Services:
             Files(directory, (self.files.directory, *self.files.allowed)),
             self.variables,
         )
+
+
+def _moved(part: Part, directory: Path) -> Part:
+    """Let the ``env_file`` of a service be found from the file that extends it."""
+    files = part.node.get("env_file")
+    if files is None:
+        return part
+
+    def moved(node: Node) -> Node:
+        if path := node.get("path"):
+            return evolve(node, value={**node.mapping, "path": moved(path)})
+        return evolve(node, text=str(directory / node.text))
+
+    entries = files.value if isinstance(files.value, list) else [files]
+    value = evolve(files, value=[moved(one) for one in entries])
+    return evolve(part, node=evolve(part.node, value={**part.node.mapping, "env_file": value}))
 
 
 def merged(base: Node, over: Node, name: str = "") -> Node:
