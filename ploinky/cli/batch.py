@@ -55,14 +55,20 @@ _FORMS = (
 def batch(file: Path, keep_going: bool, dry_run: bool, want_json: bool) -> None:
     """Do what FILE says, line by line (- reads it from input).
 
-    \b
     Command lines, as they are typed; # begins a comment:
-        deploy localhost /demo demo --env GREETING="Good day"
-        call /demo hello World
-    JSON, JSON lines or YAML, of calls, deployments and changes:
-        [{"agent": "/demo", "command": "hello", "params": ["World"]}]
-        - {domain: localhost, path: /web, agent: web, image: nginx, port: 80}
-        - scale: {domain: localhost, path: /web, replicas: 3}
+
+    \b
+    deploy localhost /demo demo --env GREETING="Good day"
+    call /demo hello World
+
+    Or JSON, JSON lines or YAML, of calls, deployments and changes:
+
+    \b
+    [{"agent": "/demo", "command": "hello", "params": ["World"]}]
+
+    \b
+    - {domain: localhost, path: /web, agent: web, image: nginx, port: 80}
+    - scale: {domain: localhost, path: /web, replicas: 3}
 
     All of it is checked before the first line is run.  It stops at the first one that fails.
     Exit status: 0 if all went well, else the highest of those that failed.

@@ -1,4 +1,4 @@
-"""Command lines that stand in a file: parsed as a shell and `click` would, and run later."""
+"""Command lines that stand in a file: parsed as a shell and ``click`` would, and run later."""
 
 from __future__ import annotations
 

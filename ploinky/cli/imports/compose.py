@@ -49,7 +49,7 @@ def plan_compose(
     project = re.sub(
         r"[^a-z0-9_-]", "", (whole.text("name") or files.directory.resolve().name).lower()
     )
-    around = Surroundings(files, environment, _shared_volumes(services))
+    around = Surroundings(files, variables, _shared_volumes(services))
     planned: list[Planned] = []
     left_out: list[Remark] = []
     for name in order:
@@ -66,7 +66,9 @@ def plan_compose(
     _remark_on_the_rest(whole)
     book.remarks.extend(variables.unset.values())
     check_places(wishes, planned, services)
-    return numbered(Plan(file, "compose", tuple(planned), tuple(left_out), tuple(book.remarks)))
+    borrowed = tuple(sorted(variables.used))
+    remarks = tuple(book.remarks)
+    return numbered(Plan(file, "compose", tuple(planned), tuple(left_out), remarks, borrowed))
 
 
 def _services(whole: Part, files: Files, variables: Variables) -> dict[str, Part]:

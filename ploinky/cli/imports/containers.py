@@ -57,10 +57,8 @@ def tcp_ports(container: Part) -> list[ContainerPort]:
     return found
 
 
-def speaks_grpc(container: Part) -> bool:
-    """Tell whether its ports or probes say that it is asked over gRPC."""
-    if any(port.name.lower().startswith("grpc") for port in tcp_ports(container)):
-        return True
+def is_probed_over_grpc(container: Part) -> bool:
+    """Tell whether a probe asks it over gRPC."""
     for name in _PROBES:
         probe = container.part(name)
         command = [one.words for one in probe.part("exec").listed("command")]

@@ -74,6 +74,7 @@ def remark_on_service(service: Object, leads_somewhere: bool) -> None:
     """Remark upon what of a Service does not map."""
     spec = service.part.part("spec")
     service.part.ignore("spec")
+    service.part.rest({})
     if not leads_somewhere:
         if spec.text("type") == "ExternalName":
             service.part.remark(
@@ -92,7 +93,7 @@ def remark_on_service(service: Object, leads_somewhere: bool) -> None:
     spec.rest(reasons.KUBERNETES_SERVICE)
 
 
-def routes(objects: Objects) -> dict[tuple[str, str], list[Route]]:
+def ways_in(objects: Objects) -> dict[tuple[str, str], list[Route]]:
     """Give the ways in, by namespace and Service."""
     found: dict[tuple[str, str], list[Route]] = {}
     for ingress in objects.of("Ingress"):
@@ -123,6 +124,8 @@ def _routes(ingress: Object) -> Iterator[Route]:
                 continue
             yield from _route(entry, backend, host, is_stripped)
         rule.rest({})
+    ingress.part.ignore("spec")
+    ingress.part.rest({})
     spec.rest(
         {
             "tls": (

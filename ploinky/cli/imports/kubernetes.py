@@ -7,13 +7,13 @@ Ingresses say where it is reached, ConfigMaps and Secrets of the same file what 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ploinky.cli.documents import Node
 from ploinky.cli.imports import reasons
 from ploinky.cli.imports.containers import draft
 from ploinky.cli.imports.drafts import agent_name
-from ploinky.cli.imports.ingresses import remark_on_service, routes
+from ploinky.cli.imports.ingresses import Route, remark_on_service, ways_in
 from ploinky.cli.imports.objects import WORKLOADS, Objects, read_objects
 from ploinky.cli.imports.parts import Book, Remark
 from ploinky.cli.imports.plan import Plan, Planned, Wishes, check_places, numbered, place_of
@@ -34,7 +34,8 @@ def plan_kubernetes(nodes: Sequence[Node], file: str, wishes: Wishes) -> Plan:
     """
     book = Book(file)
     objects = read_objects(nodes, book)
-    workloads = find_workloads(objects, routes(objects))
+    ways = ways_in(objects)
+    workloads = find_workloads(objects, ways)
     paths = _default_paths(workloads)
     names = {service.name for service in objects.of("Service")}
     planned: list[Planned] = []
@@ -42,14 +43,14 @@ def plan_kubernetes(nodes: Sequence[Node], file: str, wishes: Wishes) -> Plan:
     left_out: list[Remark] = []
     for one in workloads:
         line = one.object.part.line
-        why = one.why_not() if one.name not in wishes.places else None
-        if why:
+        why = one.why_not()
+        if why and one.name not in wishes.places:
             left_out.append(Remark(file, line, one.object.title, *why))
             continue
         body = _body(one, wishes, paths[one.name], names)
         planned.append(Planned(one.name, line, body))
         deployed.append(one)
-    _remark_on_the_rest(objects, workloads, deployed)
+    _remark_on_the_rest(objects, ways, workloads, deployed)
     check_places(wishes, planned, [one.name for one in workloads])
     return numbered(Plan(file, "k8s", tuple(planned), tuple(left_out), tuple(book.remarks)))
 
@@ -94,7 +95,10 @@ def _default_paths(workloads: Sequence[Workload]) -> dict[str, str]:
 
 
 def _remark_on_the_rest(
-    objects: Objects, workloads: Sequence[Workload], deployed: Sequence[Workload]
+    objects: Objects,
+    ways: Mapping[tuple[str, str], Sequence[Route]],
+    workloads: Sequence[Workload],
+    deployed: Sequence[Workload],
 ) -> None:
     led_to = {service.title for one in deployed for service in one.services}
     left = {service.title for one in workloads for service in one.services} - led_to
@@ -102,11 +106,13 @@ def _remark_on_the_rest(
         if service.title not in left:  # those of what is left out are said with it
             remark_on_service(service, service.title in led_to)
     ours = {service.name for service in objects.of("Service")}
-    for ways in routes(objects).values():
-        for way in ways:
+    for routes in ways.values():
+        for way in routes:
             if way.service not in ours:
                 way.part.remark(f"the Service {way.service} is not in this file")
     for one in objects.of("ConfigMap", "Secret"):
+        one.part.ignore("data", "stringData", "binaryData", "type", "immutable")
+        one.part.rest({})
         if one.title not in objects.used:
             one.part.remark("no variable of a deployment comes from it", reasons.BIND_MOUNT[1])
     for one in objects.all:

@@ -126,4 +126,3 @@ def _values(one: Object) -> Iterator[tuple[str, Value]]:
         yield name, Value(part.words, is_secret)
     if binary := one.part.take("binaryData"):
         binary.remark("is no text, and cannot be a variable")
-    one.part.ignore("type", "immutable")

@@ -60,6 +60,7 @@ class Plan:
         deployments: In the order in which they are to be deployed.
         left_out: What would be a deployment, and why it will be none.
         remarks: Parts that do not map, or map to something else.
+        borrowed: Variables whose values come from ``.env`` or from where p-cli runs.
     """
 
     file: str
@@ -67,6 +68,7 @@ class Plan:
     deployments: tuple[Planned, ...]
     left_out: tuple[Remark, ...] = ()
     remarks: tuple[Remark, ...] = ()
+    borrowed: tuple[str, ...] = ()
 
     @property
     def is_whole(self) -> bool:
@@ -81,6 +83,7 @@ class Plan:
             "deployments": [without_secrets(one.body) for one in self.deployments],
             "leftOut": [_entry(remark) for remark in self.left_out],
             "notMapped": [_entry(remark) for remark in self.remarks if remark.is_lost],
+            "borrowed": list(self.borrowed),
             "differs": [_entry(remark) for remark in self.remarks if not remark.is_lost],
         }
 

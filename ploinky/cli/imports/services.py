@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
 from typing import Any
 
 from attrs import evolve, frozen
@@ -18,7 +17,7 @@ from ploinky.cli.imports.drafts import Draft, asked_over_http
 from ploinky.cli.imports.extending import as_table
 from ploinky.cli.imports.parts import Part
 from ploinky.cli.imports.protocols import likely_port, not_http
-from ploinky.cli.imports.variables import Files, read_variables
+from ploinky.cli.imports.variables import Files, Variables, read_variables
 
 _PORT = re.compile(
     r"(?:(?:(?:[0-9.]+|\[[0-9a-fA-F:.]+\]):)?(?P<published>\d+(?:-\d+)?)?:)?"
@@ -53,7 +52,7 @@ class Surroundings:
     """
 
     files: Files
-    variables: Mapping[str, str]
+    variables: Variables
     shared: frozenset[str]
 
 
@@ -178,8 +177,8 @@ def _put_environment(made: Draft, around: Surroundings) -> None:
     for name, value in evolve(given, node=as_table(given.node)).items():
         if value.node.value is not None:
             made.variable(name, value.words, value)
-        elif name in around.variables:
-            made.variable(name, around.variables[name], value)
+        elif (own := around.variables.take(name)) is not None:
+            made.variable(name, own, value)
         else:
             value.note(
                 f"{name} is not set here, and so is not set there", f"export {name}=VALUE first"
@@ -191,8 +190,10 @@ def _env_file(entry: Part, around: Surroundings) -> dict[str, str]:
     is_raw = entry.is_mapping and entry.text("format") == "raw"
     if entry.is_mapping and entry.flag("required") is False and not around.files.exists(path):
         return {}
+    if entry.is_mapping:
+        entry.rest({})
     text, shown = around.files.text(path, entry)
-    return read_variables(text, shown, around.variables, is_raw=is_raw)
+    return read_variables(text, shown, around.variables.known, is_raw=is_raw)
 
 
 def _put_volumes(made: Draft, shared: frozenset[str]) -> None:

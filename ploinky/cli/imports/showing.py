@@ -25,6 +25,9 @@ def show_plan(plan: Plan, file: IO[str]) -> None:
         )
         for name, value in _lines(one):
             click.echo(f"    {name:<12} {value}", file=file)
+    if plan.borrowed:
+        click.echo("", file=file)
+        _paragraph(f"Values from .env or your environment: {', '.join(plan.borrowed)}", "  ", file)
     _section("Not deployed", plan.left_out, file)
     _section("Does not map", [one for one in plan.remarks if one.is_lost], file)
     _section("Differs", [one for one in plan.remarks if not one.is_lost], file)

@@ -39,10 +39,18 @@ class Variables:
     Attributes:
         known: By name; what is set where p-cli runs wins over ``.env``.
         unset: Names that were used, are not set, and have no default; and the place of each.
+        used: Names that were used and are set.
     """
 
     known: Mapping[str, str] = field(repr=False)
     unset: dict[str, Remark] = field(factory=dict)
+    used: set[str] = field(factory=set)
+
+    def take(self, name: str) -> str | None:
+        """Give what a name stands for, as used; None where it is not set."""
+        if name in self.known:
+            self.used.add(name)
+        return self.known.get(name)
 
     def in_part(self, part: Part) -> Part:
         """Give a part with every text in it filled in."""
@@ -55,7 +63,7 @@ class Variables:
             CommandFailed: It has a ``$`` that begins nothing, or lacks what it says it needs.
         """
         missed: list[str] = []
-        filled = _Filling(self.known, missed, part.fail).text(text)
+        filled = _Filling(self.take, missed, part.fail).text(text)
         for name in missed:
             remark = Remark(
                 part.book.file,
@@ -88,7 +96,7 @@ class Variables:
 class _Filling:
     """Fills in one text."""
 
-    known: Mapping[str, str] = field(repr=False)
+    take: Callable[[str], str | None]
     missed: list[str]
     fail: Fail
 
@@ -136,7 +144,7 @@ class _Filling:
         if not operator:
             self.fail(f"${{{inner}}}: expected :-, -, :?, ?, :+ or + after {name}")
         sign, word = operator[0], rest[operator.end() :]
-        value = self.known.get(name)
+        value = self.take(name)
         is_given = bool(value) if sign.startswith(":") else value is not None
         if sign.endswith("+"):
             return self.text(word) if is_given else ""
@@ -147,9 +155,10 @@ class _Filling:
         return self.text(word)
 
     def _plain(self, name: str) -> str:
-        if name not in self.known:
+        value = self.take(name)
+        if value is None:
             self.missed.append(name)
-        return self.known.get(name, "")
+        return value or ""
 
 
 @frozen
@@ -239,7 +248,7 @@ def _read_value(entry: re.Match[str], known: Mapping[str, str], fail: Fail) -> s
         )
     else:
         raw = re.split(r"[ \t]#", entry["plain"] or "")[0].strip()
-    return _Filling(known, [], fail).text(raw)
+    return _Filling(known.get, [], fail).text(raw)
 
 
 def environment_file(files: Files, environment: Mapping[str, str]) -> dict[str, str]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from attrs import frozen
 
 from ploinky.cli.imports import reasons
-from ploinky.cli.imports.containers import Pod, speaks_grpc, tcp_ports
+from ploinky.cli.imports.containers import Pod, is_probed_over_grpc, tcp_ports
 from ploinky.cli.imports.ingresses import Route, ports_of, selects
 from ploinky.cli.imports.objects import WORKLOADS, Object, Objects
 from ploinky.cli.imports.parts import Part
@@ -42,10 +42,12 @@ class Workload:
         for service in self.services:
             if self.ways and service.name != self.ways[0].service:
                 continue
-            for port in ports_of(service):
+            for port in sorted(ports_of(service), key=lambda port: port.is_grpc):
                 if wanted in ("", port.name, str(port.number)):
                     return int(port.target) if port.target.isdigit() else named.get(port.target)
-        return likely_port(port.number for port in tcp_ports(self.container))
+        own = tcp_ports(self.container)
+        plain_first = sorted(own, key=lambda port: port.name.lower().startswith("grpc"))
+        return likely_port(port.number for port in plain_first)
 
     def why_not(self) -> tuple[str, str] | None:
         """Tell why it can be no deployment, and what to do; None where it can."""
@@ -53,12 +55,17 @@ class Workload:
             self.container.fail("expected an image")
         if self.object.kind != "Pod" and self.spec.number("replicas") == 0:
             return "it has no instances (replicas: 0)", ""
-        ports = [port.number for port in tcp_ports(self.container)]
         led = [port for service in self.services for port in ports_of(service)]
-        if not ports:
-            ports = [int(port.target) for port in led if port.target.isdigit()]
-        spoken = not_http(self.container.text("image"), ports)
-        if speaks_grpc(self.container) or any(port.is_grpc for port in led):
+        grpc = {port.target for port in led if port.is_grpc}
+        ports = {port.number: port.name.lower() for port in tcp_ports(self.container)}
+        ports = ports or {int(port.target): "" for port in led if port.target.isdigit()}
+        http = [
+            number
+            for number, name in ports.items()
+            if not name.startswith("grpc") and not {str(number), name} & grpc
+        ]
+        spoken = not_http(self.container.text("image"), http)
+        if (ports and not http) or (len(ports) < 2 and is_probed_over_grpc(self.container)):
             spoken = "gRPC over HTTP/2"
         if not spoken:
             return None

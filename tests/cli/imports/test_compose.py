@@ -149,6 +149,7 @@ def test_variables_come_from_where_compose_takes_them(compose: Planning, tmp_pat
         "COST": "5$",
         "WHO": "nobody",
     }
+    assert plan.borrowed == ("HOME_OF", "REPLICAS", "TAG")  # what leaves this machine is told
     assert "UNSET is not set here" in remarks(plan)["services.web.environment.UNSET"][1]
 
 

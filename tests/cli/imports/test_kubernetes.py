@@ -344,6 +344,12 @@ def test_what_is_not_http_is_left_out(kubernetes: Planning, container: str) -> N
     assert kubernetes(text, places={"app": "/x"}).deployments[0].where == "localhost/x"
 
 
+def test_grpc_beside_http_is_no_hindrance(kubernetes: Planning) -> None:
+    """The port that is not gRPC is the deployment's."""
+    ports = "ports: [{containerPort: 50051, name: grpc}, {containerPort: 8080, name: http}]"
+    assert body(kubernetes(POD.format(ports)))["port"] == 8080
+
+
 def test_of_several_containers_the_one_that_is_led_to(kubernetes: Planning) -> None:
     """By its port's name or number; the port is that of the way in."""
     plan = kubernetes(
