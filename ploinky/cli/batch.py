@@ -124,7 +124,7 @@ def _entries(raw_text: str, name: str) -> Iterator[Node]:
     lines = raw_text.splitlines()
     if sum(bool(line.strip()) for line in lines) > 1 and all(map(_is_blank_or_json, lines)):
         for at, line in enumerate(lines):
-            yield from documents.documents("\n" * at + line, name)
+            yield from documents.documents(line, name, at)
         return
     for node in documents.documents(raw_text, name):
         if isinstance(node.value, list):

@@ -86,11 +86,12 @@ def read_file(path: Path) -> str:
     return text
 
 
-def documents(text: str, name: str) -> list[Node]:
+def documents(text: str, name: str, before: int = 0) -> list[Node]:
     """Read a file's documents: one of JSON, or any number of YAML, but for the empty ones.
 
     Args:
         name: Of the file, for messages.
+        before: How many lines of the file stand before the text.
 
     Raises:
         CommandFailed: It is neither, or uses what is refused here; with file, line and column.
@@ -101,12 +102,13 @@ def documents(text: str, name: str) -> list[Node]:
         composed = list(yaml.compose_all(text, Loader=yaml.SafeLoader))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        fail(name, mark.line + 1 if mark else 1, _said(error), mark.column + 1 if mark else 0)
+        line, column = (mark.line + 1, mark.column + 1) if mark else (1, 0)
+        fail(name, before + line, _said(error), column)
     except yaml.YAMLError as error:
-        fail(name, 1, f"it is not YAML: {error}")
+        fail(name, before + 1, f"it is not YAML: {error}")
     except (RecursionError, ValueError):
-        fail(name, 1, "it is nested too deeply, or has an escape that is none")
-    building = _Building(name)
+        fail(name, before + 1, "it is nested too deeply, or has an escape that is none")
+    building = _Building(name, before)
     nodes = [building.node(one, ()) for one in composed if one is not None]
     return [node for node in nodes if node.value is not None]
 
@@ -181,12 +183,13 @@ def _said(error: yaml.MarkedYAMLError) -> str:
 class _Building:
     """Builds nodes, and counts what aliases make of a small file."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, before: int) -> None:
         self._name = name
+        self._before = before
         self._values = 0
 
     def node(self, raw: yaml.Node, above: tuple[yaml.Node, ...], line: int = 0) -> Node:
-        line = line or raw.start_mark.line + 1
+        line = line or self._line(raw)
         self._values += 1
         if self._values > MOST_VALUES:
             fail(self._name, line, f"it has over {MOST_VALUES:,} values, its aliases written out")
@@ -209,7 +212,7 @@ class _Building:
         own: dict[str, Node] = {}
         merged: dict[str, Node] = {}
         for key, value in raw.value:
-            line = key.start_mark.line + 1
+            line = self._line(key)
             if not isinstance(key, yaml.ScalarNode):
                 fail(self._name, line, "a name is text, not a list or an object")
             if key.style is None and key.value == "<<":
@@ -221,7 +224,7 @@ class _Building:
                 fail(self._name, line, f"a name is text: put quotes around {name or 'null'}")
             if name in own:
                 before = next(k for k, _ in raw.value if k.value == key.value)
-                first = before.start_mark.line + 1
+                first = self._line(before)
                 fail(self._name, line, f"{name!r} stands here twice, first in line {first}")
             own[name] = self.node(value, above, line)
         return {**merged, **own}
@@ -233,6 +236,9 @@ class _Building:
             if not isinstance(one.value, dict):
                 fail(self._name, node.line, "<< takes a mapping, or a list of them")
             yield from one.value.items()
+
+    def _line(self, raw: yaml.Node) -> int:
+        return self._before + int(raw.start_mark.line) + 1
 
     @staticmethod
     def _is_ordinary(raw: yaml.Node) -> bool:

@@ -170,3 +170,11 @@ def test_a_file_without_anything_to_do(typed: Typed, tmp_path: Path, text: str) 
     status, message = ended(batch(typed, tmp_path, text))
     assert status == 5
     assert message.startswith("b:1: ")
+
+
+def test_a_wrong_json_line_is_named_by_its_number(typed: Typed, tmp_path: Path) -> None:
+    """Counted in the file, blank lines too."""
+    text = '{"undeploy": {"domain": "a", "path": "/"}}\n\n{"scale": {"domain": "a", "path": "/"}}\n'
+    status, message = ended(batch(typed, tmp_path, text))
+    assert status == 5
+    assert message.startswith("b:3: scale.replicas")
