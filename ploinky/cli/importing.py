@@ -66,7 +66,9 @@ def import_(
     yes: bool,
     want_json: bool,
 ) -> None:
-    """Deploy what FILE of Docker Compose or Kubernetes says, and say what of it does not map.
+    """Deploy what a file of Docker Compose or Kubernetes says.
+
+    What of it does not map is listed, with what to do instead.
 
     \b
     p-cli cloud import compose.yml                         each service to /<its name>
@@ -122,7 +124,13 @@ def _ports(pairs: Sequence[str]) -> dict[str, int]:
 
 def _plan(file: Path, kind: str | None, also_read: Sequence[Path], wishes: Wishes) -> Plan:
     name = "input" if str(file) == "-" else str(file)
-    nodes = documents.documents(documents.read_file(file), name)
+    text = documents.read_file(file)
+    try:
+        nodes = documents.documents(text, name)
+    except CommandFailed as error:
+        if "{{" in text:
+            error.hint = "it looks like a template: render it first, as with helm template"
+        raise
     kind = kind or _kind(nodes, name)
     if kind == "k8s":
         return plan_kubernetes(nodes, name, wishes)

@@ -20,7 +20,7 @@ from ploinky.cli.imports.plan import (
     Planned,
     Wishes,
     check_places,
-    numbered,
+    in_order,
     place_of,
 )
 from ploinky.cli.imports.services import Surroundings, draft, volume_of, why_not
@@ -68,7 +68,7 @@ def plan_compose(
     check_places(wishes, planned, services)
     borrowed = tuple(sorted(variables.used))
     remarks = tuple(book.remarks)
-    return numbered(Plan(file, "compose", tuple(planned), tuple(left_out), remarks, borrowed))
+    return in_order(Plan(file, "compose", tuple(planned), tuple(left_out), remarks, borrowed))
 
 
 def _services(whole: Part, files: Files, variables: Variables) -> dict[str, Part]:

@@ -16,7 +16,7 @@ from ploinky.cli.imports.drafts import agent_name
 from ploinky.cli.imports.ingresses import Route, remark_on_service, ways_in
 from ploinky.cli.imports.objects import WORKLOADS, Objects, read_objects
 from ploinky.cli.imports.parts import Book, Remark
-from ploinky.cli.imports.plan import Plan, Planned, Wishes, check_places, numbered, place_of
+from ploinky.cli.imports.plan import Plan, Planned, Wishes, check_places, in_order, place_of
 from ploinky.cli.imports.workloads import Workload, find_workloads
 
 _TAKEN = (*WORKLOADS, "Service", "Ingress", "ConfigMap", "Secret", "PersistentVolumeClaim")
@@ -52,7 +52,7 @@ def plan_kubernetes(nodes: Sequence[Node], file: str, wishes: Wishes) -> Plan:
         deployed.append(one)
     _remark_on_the_rest(objects, ways, workloads, deployed)
     check_places(wishes, planned, [one.name for one in workloads])
-    return numbered(Plan(file, "k8s", tuple(planned), tuple(left_out), tuple(book.remarks)))
+    return in_order(Plan(file, "k8s", tuple(planned), tuple(left_out), tuple(book.remarks)))
 
 
 def _body(one: Workload, wishes: Wishes, path: str, names: set[str]) -> dict[str, object]:

@@ -105,7 +105,7 @@ def _objects(part: Part) -> Iterator[Object]:
         part.fail(f"{kind}: expected metadata.name")
     namespace = about.text("namespace")
     part.ignore("apiVersion", "kind", "metadata", "status")
-    yield Object(kind, name, namespace, Part(part.book, part.node, f"{kind}/{name}", part._taken))
+    yield Object(kind, name, namespace, part.called(f"{kind}/{name}"))
 
 
 def _values(one: Object) -> Iterator[tuple[str, Value]]:

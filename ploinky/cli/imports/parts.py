@@ -164,6 +164,10 @@ class Part:
             found.fail(f"expected true or false, got {found.words!r}")
         return text == "true"
 
+    def called(self, place: str) -> Part:
+        """Give the same under another name; what is taken of one is taken of both."""
+        return Part(self.book, self.node, place, self._taken)
+
     def remark(self, why: str, instead: str = "") -> None:
         """Note that this is lost."""
         self.book.remarks.append(Remark(self.book.file, self.line, self.place, why, instead))

@@ -148,7 +148,7 @@ def _entry(remark: Remark) -> dict[str, Any]:
     return entry | ({"instead": remark.instead} if remark.instead else {})
 
 
-def numbered(plan: Plan) -> Plan:
+def in_order(plan: Plan) -> Plan:
     """Give the plan with its remarks in the order of the file's lines."""
     by_line = sorted(plan.remarks, key=lambda remark: (remark.file, remark.line))
     return evolve(plan, remarks=tuple(dict.fromkeys(by_line)))

@@ -167,3 +167,11 @@ def test_a_file_from_input(stand_in: StandIn, typed: Typed) -> None:
     assert ended(typed("import", "-", stdin=SECRET)) == (0, "")
     assert ended(typed("import", "-", "web=/", stdin=SHOP)) == (0, "")
     assert [body["path"] for _, _, body in stand_in.asked] == ["/app", "/api", "/"]
+
+
+def test_a_template_is_told_from_a_mistake(typed: Typed, tmp_path: Path) -> None:
+    """Charts are rendered first."""
+    (tmp_path / "chart.yaml").write_text("kind: Pod\nmetadata:\n  name: {{ .Values.name }}\n")
+    done = typed("import", "chart.yaml")
+    assert ended(done)[1].startswith("chart.yaml:3: ")
+    assert "helm template" in done.exception.hint  # type: ignore[union-attr]
