@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
+import docker
 import pytest
 import requests
 
+from tests.conftest import engine_url
 from tests.functional.agents import PYTHON
 from tests.functional.conftest import Server, git_repository
 
@@ -83,11 +86,17 @@ spec:
         pytest.param("podman", marks=pytest.mark.engine("podman")),
     ]
 )
-def on_engine(request: pytest.FixtureRequest, own_server: Server) -> Server:
-    """A server on a container engine."""
+def on_engine(request: pytest.FixtureRequest, own_server: Server) -> Iterator[Server]:
+    """A server on a container engine; its volumes, which outlive all else, go with it."""
     own_server.runtime = request.param
     own_server.start()
-    return own_server
+    yield own_server
+    cluster = (own_server.directory / ".ploinky-cloud/cluster-id").read_text().strip()
+    own_server.destroy()
+    engine = docker.APIClient(engine_url(request.param))
+    for volume in engine.volumes({"label": f"ploinky.cluster={cluster}"})["Volumes"] or ():
+        engine.remove_volume(volume["Name"])
+    engine.close()
 
 
 def test_a_compose_file_serves(on_engine: Server) -> None:
