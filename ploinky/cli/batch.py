@@ -171,7 +171,7 @@ def _is_path(agent: Node | None) -> bool:
 
 
 def _deploying(verb: str, node: Node, name: str) -> Operation:
-    body = deployment(node, name, os.environ)
+    body = deployment(node, name, os.environ, unsets=verb == "update")
     missing = [field for field in _BOTH if not body.get(field)]
     if missing:
         fail(name, node.line, f"{verb}: expected {' and '.join(missing)}")

@@ -45,14 +45,14 @@ def read_config(path: Path, environment: Mapping[str, str]) -> dict[str, Any]:
 
 
 def deployment(
-    node: Node, name: str, environment: Mapping[str, str], others: tuple[str, ...] = ()
+    node: Node, name: str, environment: Mapping[str, str], *, unsets: bool = False
 ) -> dict[str, Any]:
     """Read a deployment.
 
     Args:
         name: Of the file, for messages.
         environment: Where secrets without a value are taken from.
-        others: Further fields that are taken as they are.
+        unsets: Whether a variable may be null, which takes it away.
 
     Raises:
         CommandFailed: With every problem and its line; no value of a secret is in it.
@@ -66,22 +66,24 @@ def deployment(
             if not isinstance(entry.value, str):
                 problems[field] = "expected text"
         elif field in TABLES:
-            body[field] = _variables(field, entry, environment, problems)
+            body[field] = _variables(field, entry, environment, problems, unsets)
         elif field in FIELDS:
             settings[field] = documents.plain(entry)
-        elif field in others:
-            body[field] = documents.plain(entry)
         else:
-            known = dict.fromkeys((*_KNOWN, *others))
-            problems[field] = f"there is no such field{resembling(field, known)}"
+            near = resembling(field, dict.fromkeys(_KNOWN))
+            problems[field] = f"there is no such field{near}"
     problems |= _misfits(check_settings, settings)
     _say(problems, node, name)
     return {**body, **settings}
 
 
 def _variables(
-    field: str, node: Node, environment: Mapping[str, str], problems: dict[str, str]
-) -> dict[str, str]:
+    field: str,
+    node: Node,
+    environment: Mapping[str, str],
+    problems: dict[str, str],
+    unsets: bool,
+) -> dict[str, str | None]:
     """Take variables as they are written: ``PORT: 8080`` is a text too."""
     is_secret = field == "secrets"
     if is_secret and isinstance(node.value, list):
@@ -89,7 +91,7 @@ def _variables(
     if not isinstance(node.value, dict):
         problems[field] = "expected names with values"
         return {}
-    found: dict[str, str] = {}
+    found: dict[str, str | None] = {}
     for variable, entry in node.value.items():
         path = f"{field}.{variable}"
         if entry.value is not None and not isinstance(entry.value, (list, dict)):
@@ -98,9 +100,11 @@ def _variables(
             found[variable] = environment[variable]
         elif entry.value is None and is_secret:
             problems[path] = f"there is no variable {variable} to take it from: export it first"
+        elif entry.value is None and unsets:
+            found[variable] = None
         else:
             problems[path] = "expected text"
-        for problem in _misfits(check_environment, {variable: found.get(variable, "")}).values():
+        for problem in _misfits(check_environment, {variable: found.get(variable) or ""}).values():
             problems.setdefault(path, problem)
     return found
 

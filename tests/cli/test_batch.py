@@ -178,3 +178,13 @@ def test_a_wrong_json_line_is_named_by_its_number(typed: Typed, tmp_path: Path) 
     status, message = ended(batch(typed, tmp_path, text))
     assert status == 5
     assert message.startswith("b:3: scale.replicas")
+
+
+def test_an_update_takes_variables_away(stand_in: StandIn, typed: Typed, tmp_path: Path) -> None:
+    """As the API has it: null; a deploy refuses that."""
+    fields = "{domain: localhost, path: /demo, environment: {A: null, B: 2}, replicas: 2}"
+    assert ended(batch(typed, tmp_path, f"- update: {fields}\n")) == (0, "")
+    body = {**PATH, "environment": {"A": None, "B": "2"}, "replicas": 2}
+    assert stand_in.asked == [("POST", "deployments/update", body)]
+    status, message = ended(batch(typed, tmp_path, f"- deploy: {fields}\n"))
+    assert (status, message) == (5, "b:1: environment.A: expected text")
