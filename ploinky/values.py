@@ -393,6 +393,8 @@ class InstanceSpec:
         cluster: This server's id; only what carries it is ever touched.
         command: Overrides the image's command; empty: AgentCore's ``run.sh``
             for `TASK`, the image's own command for `SERVICE`.
+        entrypoint: Of a `SERVICE`, overrides the image's, and then its command too;
+            empty: the image's own.
         environment: The deployment's own variables (may hold secrets) and the
             ``PLOINKY_*`` ones of the contract that do not depend on the runtime.
         code_directory: The release's checkout on this host, mounted read-write
@@ -413,6 +415,7 @@ class InstanceSpec:
     queue_directory: str
     code_directory: str = ""
     command: tuple[str, ...] = ()
+    entrypoint: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(factory=dict, repr=False)
     wire: Wire = Wire.HTTP
     port: int | None = None

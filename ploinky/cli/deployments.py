@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from rich.console import Console
 
 from ploinky.cli import output
 from ploinky.cli.client import Client
+from ploinky.cli.configs import read_config
 from ploinky.cli.failures import CONFIGURATION, CommandFailed
 from ploinky.cli.metrics import stats
 from ploinky.cli.shared import client, json_option, show_stream
@@ -54,18 +54,6 @@ def secrets_of(pairs: tuple[str, ...]) -> dict[str, str]:
     return environment_of(tuple(p if "=" in p else f"{p}={os.environ[p]}" for p in pairs))
 
 
-def _config(path: Path | None) -> dict[str, Any]:
-    if path is None:
-        return {}
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CommandFailed(f"{path}: {error}", exit_code=CONFIGURATION) from error
-    if not isinstance(document, dict):
-        raise CommandFailed(f"{path}: expected a JSON object", exit_code=CONFIGURATION)
-    return document
-
-
 @click.command()
 @click.argument("domain", required=False)
 @click.argument("path", required=False)
@@ -85,8 +73,8 @@ def _config(path: Path | None) -> dict[str, Any]:
 )
 @click.option(
     "--config",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="JSON file with any of these, and the manifest's settings.",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path, allow_dash=True),
+    help="JSON or YAML file with any of these, and the manifest's settings; options win.",
 )
 @json_option
 def deploy(
@@ -100,7 +88,7 @@ def deploy(
     **options: str | None,
 ) -> None:
     """Deploy AGENT to DOMAIN and PATH; what served there before serves until the new one does."""
-    body = _config(config)
+    body = read_config(config, os.environ) if config else {}
     given = {"domain": domain, "path": path, "agent": agent, **options}
     body |= {name: value for name, value in given.items() if value is not None}
     if env:
@@ -114,19 +102,26 @@ def deploy(
             hint="p-cli cloud deploy localhost /demo demo",
             exit_code=CONFIGURATION,
         )
-    answer = _with_progress(client(), body)
-    if want_json:
-        output.as_json(answer)
-        return
+    answer = deploy_with_progress(client(), body)
+    output.done(answer, want_json, deployed_words(answer))
+
+
+def deployed_words(answer: Any) -> str:
+    """Say what serves now."""
     deployment = answer["deployment"]
     where = deployment["domain"] + deployment["path"]
-    click.echo(f"{where} serves release {deployment['release']} of {deployment['agent']}.")
-    for warning in deployment.get("warnings", ()):
-        click.echo(f"Warning: {warning}", err=True)
+    return f"{where} serves release {deployment['release']} of {deployment['agent']}."
 
 
-def _with_progress(caller: Client, body: Mapping[str, Any]) -> Any:
-    """Deploy, showing the step it is in until it has ended one way or the other."""
+def deploy_with_progress(caller: Client, body: Mapping[str, Any]) -> Any:
+    """Deploy, showing the step it is in until it has ended one way or the other.
+
+    Returns:
+        The answer; its warnings are printed on standard error.
+
+    Raises:
+        CommandFailed: It failed; what served before still serves.
+    """
     outcome: list[Any] = []
 
     def work() -> None:
@@ -151,6 +146,8 @@ def _with_progress(caller: Client, body: Mapping[str, Any]) -> Any:
                     console.print(f"  {step}")
     if isinstance(outcome[0], CommandFailed):
         raise outcome[0]
+    for warning in outcome[0]["deployment"].get("warnings", ()):
+        click.echo(f"Warning: {warning}", err=True)
     return outcome[0]
 
 

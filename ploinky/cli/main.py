@@ -9,10 +9,12 @@ import click
 
 from ploinky.cli import (
     agents,
+    batch,
     calls,
     completion,
     deployments,
     hosts,
+    importing,
     keys,
     logs,
     metrics,
@@ -44,6 +46,8 @@ for command in (
     agents.agent,
     *deployments.COMMANDS,
     *rollouts.COMMANDS,
+    batch.batch,
+    importing.import_,
     *keys.COMMANDS,
     *settings.COMMANDS,
     metrics.metrics,

@@ -198,6 +198,7 @@ FIELDS: Mapping[str, Reader[Any]] = MappingProxyType(
         "install": text("a shell command"),
         "update": text("a shell command"),
         "command": _argv,
+        "entrypoint": _argv,
         "commands": table(_COMMAND_NAME, text("a shell command")),
         "runTask": text("a shell command"),
         "engine": one_of("node", "python", "sh"),

@@ -86,6 +86,7 @@ class Manifest:
     install: str = ""
     update: str = ""
     command: tuple[str, ...] = ()
+    entrypoint: tuple[str, ...] = ()
     commands: Mapping[str, str] = field(factory=dict)
     run_task: str = ""
     engine: str = ""
@@ -131,6 +132,7 @@ class Manifest:
             install=values.get("install", ""),
             update=values.get("update", ""),
             command=values.get("command", ()),
+            entrypoint=values.get("entrypoint", ()),
             commands=values.get("commands", {}),
             run_task=values.get("runTask", ""),
             engine=values.get("engine", ""),
@@ -264,6 +266,8 @@ def effective(
     vain = tuple(_NO_EFFECT.format(name) for name in _NOT_YET if kept.get(name))
     if manifest.schedule and manifest.kind is not Kind.TASK:
         vain += (f"schedule has no effect for a {manifest.kind.value}: it takes no commands",)
+    if manifest.entrypoint and manifest.kind is not Kind.SERVICE:
+        vain += (f"entrypoint has no effect for a {manifest.kind.value}: AgentCore runs it",)
     return Effective(kept, Manifest.of(kept), variables, warnings + told + vain)
 
 

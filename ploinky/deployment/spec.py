@@ -105,6 +105,7 @@ class Plans:
             queue_directory=str(self.layout.queue(instance)),
             code_directory=code,
             command=manifest.command,
+            entrypoint=manifest.entrypoint,
             environment={**release.environment, **wanted},
             wire=manifest.wire,
             port=manifest.port,

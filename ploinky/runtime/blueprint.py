@@ -108,7 +108,10 @@ def instance_blueprint(
         container["environment"]["PORT"] = str(port)
         container["labels"][LABEL_PORT] = str(port)
         container["ports"] = [port]
-    if spec.command:
+    if spec.entrypoint and spec.kind is Kind.SERVICE:
+        container["entrypoint"] = list(spec.entrypoint)
+        container["command"] = list(spec.command)
+    elif spec.command:
         container["command"] = list(spec.command)
     elif spec.kind is Kind.TASK:
         container["entrypoint"] = ["/bin/sh", f"{AGENTCORE_DIRECTORY}/run.sh"]

@@ -147,7 +147,8 @@ class ProcessRuntime(Service):
         )
         try:
             self._records.write(record)
-            argv = spec.command or ("/bin/sh", f"{self._seen_agentcore}/run.sh")
+            entrypoint = spec.entrypoint if service else ()
+            argv = (*entrypoint, *spec.command) or ("/bin/sh", f"{self._seen_agentcore}/run.sh")
             with self._records.output(spec.instance).open("ab") as file:
                 process = self._spawn(spec, argv, record.port, file)
         except OSError as error:
@@ -201,7 +202,7 @@ class ProcessRuntime(Service):
         if process is not None and process.running:
             raise StartFailed(f"Instance {spec.instance} runs already.")
         needs = "which the process runtime cannot give; use docker or podman"
-        if spec.kind is Kind.SERVICE and not spec.command:
+        if spec.kind is Kind.SERVICE and not (spec.command or spec.entrypoint):
             raise StartFailed(
                 f"A service without `command` is started by its image's own, {needs},"
                 " or set `command` in the manifest."

@@ -117,6 +117,7 @@ def test_every_field_of_the_contract_is_read() -> None:
             "install": "pip install .",
             "update": "pip install -U .",
             "command": ["python", "-m", "app"],
+            "entrypoint": ["/entry.sh"],
             "commands": {"hello": "echo hello"},
             "runTask": "./run",
             "engine": "python",
@@ -149,6 +150,7 @@ def test_every_field_of_the_contract_is_read() -> None:
     assert manifest.about == "one line"
     assert manifest.kind is Kind.SERVICE
     assert manifest.command == ("python", "-m", "app")
+    assert manifest.entrypoint == ("/entry.sh",)
     assert manifest.env == {"A": "x", "B": "1", "C": "true", "D": None}
     assert manifest.health == Health("/ready?x=1", 0.5, 2.0, 5, 120.0)
     assert manifest.resources == Resources(256 * 1024**2, 0.5, 200)

@@ -46,6 +46,19 @@ def mounts(made: blueprint.Blueprint) -> dict[str, tuple[str, bool]]:
     return {each["Target"]: (each["Source"], each["ReadOnly"]) for each in made.host["mounts"]}
 
 
+def test_an_entrypoint_replaces_the_images_own_and_its_command(
+    surroundings: blueprint.Surroundings,
+) -> None:
+    """As an engine has it by itself; a task agent is started by AgentCore whatever is asked."""
+    served = plan(attrs.evolve(SERVICE, entrypoint=("/app", "-v")), surroundings, port=80)
+    assert served.container["entrypoint"] == ["/app", "-v"]
+    assert served.container["command"] == []
+    both = attrs.evolve(SERVICE, entrypoint=("/app",), command=("serve",))
+    assert plan(both, surroundings, port=80).container["command"] == ["serve"]
+    task = plan(attrs.evolve(SPEC, entrypoint=("/app",)), surroundings)
+    assert task.container["entrypoint"] == ["/bin/sh", "/agentCore/run.sh"]
+
+
 def test_what_the_contract_says_of_a_task_agent(surroundings: blueprint.Surroundings) -> None:
     """Labels, mounts, who it runs as, and what it may not."""
     made = plan(SPEC, surroundings)
