@@ -162,7 +162,10 @@ class Application:
             answer = await self._admitted(endpoint, call)
             if isinstance(answer, Answer):
                 return _write(request, answer)
-            await self._stream(request, answer)
+            # A key that was taken back while the stream was made ready hears nothing of it.
+            listener = await self._principal(call.credential, call.peer)
+            check(endpoint.name, listener)
+            await self._stream(request, answer, listener)
             return b""
 
         serve.__name__ = endpoint.name
@@ -189,11 +192,13 @@ class Application:
         assert isinstance(answer, Answer)  # what goes on changes nothing
         return answer
 
-    async def _stream(self, request: ManagementRequest, stream: Stream) -> None:
+    async def _stream(
+        self, request: ManagementRequest, stream: Stream, listener: Principal
+    ) -> None:
         """Write an answer that goes on; one that breaks is cut off, so that the client notices."""
         _describe(request, stream.content_type, 200, stream.fields)
         try:
-            await self._its.streams.serve(request, stream)
+            await self._its.streams.serve(request, stream, listener)
         except Exception:  # the API's edge: too late for an error's answer
             self._log.failure("{place} broke off", place=_place(request))
             request.loseConnection()  # type: ignore[no-untyped-call]

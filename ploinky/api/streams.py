@@ -1,20 +1,22 @@
 """Answers that go on: written piece by piece, at the client's pace, until one side ends them.
 
-Streams end when the client goes, when what they tell of ends, and when the server stops.
+Streams end when the client goes, when what they tell of ends, when the client's key or session
+does, and when the server stops.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Set
 from typing import Any
 
 from attrs import frozen
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
-from twisted.internet.interfaces import IPushProducer
+from twisted.internet.interfaces import IPushProducer, IReactorTime
 from zope.interface import implementer
 
 from ploinky.api.requests import ManagementRequest
+from ploinky.values import Principal
 
 
 @implementer(IPushProducer)
@@ -73,31 +75,46 @@ class Stream:
 
 
 class Streams(Service):
-    """All answers that go on.  Stopping the service ends them; fires when all have ended."""
+    """All answers that go on.  Stopping the service ends them; fires when all have ended.
 
-    def __init__(self) -> None:
-        self._running: set[Deferred[None]] = set()
+    Args:
+        clock: Its seconds are Unix time: keys expire by it.
+    """
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._running: dict[Deferred[None], Principal] = {}
 
     @property
     def open(self) -> int:
         """How many go on."""
         return len(self._running)
 
-    async def serve(self, request: ManagementRequest, stream: Stream) -> None:
+    async def serve(self, request: ManagementRequest, stream: Stream, listener: Principal) -> None:
         """Write a stream to its end; cancelling (the client went) ends it."""
         outlet = Outlet(request)
         request.registerProducer(outlet, True)  # type: ignore[no-untyped-call]
         request.write(b"")  # type: ignore[no-untyped-call]  # the head, before there is anything to tell
         producing: Deferred[None] = Deferred.fromCoroutine(_awaited(stream.produce(outlet)))
-        self._running.add(producing)
+        self._running[producing] = listener
+        expires_at, now = listener.expires_at, self._clock.seconds()
+        late = expires_at and self._clock.callLater(max(0, expires_at - now), self._end, producing)
         try:
             await producing
         except CancelledError:
-            if self.running:
+            if producing in self._running:
                 raise
         finally:
-            self._running.discard(producing)
+            self._running.pop(producing, None)
+            if late and late.active():
+                late.cancel()
             request.unregisterProducer()  # type: ignore[no-untyped-call]
+
+    def dismiss(self, gone: Set[str]) -> None:
+        """End what goes on for keys and sessions that are valid no more, by their hashes."""
+        for each, listener in list(self._running.items()):
+            if listener.token_hash in gone:
+                self._end(each)
 
     def stopService(self) -> Deferred[Any]:
         """End all of them."""
@@ -105,8 +122,13 @@ class Streams(Service):
         running = list(self._running)
         ended = DeferredList([_over(each) for each in running])
         for each in running:
-            each.cancel()
+            self._end(each)
         return ended
+
+    def _end(self, producing: Deferred[None]) -> None:
+        """End a stream in order, at what was written last."""
+        self._running.pop(producing, None)
+        producing.cancel()
 
 
 async def _awaited(work: Awaitable[None]) -> None:

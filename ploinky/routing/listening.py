@@ -44,6 +44,10 @@ class GatewayFactory(Factory):
         """Tell how many requests are being answered now."""
         return self.busy
 
+    def expel(self) -> None:
+        """See `Gateway.expel`."""
+        self.gateway.expel()
+
     async def drain(self, timeout_seconds: float) -> int:
         """Finish what is in hand, and end every connection.  Stop listening first.
 

@@ -360,7 +360,8 @@ def _server(settings: Settings, files: Blocking) -> Server:
         return await configuration.change(InThisThread(), changes, revision)
 
     runtime = ListedRuntime()
-    streams = Streams()
+    streams = Streams(clock)
+    keys.listen(streams.dismiss)
     streams.startService()
     (settings.directory / "server-2023-11-14.jsonl").touch()
     collaborators = Collaborators(
