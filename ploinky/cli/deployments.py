@@ -122,7 +122,7 @@ def deploy(
     where = deployment["domain"] + deployment["path"]
     click.echo(f"{where} serves release {deployment['release']} of {deployment['agent']}.")
     for warning in deployment.get("warnings", ()):
-        click.echo(f"Warning: {warning}", err=True)
+        click.echo(f"Warning: {output.visible(warning)}", err=True)
 
 
 def _with_progress(caller: Client, body: Mapping[str, Any]) -> Any:
@@ -273,7 +273,8 @@ def logs(domain: str, path: str, lines: int, release: int | None, follow: bool) 
         show_stream(client().stream("deployments/logs", follow=1, **query))
         return
     answer = client().api("GET", "deployments/logs", **query)
-    click.echo(answer or "Its instances have printed nothing yet.", nl=not answer)
+    said = output.visible(answer) or "Its instances have printed nothing yet."
+    click.echo(said, nl=not answer)
 
 
 deployments.add_command(stats)

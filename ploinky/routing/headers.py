@@ -154,10 +154,10 @@ def forwarded_head(
         lines.append(_passed_on(head, prefix, peer.address, user))
     else:
         lines.append(_origin(peer.address, b"http", head.host, prefix.encode(), user))
-        if to_control and any(_marks_a_proxy(name) for name, _, _ in head.fields):
-            # What it says is not believed, but that it is there is: whom it speaks for is not
-            # known, so that nobody behind it passes for this machine.
-            lines.append(b"X-Ploinky-Proxied: 1")
+    if to_control and any(_marks_a_proxy(name) for name, _, _ in head.fields):
+        # What a proxy says that is not trusted is not believed, and one that is trusted may not
+        # say whom it speaks for; but that it is there is: nobody behind passes for this machine.
+        lines.append(b"X-Ploinky-Proxied: 1")
     if head.length is None:
         lines.append(b"Transfer-Encoding: chunked")
     elif head.length or b"content-length" in head.noted:

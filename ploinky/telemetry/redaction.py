@@ -20,7 +20,8 @@ SHORTEST_SECRET = 6
 """Characters; masking ``abc`` wherever it occurs would hide more than it protects."""
 
 _KEY = r"(?<=\bp[bks]_)[A-Za-z0-9_-]{20,}"
-_URL_LOGIN = r"(?<=://)[^\s/@]+(?=@)"
+_URL_LOGIN = r"(?<=://)(?:[^\s/]+|[^\s\"'/:@]*:(?!\d+/)[^\s\"']+)(?=@)"
+"""Up to the last ``@``: a password that somebody forgot to escape may have one, or a slash, in it."""
 _FORMS = re.compile(f"{_KEY}|{_URL_LOGIN}")
 
 

@@ -169,6 +169,15 @@ async def test_a_path_that_is_no_text_is_refused(server):
     assert fits(await server.ask("GET", "/management/%ff%fe"), 400, "BAD_REQUEST")
 
 
+@pytest.mark.parametrize("number", ["1e400", "-1e400", "NaN", "Infinity", "9" * 5000])
+@pytest.mark.parametrize("path", ["settings", "deployments"])
+@pytest_twisted.ensureDeferred
+async def test_a_number_that_is_too_large_is_no_number(server, path, number):
+    """What reads it would fail, and what writes it again would write no JSON."""
+    data = b'{"taskTimeout": %s}' % number.encode()
+    assert fits(await server.ask("POST", path, data=data), 400, "BAD_JSON")
+
+
 # --- the walk of all routes and roles ---------------------------------------
 
 READ = {"admin", "deployer", "confined", "viewer"}

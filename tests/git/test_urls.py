@@ -87,7 +87,11 @@ def test_every_other_text_is_refused(raw_url):
 
 
 @pytest.mark.parametrize(
-    "raw_url", ["https://me:hunter2@host/x", "https://hunter2@host/x", "ssh://git:hunter2@host/x"]
+    "raw_url",
+    [
+        *("https://me:hunter2@host/x", "https://hunter2@host/x", "ssh://git:hunter2@host/x"),
+        *("https://me:p@hunter2@host/x", "https://me:p/hunter2@host/x"),
+    ],
 )
 def test_a_credential_in_a_url_is_refused_and_not_repeated(raw_url):
     """It could end up in logs and process lists."""

@@ -134,15 +134,16 @@ def test_a_stranger_cannot_forge_where_it_comes_from(make_route: Any, kind: Kind
 
 
 @pytest.mark.parametrize("field", ["X-Forwarded-For: x", "Forwarded: x", "Via: x", "X-Real-IP: x"])
-def test_the_leader_learns_of_a_proxy_that_is_not_trusted(make_route: Any, field: str) -> None:
-    """Not what it says, but that it is there; a client cannot say so, and agents do not hear."""
+def test_the_leader_learns_of_every_proxy(make_route: Any, field: str) -> None:
+    """Not what one says that is not trusted, but that it is there: as one may be that is trusted
+    and says nothing of whom it speaks for.  A client cannot say so, and agents do not hear."""
 
     def said(*fields: str, **how: Any) -> list[bytes]:
         return named(forwarded(make_route, *fields, **how), b"x-ploinky-proxied")
 
     assert said(field, kind=Kind.CONTROL) == [b"X-Ploinky-Proxied: 1"]
     assert said("X-Ploinky-Proxied: 1", kind=Kind.CONTROL) == []
-    assert said(field, kind=Kind.CONTROL, peer=PROXY) == []
+    assert said(field, kind=Kind.CONTROL, peer=PROXY) == [b"X-Ploinky-Proxied: 1"]
     assert said(field) == []
 
 

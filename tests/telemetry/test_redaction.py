@@ -19,6 +19,10 @@ from ploinky.telemetry.redaction import MASK, Redactor, RememberingBox, secrets_
         ("https://user:hunter2@git.example/x.git", "https://***@git.example/x.git"),
         ("the package pk_short and caps_lock stay", "the package pk_short and caps_lock stay"),
         ("https://git.example/a@b", "https://git.example/a@b"),
+        ("https://git.example:8443/@a/b@c", "https://git.example:8443/@a/b@c"),
+        ("see https://u:p@ss@git.example/x now", "see https://***@git.example/x now"),
+        ("see https://u:p/w@git.example/x now", "see https://***@git.example/x now"),
+        ('{"url":"https://git.example:x/y","by":"a@b"}',) * 2,
     ],
 )
 def test_keys_and_passwords_are_masked_wherever_they_stand(text: str, masked: str) -> None:
