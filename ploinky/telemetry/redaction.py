@@ -22,7 +22,9 @@ SHORTEST_SECRET = 6
 _KEY = r"(?<=\bp[bks]_)[A-Za-z0-9_-]{20,}"
 _URL_LOGIN = r"(?<=://)(?:[^\s/]+|[^\s\"'/:@]*:(?!\d+/)[^\s\"']+)(?=@)"
 """Up to the last ``@``: a password that somebody forgot to escape may have one, or a slash, in it."""
-_FORMS = re.compile(f"{_KEY}|{_URL_LOGIN}")
+_SCP_LOGIN = r"(?<![^\s\"'])[\w.-]+:[^\s@\"'/]+(?=@[\w.-]+:)"
+"""Where somebody took ``user@host:path`` for a place to put a password in."""
+_FORMS = re.compile(f"{_KEY}|{_URL_LOGIN}|{_SCP_LOGIN}")
 
 
 _TELLING_NAME = re.compile(

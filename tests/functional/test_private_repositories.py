@@ -11,6 +11,7 @@ import hmac
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from secrets import token_hex
 
 import pytest
 import requests
@@ -119,6 +120,30 @@ def test_a_token_in_a_url_is_refused_or_taken_out(
     assert [r["url"] for r in listed if r["name"] == "with-login"] == [http.url]
     assert private.p_cli("cloud", "audit", "list", "--json").stdout.count("with-login")
     assert not SECRECY.in_bytes(private.api("GET", "audit").content)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://git:{secret}@nowhere.invalid/x.git",
+        "https://git:sl/sh-{secret}@nowhere.invalid/x.git",
+        "ssh://git:{secret}@nowhere.invalid/x.git",
+        "git:{secret}@nowhere.invalid:x.git",
+        "ftp://git:{secret}@nowhere.invalid/x.git",
+    ],
+)
+def test_a_secret_in_any_url_is_kept_nowhere(private: Server, url: str) -> None:
+    """Refused before anything is written down, and not repeated, whichever way it was put in."""
+    secret = f"hunter2-{token_hex(6)}"
+    SECRECY.note("password", secret)
+    told = url.format(secret=secret)
+    place = {"domain": "localhost", "path": "/leaky", "agent": "app", "repository": told}
+    assert private.api("POST", "deployments", place).status_code in (400, 422)
+    body = {"name": "leaky", "url": told}
+    assert private.api("POST", "repositories", body).status_code >= 400
+    listed = private.api("GET", "deployments")
+    assert all(found["path"] != "/leaky" for found in listed.json()["deployments"])
+    assert SECRECY.leaks(private.directory / ".ploinky-cloud") == []
 
 
 @pytest.mark.program("ssh")

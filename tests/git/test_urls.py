@@ -90,7 +90,7 @@ def test_every_other_text_is_refused(raw_url):
     "raw_url",
     [
         *("https://me:hunter2@host/x", "https://hunter2@host/x", "ssh://git:hunter2@host/x"),
-        *("https://me:p@hunter2@host/x", "https://me:p/hunter2@host/x"),
+        *("https://me:p@hunter2@host/x", "https://me:p/hunter2@host/x", "me:hunter2@host:x"),
     ],
 )
 def test_a_credential_in_a_url_is_refused_and_not_repeated(raw_url):

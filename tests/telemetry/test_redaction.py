@@ -20,6 +20,8 @@ from ploinky.telemetry.redaction import MASK, Redactor, RememberingBox, secrets_
         ("the package pk_short and caps_lock stay", "the package pk_short and caps_lock stay"),
         ("https://git.example/a@b", "https://git.example/a@b"),
         ("https://git.example:8443/@a/b@c", "https://git.example:8443/@a/b@c"),
+        ("see 'git:hunter2@git.example:x.git'", "see '***@git.example:x.git'"),
+        ("at 12:30 git@git.example:x.git", "at 12:30 git@git.example:x.git"),
         ("see https://u:p@ss@git.example/x now", "see https://***@git.example/x now"),
         ("see https://u:p/w@git.example/x now", "see https://***@git.example/x now"),
         ('{"url":"https://git.example:x/y","by":"a@b"}',) * 2,
