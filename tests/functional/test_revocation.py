@@ -197,6 +197,45 @@ def _ends(read: Callable[[], bytes]) -> bool:
     return True
 
 
+def test_every_worker_keeps_to_the_same_rules(closed: Server) -> None:
+    """The server's own routes, asked on a connection to each: by nobody, a caller, a reader, an admin."""
+    who = {
+        "nobody": "",
+        "caller": new_key(closed, "rules-caller"),
+        "viewer": new_key(closed, "rules-viewer", "viewer"),
+        "admin": closed.key,
+    }
+    expected = {
+        ("GET", "/management"): (200, 200, 200, 200),
+        ("GET", "/management/api/health"): (200, 200, 200, 200),
+        ("GET", "/management/api/deployments"): (401, 403, 200, 200),
+        ("GET", "/management/api/audit"): (401, 403, 403, 200),
+        ("POST", "/management/api/init"): (409, 409, 409, 409),
+        ("PUT", "/management/api/deployments"): (405, 405, 405, 405),
+        ("GET", "/management/api/nothing"): (404, 404, 404, 404),
+        ("GET", "/_ploinky/tasks/t-1"): (404, 404, 404, 404),
+        # Loopback may read figures; whoever comes through a proxy is not taken for that.
+        ("GET", "/metrics"): (401, 403, 403, 200),
+        # What workers ask the leader themselves is on no route, also in what may read as one.
+        ("POST", "/internal/tasks"): (404, 404, 404, 404),
+        ("POST", "/management/../internal/tasks"): (400, 400, 400, 400),
+        ("POST", "/management/%2e%2e/internal/tasks"): (400, 400, 400, 400),
+        ("POST", "/management//internal/tasks"): (404, 404, 404, 404),
+    }
+    forged = {"X-Ploinky-User": "Admin", "X-Ploinky-Task": "t-1", "X-Ploinky-Wait": "0"}
+    with ExitStack() as stack:
+        workers = to_each_worker(closed, closed.key, stack)
+        for session in workers.values():
+            for (method, path), statuses in expected.items():
+                found = []
+                for key in who.values():
+                    fields = {**forged, "Via": "1.1 proxy", "Authorization": f"Bearer {key}"}
+                    asked = requests.Request(method, closed.url, headers=fields, json={}).prepare()
+                    asked.url = closed.url + path  # as it is, dots and all
+                    found.append(session.send(asked, timeout=30).status_code)
+                assert tuple(found) == statuses, (method, path)
+
+
 def test_a_session_ends_with_its_key_on_open_connections(closed: Server) -> None:
     """And a key that was made with the key, on both workers."""
     boss = new_key(closed, "boss", "deployer")
