@@ -28,6 +28,8 @@ KNOWN_PLACES = {
 OWN_VARIABLE = b"\0PLOINKY_AGENT="
 """Who has this variable is an agent, whose secrets are its own: nobody else's environment has any."""
 
+MASTER_KEY = "master key"
+
 _SHORTEST = 8
 _TOKEN = re.compile(r"\bp[bhks]_[A-Za-z0-9_-]{43}")
 _TELLING = ("apiKey", "authorizationToken", "secret", "token", "sshKey")
@@ -83,13 +85,13 @@ class Secrecy:
 
     def leaks(self, data: Path) -> list[str]:
         """Say where a secret is that should not be there; of a server with this data directory."""
-        return [*self.in_files(data), *self.in_errors(), *self.in_processes()]
+        return [*self.in_files(data), *self.in_errors(), *self.in_processes(_leader(data))]
 
     def in_files(self, data: Path) -> list[str]:
         """Say which files have one."""
         for name in ("master.key", "master.key.next"):
             if (data / name).exists():
-                self.note("master key", (data / name).read_text().strip())
+                self.note(MASTER_KEY, (data / name).read_text().strip())
         found = []
         for path in sorted(data.rglob("*")):
             place = str(path.relative_to(data))
@@ -106,8 +108,12 @@ class Secrecy:
         errors, self._errors = self._errors, []
         return [f"{what} in {of}" for of, text in errors for what in self.in_bytes(text)]
 
-    def in_processes(self) -> list[str]:
-        """Say which processes have one in their arguments, or have another's in their variables."""
+    def in_processes(self, leader: int = 0) -> list[str]:
+        """Say which processes have one in their arguments, or have another's in their variables.
+
+        Args:
+            leader: The pid of who may be given the master key as a variable.
+        """
         found = []
         for process in Path("/proc").glob("[0-9]*"):
             try:
@@ -118,7 +124,9 @@ class Secrecy:
             name = argv[:60].decode(errors="replace").replace("\0", " ")
             found += [f"{what} in arguments of {name}" for what in self.in_bytes(argv)]
             if OWN_VARIABLE not in variables:
-                found += [f"{what} in variables of {name}" for what in self.in_bytes(variables)]
+                theirs = {MASTER_KEY} if process.name == str(leader) else set()
+                others = [what for what in self.in_bytes(variables) if what not in theirs]
+                found += [f"{what} in variables of {name}" for what in others]
         return found
 
     def in_bytes(self, data: bytes) -> list[str]:
@@ -169,6 +177,13 @@ def _forms(secret: str) -> set[bytes]:
     }
     others = {plain, quote(secret, safe="").encode(), json.dumps(secret)[1:-1].encode()}
     return others | {form for form in packed if len(form) >= _SHORTEST}
+
+
+def _leader(data: Path) -> int:
+    try:
+        return int(json.loads((data / "run" / "leader.json").read_text())["pid"])
+    except FileNotFoundError:
+        return 0
 
 
 def _is_known(place: str) -> bool:

@@ -13,8 +13,9 @@ from urllib.parse import quote
 import pytest
 import requests
 
-from tests.functional.conftest import SECRECY, Server
-from tests.functional.secrecy import Secrecy
+from tests.functional.agents import PYTHON
+from tests.functional.conftest import SECRECY, Server, git_repository
+from tests.functional.secrecy import MASTER_KEY, Secrecy
 
 
 @pytest.fixture
@@ -84,6 +85,21 @@ def test_a_server_is_found_out(own_server: Server) -> None:
         SECRECY.heard("p-cli", said)
         assert len(SECRECY.in_errors()) == 1
     (data / "logs" / "extra.log").unlink()
+
+
+def test_a_master_key_is_the_leaders_alone(own_server: Server, tmp_path: Path) -> None:
+    """Given as a variable it is in no file, and neither workers nor agents nor engines have it."""
+    key = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
+    SECRECY.note(MASTER_KEY, key)
+    own_server.environment |= {"PLOINKY_MASTER_KEY": key}
+    own_server.start()
+    url = git_repository(tmp_path / "code", {f"app/{name}": text for name, text in PYTHON.items()})
+    assert own_server.deploy("/app", url, secrets={"S": secrets.token_hex(8)}).status_code == 200
+    data = own_server.directory / ".ploinky-cloud"
+    assert not (data / "master.key").exists()
+    assert SECRECY.leaks(data) == []
+    (said,) = SECRECY.in_processes()
+    assert said.startswith("master key in variables of")
 
 
 def test_a_bootstrap_token_is_in_no_log(own_server: Server) -> None:
