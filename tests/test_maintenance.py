@@ -196,11 +196,11 @@ async def test_killed_at_whatever_moment_it_loses_nothing(data):
     subprocess.run(program, check=True, stdout=subprocess.DEVNULL)
     whole = time.monotonic() - began
     keys = {(data / "master.key").read_bytes()}
-    for part in range(10):
+    for part in range(6):
         with subprocess.Popen(program, stdout=subprocess.DEVNULL) as process:
             # Most of its time it only starts: what it does is at the end.
             with suppress(subprocess.TimeoutExpired):
-                process.wait(whole * (0.55 + part * 0.05))
+                process.wait(whole * (0.55 + part * 0.08))
             process.kill()
         async with Opened(data) as opened:
             assert await opened.is_readable()
