@@ -151,7 +151,8 @@ def admit(remote: Remote, roots: Sequence[str], anywhere: bool) -> Remote:
 
     Args:
         roots: Directories that file URLs may point below.
-        anywhere: Whether the caller may name any place.
+        anywhere: Whether the caller may name any place.  What is named below a root stays
+            below it all the same: others may write there, and put a link in its place.
 
     Returns:
         For a file URL the remote of the real path, with every link followed.
@@ -164,8 +165,11 @@ def admit(remote: Remote, roots: Sequence[str], anywhere: bool) -> Remote:
         return remote
     real = os.path.realpath(remote.path)
     real_roots = [os.path.realpath(root) for root in roots]
-    if not anywhere:
+    named_below = any(is_below(remote.path, os.path.abspath(root)) for root in roots)
+    if named_below or not anywhere:
         if not any(is_below(real, root) for root in real_roots):
+            if anywhere:
+                raise UrlRefused(f"{remote.url} leads out of gitFileRoots: name {real} itself")
             raise UrlRefused(
                 f"{remote.url} is not below a directory that file URLs may point to: ask an "
                 "admin to add one to the setting gitFileRoots, or to deploy it"

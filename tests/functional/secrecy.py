@@ -31,6 +31,8 @@ OWN_VARIABLE = b"\0PLOINKY_AGENT="
 MASTER_KEY = "master key"
 
 _SHORTEST = 8
+_FEWEST = 5
+"""Different characters: what tests make up, as eight zeros, is found anywhere."""
 _TOKEN = re.compile(r"\bp[bhks]_[A-Za-z0-9_-]{43}")
 _TELLING = ("apiKey", "authorizationToken", "secret", "token", "sshKey")
 
@@ -47,7 +49,7 @@ class Secrecy:
 
     def note(self, what: str, secret: str) -> None:
         """Keep in mind that this must be nowhere, in whatever form; short words are passed over."""
-        if len(secret) >= _SHORTEST:
+        if len(secret) >= _SHORTEST and len(set(secret)) >= _FEWEST:
             for form in _forms(secret):
                 self._secrets.setdefault(form, what)
             self._pattern = None

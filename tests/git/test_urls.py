@@ -135,6 +135,22 @@ def test_file_urls_stay_below_the_allowed_roots(tmp_path):
         admit(parse(f"file://{inside}"), [], False)
 
 
+def test_what_was_registered_below_a_root_cannot_be_changed_for_what_is_not(tmp_path):
+    """Whoever may write there would read whatever the server may, by what an admin's word covers."""
+    root = tmp_path / "root"
+    mine = repository(root / "mine")
+    place = parse(f"file://{mine}")
+    assert admit(place, [str(root)], True).path == str(mine)
+    (mine / ".git/objects/info").mkdir()
+    (mine / ".git/objects/info/alternates").write_text("/secret")
+    with pytest.raises(UrlRefused, match="borrows"):
+        admit(place, [str(root)], True)
+    mine.rename(tmp_path / "away")
+    mine.symlink_to(repository(tmp_path / "secret"))
+    with pytest.raises(UrlRefused, match=f"name {tmp_path}/secret itself"):
+        admit(place, [str(root)], True)
+
+
 def test_an_admin_may_name_any_directory(tmp_path):
     """What does not exist is said so, whoever asks."""
     place = repository(tmp_path / "x")
