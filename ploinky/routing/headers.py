@@ -256,12 +256,18 @@ def answer_head(
     dated = False
     for field in fields:
         name = field[0].lower()
-        if name != b"x-request-id":
-            dated = dated or name == b"date"
-            lines.append(b"%b: %b" % field)
+        if name == b"x-request-id" or (name == b"set-cookie" and _is_ours(kind, field[1])):
+            continue
+        dated = dated or name == b"date"
+        lines.append(b"%b: %b" % field)
     if not dated:
         lines.append(b"Date: %b" % date)
     return b"\r\n".join(lines)
+
+
+def _is_ours(kind: Kind, cookie: bytes) -> bool:
+    """Tell whether a cookie is the server's session, which no agent may put in place of another."""
+    return kind is not Kind.CONTROL and cookie.partition(b"=")[0].strip() == SESSION_COOKIE
 
 
 class AnswerFrame:

@@ -161,6 +161,16 @@ def test_a_trusted_proxy_is_believed(make_route: Any) -> None:
     assert named(lines, b"x-ploinky-user") == [b"X-Ploinky-User: InternetUser"]
 
 
+@pytest.mark.parametrize("cookie", [b"authorizationToken=ps_x; Path=/", b" authorizationToken =x"])
+def test_no_agent_logs_anybody_in(cookie: bytes) -> None:
+    """Its own cookies pass; the server's session is set by the server alone."""
+    fields = ((b"Set-Cookie", b"a=authorizationToken"), (b"set-cookie", cookie))
+    for kind, passes in ((Kind.SERVICE, False), (Kind.CONTROL, True)):
+        said = answer_head(kind, 200, fields, b"today")
+        assert b"Set-Cookie: a=authorizationToken" in said
+        assert (cookie in said) is passes
+
+
 def test_a_prefix_is_what_was_taken_off(make_route: Any) -> None:
     """Nothing for a deployment at the root; a trusted proxy's own stands before it."""
     at_root = {"line": "GET /a HTTP/1.1", "place": "localhost/"}
