@@ -139,6 +139,8 @@ def _host(raw_url: str, host: str) -> str:
 
 def shown(raw_text: str) -> str:
     """Quote what a user typed, on one line, with whatever may be a secret left out."""
+    if len(raw_text) > _LONGEST:
+        raw_text = f"{raw_text[:_LONGEST].partition(':')[0]}..."
     raw_text = re.sub(r"\A[^/:@]+:[^@]*@(?=[^/:@]+:)", "***@", raw_text)
     hidden = re.sub(r"://(?:[^/]*|[^/:@]*:(?!\d+/).*)@", "://***@", raw_text)
     return repr(hidden if len(hidden) <= 200 else hidden[:200] + "...")

@@ -20,9 +20,10 @@ SHORTEST_SECRET = 6
 """Characters; masking ``abc`` wherever it occurs would hide more than it protects."""
 
 _KEY = r"(?<=\bp[bks]_)[A-Za-z0-9_-]{20,}"
-_URL_LOGIN = r"(?<=://)(?:[^\s/]+|[^\s\"'/:@]*:(?!\d+/)[^\s\"']+)(?=@)"
-"""Up to the last ``@``: a password that somebody forgot to escape may have one, or a slash, in it."""
-_SCP_LOGIN = r"(?<![^\s\"'])[\w.-]+:[^\s@\"'/]+(?=@[\w.-]+:)"
+_URL_LOGIN = r"(?<=://)(?:[^\s/]+|[^\s\"'/:@]{0,99}:(?!\d+/)[^\s\"']{1,500})(?=@)"
+"""Up to the last ``@``: a password that somebody forgot to escape may have one, or a slash, in it.
+What is bounded is so as every ``://`` of a long text is a beginning."""
+_SCP_LOGIN = r"(?<![^\s\"'])[\w.-]{1,99}:[^\s@\"'/]+(?=@[\w.-]{1,253}:)"
 """Where somebody took ``user@host:path`` for a place to put a password in."""
 _FORMS = re.compile(f"{_KEY}|{_URL_LOGIN}|{_SCP_LOGIN}")
 

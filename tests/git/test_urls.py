@@ -100,6 +100,18 @@ def test_a_credential_in_a_url_is_refused_and_not_repeated(raw_url):
     assert "hunter2" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "text", ["://:a" * 200_000, "a:" * 500_000, "https://me:hunter2" + "x" * 4000]
+)
+def test_what_is_far_too_long_is_refused_at_once(text):
+    """And is not repeated: where it would be cut, half of a secret may stand."""
+    for refuse, error in ((parse, UrlRefused), (check_ref, RefNotFound)):
+        with pytest.raises(error) as caught:
+            refuse(text)
+        assert len(str(caught.value)) < 3000
+        assert "hunter2" not in str(caught.value)
+
+
 @given(st.text(max_size=60) | st.from_regex(r"[a-z]{2,5}(://|::?|@).{0,40}", fullmatch=True))
 def test_whatever_is_let_in_is_no_option_and_no_helper(raw_url):
     """Nothing that gets through could mean something else to git or ssh."""

@@ -32,6 +32,13 @@ def test_keys_and_passwords_are_masked_wherever_they_stand(text: str, masked: st
     assert Redactor()(text) == masked
 
 
+@pytest.mark.parametrize("text", ["://:a" * 40_000, "a:b " * 40_000, "a" * 200_000, "a:" * 100_000])
+def test_no_text_keeps_it_busy(text: str) -> None:
+    """It looks at each place for so long at most: anybody's text may be logged, and this would not
+    come to an end."""
+    assert Redactor()(text) == text
+
+
 def test_a_registered_secret_is_masked() -> None:
     """Also one with characters that mean something in a pattern, and one within another."""
     redactor = Redactor()
