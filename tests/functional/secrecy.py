@@ -21,6 +21,7 @@ import requests
 KNOWN_PLACES = {
     "master.key": "the master key itself, 0600: what everything else is sealed with",
     "run/p/*/output.log": "what an agent of the process runtime printed itself",
+    "logs/instances/*": "the same of instances that are gone; masked where it is read over the API",
     "run/leader.json": "the bootstrap token, for p-cli to print; void once the server is claimed",
 }
 """Below the data directory: where a secret may be, and why."""
