@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
+import stat
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -96,15 +99,14 @@ class Secrecy:
             if (data / name).exists():
                 self.note(MASTER_KEY, (data / name).read_text().strip())
         found = []
-        for path in sorted(data.rglob("*")):
-            place = str(path.relative_to(data))
-            if path.is_symlink() or not path.is_file() or _is_known(place):
-                continue
-            try:
-                found += [f"{what} in {place}" for what in self.in_bytes(path.read_bytes())]
-            except FileNotFoundError:
-                continue  # the server lives, and writes
-        return found
+        for parent, _, names in os.walk(data):  # which takes no harm from what goes meanwhile
+            for path in (Path(parent, name) for name in names):
+                place = str(path.relative_to(data))
+                with suppress(FileNotFoundError):
+                    if stat.S_ISREG(path.lstat().st_mode) and not _is_known(place):
+                        secrets = self.in_bytes(path.read_bytes())
+                        found += [f"{what} in {place}" for what in secrets]
+        return sorted(found)
 
     def in_errors(self) -> list[str]:
         """Say which errors had one; each is looked at once."""
