@@ -21,6 +21,7 @@ ROWS = (
     "heads",
     "growth",
     "hostile",
+    "keys",
     "workers",
     "tasks",
     "files",

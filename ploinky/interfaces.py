@@ -66,6 +66,9 @@ class IRouter(Interface):
     def principal(token: str) -> Principal:
         """Tell whose bearer token this is; `NOBODY` where it is unknown or has expired."""
 
+    def knows(principal: Principal) -> bool:
+        """Tell whether somebody of an earlier `principal` is valid still."""
+
     def adopt(snapshot: RouteSnapshot) -> None:
         """Route by ``snapshot`` from now on; one of an older generation is ignored."""
 

@@ -23,6 +23,7 @@ from ploinky.routing.wheel import Wheel
 from ploinky.security.admission import Admission
 from ploinky.security.bootstrap import BootstrapToken
 from ploinky.security.keyring import Keyring
+from ploinky.security.published import PublishedKeys
 from ploinky.security.throttle import LoginThrottle
 from ploinky.state import Stores
 from ploinky.store_interfaces import IKeyStore
@@ -58,7 +59,7 @@ class Managed:
     manager: DeploymentManager
     tasks: DurableTasks
     stores: Stores
-    keys: IKeyStore
+    keys: PublishedKeys
     admission: Admission
     bootstrap: BootstrapToken
     metrics: Metrics
@@ -80,6 +81,7 @@ async def start_management(here: Here, managed: Managed, rooms: AsyncExitStack) 
     usages = Usages(here.reactor, managed.neighbours.runtime, here.cluster)
     await begin(usages, rooms)
     streams = Streams(here.reactor)
+    managed.keys.listen(streams.dismiss)
     streams.startService()  # type: ignore[no-untyped-call]
 
     async def change_settings(changes: Mapping[str, Any], revision: str) -> Change:

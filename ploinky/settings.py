@@ -29,7 +29,7 @@ def _count(lowest: int, highest: int) -> Callable[[Any], int]:
             raise ValueError("expected a whole number")
         try:
             value = int(raw_value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise ValueError("expected a whole number") from None
         if not lowest <= value <= highest:
             raise ValueError(f"expected {lowest} to {highest}")

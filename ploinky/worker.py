@@ -98,7 +98,8 @@ class Rooms:
     Attributes:
         router: Provides `IRouter`.
         orchestrator: An `Orchestrator`.
-        gateway: A protocol factory with ``async def drain(seconds) -> int``.
+        gateway: A protocol factory with ``async def drain(seconds) -> int``, and ``expel()``,
+            which cuts off what goes on for callers who may call no more.
         counts: Gives what was counted since the last call, as lines of JSON.
         load: Gives what is in flight now, as a line of JSON.
         close: Ends what else was opened.
@@ -147,6 +148,7 @@ class Corridor:
         """See `ICorridor.adopt`."""
         self._rooms.router.adopt(snapshot)
         self._rooms.orchestrator.adopt(snapshot)
+        self._rooms.gateway.expel()
         if self._port is None and self._listening is not None:
             self._accept(self._listening)
 
@@ -279,6 +281,7 @@ def _prepare(configuration: WorkerConfiguration, build_rooms: BuildRooms) -> Cal
     link = LeaderLink(reactor, endpoint, identity, corridor, outbox)
 
     def report() -> None:
+        rooms.gateway.expel()
         link.count()
         link.report(LOAD, rooms.load())
 

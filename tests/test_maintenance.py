@@ -5,6 +5,10 @@ from __future__ import annotations
 import base64
 import os
 import stat
+import subprocess
+import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -178,3 +182,31 @@ async def test_nothing_is_done_while_a_server_runs(data):
     finally:
         lock.release()
     assert (await verify_audit(reactor, data))["intact"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_killed_at_whatever_moment_it_loses_nothing(data):
+    """The program itself, by kill -9, earlier and later; and then it is begun anew, and done."""
+    await filled(data)
+    directory = data.parent / "server"
+    directory.mkdir()
+    data = data.rename(directory / ".ploinky-cloud")
+    program = [sys.executable, "-m", "ploinky.maintenance", "rotate-key", str(directory)]
+    began = time.monotonic()
+    subprocess.run(program, check=True, stdout=subprocess.DEVNULL)
+    whole = time.monotonic() - began
+    keys = {(data / "master.key").read_bytes()}
+    for part in range(6):
+        with subprocess.Popen(program, stdout=subprocess.DEVNULL) as process:
+            # Most of its time it only starts: what it does is at the end.
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(whole * (0.55 + part * 0.08))
+            process.kill()
+        async with Opened(data) as opened:
+            assert await opened.is_readable()
+        assert not (data / "master.key.next").exists()
+        keys.add((data / "master.key").read_bytes())
+    subprocess.run(program, check=True, stdout=subprocess.DEVNULL)
+    async with Opened(data) as opened:
+        assert await opened.is_readable()
+    assert (data / "master.key").read_bytes() not in keys

@@ -70,7 +70,7 @@ def test_all_problems_are_reported_together(tmp_path: Path) -> None:
     assert "70000" in said[3]
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "3"])
+@pytest.mark.parametrize("text", ["{", "[]", "3", '{"port": 1e400}', '{"port": %s}' % ("1" * 5000)])
 def test_a_config_file_that_is_not_one(tmp_path: Path, text: str) -> None:
     """It is named, and nothing starts."""
     write_config(tmp_path, text)

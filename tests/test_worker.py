@@ -49,6 +49,11 @@ class Gateway(Factory):
 
     def __init__(self) -> None:
         self.drains: list[tuple[float, Deferred[int]]] = []
+        self.expelled = 0
+
+    def expel(self) -> None:
+        """Count."""
+        self.expelled += 1
 
     async def drain(self, seconds: float) -> int:
         """Wait for the test."""
@@ -105,6 +110,7 @@ def test_the_first_table_opens_the_door_and_later_ones_do_not(scene: Scene) -> N
     for generation in (4, 5):
         scene.corridor.adopt(RouteSnapshot(generation, ()))
     assert scene.corridor.generation == 5
+    assert scene.gateway.expelled == 2
     ((descriptor, family, factory),) = scene.reactor.adoptedPorts
     assert (descriptor, family, factory) == (scene.descriptor, socket.AF_INET, scene.gateway)
     assert scene.is_open()

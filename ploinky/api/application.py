@@ -45,14 +45,13 @@ from ploinky.api.requests import (
 from ploinky.api.rollouts import RolloutRoutes
 from ploinky.api.settings import SettingsRoutes
 from ploinky.api.status import StatusRoutes
-from ploinky.api.streams import Leave, Stream
+from ploinky.api.streams import Stream
 from ploinky.api.tasks import TaskRoutes
 from ploinky.errors import (
     BadRequest,
     Forbidden,
     MethodNotAllowed,
     SettingsInvalid,
-    Unauthenticated,
 )
 from ploinky.routing.headers import TrustedProxies
 from ploinky.security.admission import ADMIN_ID
@@ -62,9 +61,6 @@ from ploinky.values import NOBODY, Principal, Role
 
 EVERYBODY = Principal(id=ADMIN_ID, role=Role.ADMIN)
 """Who calls where the setting ``auth`` is ``none``."""
-
-_TAKE_LEAVE = frozenset({"auth", "keys.remove", "keys.remove-named", "sessions.end"})
-"""Routes after which somebody may have lost the right to what they are reading."""
 
 _FIELDS = (
     ("Cache-Control", "no-store"),
@@ -171,7 +167,10 @@ class Application:
             answer = await self._admitted(endpoint, call)
             if isinstance(answer, Answer):
                 return _write(request, answer)
-            await self._stream(request, answer, self._leave(endpoint, call))
+            # A key that was taken back while the stream was made ready hears nothing of it.
+            listener = await self._principal(call.credential, call.peer)
+            check(endpoint.name, listener)
+            await self._stream(request, answer, listener)
             return b""
 
         serve.__name__ = endpoint.name
@@ -197,32 +196,17 @@ class Application:
         return await endpoint.answer(call)
 
     async def _changed(self, endpoint: Endpoint, call: Call) -> Answer:
-        try:
-            answer = await self._admitted(endpoint, call)
-        finally:
-            if endpoint.name in _TAKE_LEAVE:
-                await self._its.streams.check()
+        answer = await self._admitted(endpoint, call)
         assert isinstance(answer, Answer)  # what goes on changes nothing
         return answer
 
-    def _leave(self, endpoint: Endpoint, call: Call) -> Leave:
-        """Say by what right a caller goes on reading."""
-
-        async def holds() -> bool:
-            try:
-                principal = await self._principal(call.credential, call.peer)
-                check(endpoint.name, principal)
-            except (Forbidden, Unauthenticated):
-                return False
-            return principal == call.principal
-
-        return Leave(holds, call.principal.expires_at)
-
-    async def _stream(self, request: ManagementRequest, stream: Stream, leave: Leave) -> None:
+    async def _stream(
+        self, request: ManagementRequest, stream: Stream, listener: Principal
+    ) -> None:
         """Write an answer that goes on; one that breaks is cut off, so that the client notices."""
         _describe(request, stream.content_type, 200, stream.fields)
         try:
-            await self._its.streams.serve(request, stream, leave)
+            await self._its.streams.serve(request, stream, listener)
         except Exception:  # the API's edge: too late for an error's answer
             self._log.failure("{place} broke off", place=_place(request))
             request.loseConnection()  # type: ignore[no-untyped-call]

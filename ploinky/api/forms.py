@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
@@ -40,7 +41,8 @@ def parse_json(raw_body: bytes) -> Any:
     if not raw_body.strip():
         return {}
     try:
-        return json.loads(raw_body.decode("utf-8"), parse_constant=_no_constant)
+        text = raw_body.decode("utf-8")
+        return json.loads(text, parse_constant=_no_constant, parse_float=_finite)
     except json.JSONDecodeError as error:
         raise BadJson(
             f"the body is not JSON: {error.msg}, line {error.lineno}, column {error.colno}",
@@ -256,6 +258,14 @@ def _called(value: Any) -> str:
         return "true" if value else "false"
     names = {str: "text", int: "a number", float: "a number", list: "a list", dict: "an object"}
     return names[type(value)]
+
+
+def _finite(text: str) -> float:
+    """Read a number; one that is beyond all others would be written as what is no JSON."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise _Misfit(f"{text[:20]} is too large a number")
+    return value
 
 
 def _no_constant(name: str) -> Any:

@@ -11,6 +11,7 @@ import hashlib
 import hmac
 from collections.abc import Callable, Mapping
 from typing import Any
+from urllib.parse import parse_qs
 
 from attrs import frozen
 
@@ -95,7 +96,7 @@ class HookRoutes:
         body = call.request.whole_body()
         view = await self._proven(call, body)
         call.subjects.append(str(view.deployment.key))
-        push = parse_json(body)
+        push = parse_json(_payload(call.request, body))
         if reason := await self._ignored(call, view, push):
             return as_json(Pushed(deploying=False, reason=reason))
         self._deploy(call, view)
@@ -169,6 +170,15 @@ def _proves(request: ManagementRequest, body: bytes, secret: str) -> bool:
         for name, expected, plain in proofs
         if request.text_field(name)
     )
+
+
+def _payload(request: ManagementRequest, body: bytes) -> bytes:
+    """Give what was pushed as JSON: GitHub puts it into a form's field unless it is told otherwise."""
+    kind = request.text_field("Content-Type").partition(";")[0].strip().lower()
+    if kind == "application/x-www-form-urlencoded":
+        fields = parse_qs(body.decode("utf-8", "replace"))
+        return fields["payload"][-1].encode() if "payload" in fields else body
+    return body
 
 
 def _first(request: ManagementRequest, *names: str) -> str:

@@ -1,12 +1,12 @@
 """Answers that go on: written piece by piece, at the client's pace, until one side ends them.
 
-Streams end when the client goes, when it may not read them any more, when what they tell of ends,
-and when the server stops.
+Streams end when the client goes, when what they tell of ends, when the client's key or session
+does, and when the server stops.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Set
 from typing import Any
 
 from attrs import frozen
@@ -16,6 +16,7 @@ from twisted.internet.interfaces import IPushProducer, IReactorTime
 from zope.interface import implementer
 
 from ploinky.api.requests import ManagementRequest
+from ploinky.values import Principal
 
 
 @implementer(IPushProducer)
@@ -73,49 +74,31 @@ class Stream:
     fields: tuple[tuple[str, str], ...] = ()
 
 
-@frozen
-class Leave:
-    """By what right a client reads a stream.
-
-    Attributes:
-        holds: Tells whether it holds still.
-        ends_at: Unix seconds at which it ends by itself; None: never.
-    """
-
-    holds: Callable[[], Awaitable[bool]]
-    ends_at: float | None = None
-
-
 class Streams(Service):
     """All answers that go on.  Stopping the service ends them; fires when all have ended.
 
     Args:
-        clock: Its seconds are Unix time.
+        clock: Its seconds are Unix time: keys expire by it.
     """
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
-        self._running: dict[Deferred[None], Leave] = {}
+        self._running: dict[Deferred[None], Principal] = {}
 
     @property
     def open(self) -> int:
         """How many go on."""
         return len(self._running)
 
-    async def serve(self, request: ManagementRequest, stream: Stream, leave: Leave) -> None:
-        """Write a stream to its end, or for as long as there is leave.
-
-        Cancelling (the client went) ends it.
-        """
+    async def serve(self, request: ManagementRequest, stream: Stream, listener: Principal) -> None:
+        """Write a stream to its end; cancelling (the client went) ends it."""
         outlet = Outlet(request)
         request.registerProducer(outlet, True)  # type: ignore[no-untyped-call]
         request.write(b"")  # type: ignore[no-untyped-call]  # the head, before there is anything to tell
         producing: Deferred[None] = Deferred.fromCoroutine(_awaited(stream.produce(outlet)))
-        self._running[producing] = leave
-        ending = None
-        if leave.ends_at is not None:
-            left = max(0.0, leave.ends_at - self._clock.seconds())
-            ending = self._clock.callLater(left, self._end, producing)
+        self._running[producing] = listener
+        expires_at, now = listener.expires_at, self._clock.seconds()
+        late = expires_at and self._clock.callLater(max(0, expires_at - now), self._end, producing)
         try:
             await producing
         except CancelledError:
@@ -123,15 +106,15 @@ class Streams(Service):
                 raise
         finally:
             self._running.pop(producing, None)
-            if ending is not None and ending.active():
-                ending.cancel()
+            if late and late.active():
+                late.cancel()
             request.unregisterProducer()  # type: ignore[no-untyped-call]
 
-    async def check(self) -> None:
-        """End those whose client may not read them any more."""
-        for producing, leave in list(self._running.items()):
-            if not await leave.holds():
-                self._end(producing)
+    def dismiss(self, gone: Set[str]) -> None:
+        """End what goes on for keys and sessions that are valid no more, by their hashes."""
+        for each, listener in list(self._running.items()):
+            if listener.token_hash in gone:
+                self._end(each)
 
     def stopService(self) -> Deferred[Any]:
         """End all of them."""
@@ -143,9 +126,9 @@ class Streams(Service):
         return ended
 
     def _end(self, producing: Deferred[None]) -> None:
-        """End one in an orderly way, as `serve` tells by its being no more among them."""
-        if self._running.pop(producing, None) is not None:
-            producing.cancel()
+        """End a stream in order, at what was written last."""
+        self._running.pop(producing, None)
+        producing.cancel()
 
 
 async def _awaited(work: Awaitable[None]) -> None:

@@ -35,7 +35,8 @@ def list_agents(repository: str | None, want_json: bool) -> None:
         empty="No agents.  Register a repository: p-cli cloud repo add NAME URL",
     )
     for problem in answer.get("problems", ()):
-        click.echo(f"{problem['repository']}: {problem['message']}", err=True)
+        message = output.visible(problem["message"])
+        click.echo(f"{problem['repository']}: {message}", err=True)
 
 
 @agent.command("info")

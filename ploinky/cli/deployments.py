@@ -147,7 +147,7 @@ def deploy_with_progress(caller: Client, body: Mapping[str, Any]) -> Any:
     if isinstance(outcome[0], CommandFailed):
         raise outcome[0]
     for warning in outcome[0]["deployment"].get("warnings", ()):
-        click.echo(f"Warning: {warning}", err=True)
+        click.echo(f"Warning: {output.visible(warning)}", err=True)
     return outcome[0]
 
 
@@ -270,7 +270,8 @@ def logs(domain: str, path: str, lines: int, release: int | None, follow: bool) 
         show_stream(client().stream("deployments/logs", follow=1, **query))
         return
     answer = client().api("GET", "deployments/logs", **query)
-    click.echo(answer or "Its instances have printed nothing yet.", nl=not answer)
+    said = output.visible(answer) or "Its instances have printed nothing yet."
+    click.echo(said, nl=not answer)
 
 
 deployments.add_command(stats)

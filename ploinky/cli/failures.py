@@ -11,6 +11,8 @@ from typing import IO, Any
 
 import click
 
+from ploinky.cli.output import visible
+
 ERROR, CONNECTION, AUTHENTICATION, DEPLOYMENT, CONFIGURATION = 1, 2, 3, 4, 5
 
 _BY_CODE = {
@@ -56,9 +58,10 @@ class CommandFailed(click.ClickException):
 
     def show(self, file: IO[Any] | None = None) -> None:
         """Print it on standard error."""
-        click.echo(f"{click.style('Error:', fg='red')} {self.message}", err=True, file=file)
+        message = visible(self.message)
+        click.echo(f"{click.style('Error:', fg='red')} {message}", err=True, file=file)
         if self.output:
-            for line in self.output.rstrip().splitlines():
+            for line in visible(self.output).rstrip().splitlines():
                 click.echo(f"  | {line}", err=True, file=file)
         if self.hint:
             click.echo(f"{click.style('Hint:', fg='yellow')}  {self.hint}", err=True, file=file)

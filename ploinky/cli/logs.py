@@ -94,4 +94,4 @@ def _show(caller: Client, path: str, query: dict[str, Any], follow: bool, want_j
     if want_json:
         output.as_json({"output": answer})
     elif answer:
-        click.echo(answer, nl=not answer.endswith("\n"))
+        click.echo(output.visible(answer), nl=not answer.endswith("\n"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -23,9 +24,27 @@ _COLOURS = {
 }
 
 
+_C1 = re.compile(r"[\x7f-\x9f]")
+_COLOUR = re.compile(r"(\x1b\[[0-9;]*m)")
+
+
 def as_json(document: Any) -> None:
     """Print a document on standard output, indented, keys as they came."""
-    click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+    text = json.dumps(document, indent=2, ensure_ascii=False)
+    # JSON escapes control characters but for these, which some terminals obey as well.
+    click.echo(_C1.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
+
+
+def visible(text: str) -> str:
+    """Give a text that somebody else wrote as a terminal may show it: colours, and no commands."""
+    parts = _COLOUR.split(text.replace("\r\n", "\n"))
+    return "".join(part if number % 2 else _shown(part) for number, part in enumerate(parts))
+
+
+def _shown(text: str) -> str:
+    return "".join(
+        c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text
+    )
 
 
 def done(answer: Any, want_json: bool, words: str) -> None:
@@ -58,6 +77,6 @@ def pairs(document: Mapping[str, Any]) -> None:
 
 
 def _cell(value: Any) -> str:
-    text = escape("" if value is None else str(value))
+    text = escape("" if value is None else _shown(str(value)))
     colour = _COLOURS.get(text)
     return f"[{colour}]{text}[/]" if colour else text

@@ -31,6 +31,12 @@ def repo() -> None:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="File with a private key in OpenSSH's format.",
 )
+@click.option(
+    "--known-hosts",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="File with the host's public keys, as ssh-keyscan prints them  [default: trust the first"
+    " one seen].",
+)
 @json_option
 def add(
     name: str,
@@ -39,6 +45,7 @@ def add(
     username: str,
     token_file: Path | None,
     ssh_key: Path | None,
+    known_hosts: Path | None,
     want_json: bool,
 ) -> None:
     """Register the repository at URL as NAME.
@@ -57,6 +64,8 @@ def add(
         credential["username"] = username
     if ssh_key:
         credential["sshKey"] = ssh_key.read_text(encoding="utf-8")
+    if known_hosts:
+        credential["knownHosts"] = known_hosts.read_text(encoding="utf-8")
     body = {"name": name, "url": url, "branch": branch}
     answer = client().api(
         "POST", "repositories", {**body, **({"credential": credential} if credential else {})}

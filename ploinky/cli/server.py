@@ -107,7 +107,7 @@ def _start_and_wait(command: list[str], directory: Path) -> dict[str, Any]:
         child = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
-            stdout=output,
+            stdout=subprocess.DEVNULL,  # a new server says its bootstrap token there
             stderr=output,
             start_new_session=True,
             cwd=directory,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -11,6 +12,7 @@ import click
 
 from ploinky.cli import connection as connections
 from ploinky.cli.client import Client
+from ploinky.cli.output import visible
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -32,5 +34,6 @@ def client() -> Client:
 
 def show_stream(pieces: Iterable[bytes]) -> None:
     """Print what comes as it comes."""
+    text = codecs.getincrementaldecoder("utf-8")("replace")
     for piece in pieces:
-        click.echo(piece, nl=False)
+        click.echo(visible(text.decode(piece)), nl=False)

@@ -7,6 +7,7 @@ the line, the column and, for the usual slips, what to change.  What the fields 
 from __future__ import annotations
 
 import json
+import math
 import os
 import stat
 from pathlib import Path
@@ -60,7 +61,10 @@ def parse_manifest(raw_manifest: bytes) -> dict[str, Any]:
         raise ManifestInvalid(f"{MANIFEST} is not UTF-8 text (byte {error.start})") from error
     try:
         document = json.loads(
-            text, object_pairs_hook=_without_repeats, parse_constant=_not_json_number
+            text,
+            object_pairs_hook=_without_repeats,
+            parse_constant=_not_json_number,
+            parse_float=_finite,
         )
     except json.JSONDecodeError as error:
         raise _located(text, error) from error
@@ -86,6 +90,13 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
                 raise _Twice(f"the name {name[:60]!r} stands twice in one object")
             seen.add(name)
     return values
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(text)
+    return value
 
 
 def _not_json_number(name: str) -> Any:

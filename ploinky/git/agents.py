@@ -107,8 +107,9 @@ def listing(path: str, repository_name: str, raw_manifest: bytes) -> AgentListin
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         return AgentListing(name, path, problem=f"{_MANIFEST} is not JSON: {error.msg} ({where})")
-    except RecursionError:
-        return AgentListing(name, path, problem=f"{_MANIFEST} is nested too deeply")
+    except (RecursionError, ValueError):
+        problem = f"{_MANIFEST} is nested too deeply or has a number too long"
+        return AgentListing(name, path, problem=problem)
     if not isinstance(manifest, dict):
         return AgentListing(name, path, problem=f"{_MANIFEST} is not a JSON object")
     about = manifest.get("about", "")

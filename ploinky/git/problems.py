@@ -150,7 +150,10 @@ _CAUSES = [
         ),
         (
             r"host key verification failed|host identification has changed",
-            _said("the host's SSH key is not the one that is known: compare its fingerprint"),
+            _said(
+                "the host's SSH key is not the one that is known: compare its fingerprint, and if "
+                f"it was replaced on purpose, say so with {_REGISTER} --known-hosts FILE"
+            ),
         ),
         (r"permission denied \(|too many authentication failures", _key_refused),
         (

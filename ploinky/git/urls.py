@@ -139,7 +139,10 @@ def _host(raw_url: str, host: str) -> str:
 
 def shown(raw_text: str) -> str:
     """Quote what a user typed, on one line, with whatever may be a secret left out."""
-    hidden = re.sub(r"://[^/]*@", "://***@", raw_text)
+    if len(raw_text) > _LONGEST:
+        raw_text = f"{raw_text[:_LONGEST].partition(':')[0]}..."
+    raw_text = re.sub(r"\A[^/:@]+:[^@]*@(?=[^/:@]+:)", "***@", raw_text)
+    hidden = re.sub(r"://(?:[^/]*|[^/:@]*:(?!\d+/).*)@", "://***@", raw_text)
     return repr(hidden if len(hidden) <= 200 else hidden[:200] + "...")
 
 
@@ -150,7 +153,8 @@ def admit(remote: Remote, roots: Sequence[str], anywhere: bool) -> Remote:
 
     Args:
         roots: Directories that file URLs may point below.
-        anywhere: Whether the caller may name any place.
+        anywhere: Whether the caller may name any place.  What is named below a root stays
+            below it all the same: others may write there, and put a link in its place.
 
     Returns:
         For a file URL the remote of the real path, with every link followed.
@@ -163,8 +167,11 @@ def admit(remote: Remote, roots: Sequence[str], anywhere: bool) -> Remote:
         return remote
     real = os.path.realpath(remote.path)
     real_roots = [os.path.realpath(root) for root in roots]
-    if not anywhere:
+    named_below = any(is_below(remote.path, os.path.abspath(root)) for root in roots)
+    if named_below or not anywhere:
         if not any(is_below(real, root) for root in real_roots):
+            if anywhere:
+                raise UrlRefused(f"{remote.url} leads out of gitFileRoots: name {real} itself")
             raise UrlRefused(
                 f"{remote.url} is not below a directory that file URLs may point to: ask an "
                 "admin to add one to the setting gitFileRoots, or to deploy it"

@@ -206,6 +206,7 @@ class Call:
         date = self._now_as_date()
         self._open(answer_head(plan.route.kind, status, fields, date), length)
         if plan.may_stream:
+            self._gateway.goes_on(self, plan.route)
             self._connection.streams()
 
     def data(self, chunk: bytes) -> None:
@@ -308,6 +309,7 @@ class Call:
         assert self.route is not None
         self.status = 101
         self.closes = self._opened = self._switched = True
+        self._gateway.goes_on(self, self.route)
         head = answer_head(self.route.kind, 101, fields, self._now_as_date())
         said = b"\r\nConnection: Upgrade\r\nUpgrade: " + protocol
         head = b"%b%b%b%b\r\n\r\n" % (head, REQUEST_ID, self.id, said)
@@ -409,6 +411,11 @@ class Call:
         self._let_go()
         self._cut_off(access.TIMED_OUT, TIMEOUT, False)
 
+    def revoked(self) -> None:
+        """Who calls may do so no more, and the answer goes on."""
+        self._let_go()
+        self._cut_off(access.REFUSED, CLIENT, False)
+
     def body_stalled(self) -> None:
         """The client stopped sending its body."""
         self.failed(RequestTimeout("the request's body did not come"))
@@ -473,6 +480,7 @@ class Call:
         if lease is not None:
             lease.release(unreachable)
         gateway = self._gateway
+        gateway.over(self)
         now = gateway.clock.seconds()
         plan = self.plan
         gateway.access_log.record(

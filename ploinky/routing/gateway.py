@@ -125,6 +125,7 @@ class Gateway:
         self.id_text = f"{id_prefix}-"
         self.id_prefix = self.id_text.encode()
         self.numbers = count(1)
+        self._going_on: set[Call] = set()
 
     # --- answer a request
 
@@ -134,6 +135,8 @@ class Gateway:
             plan = call.plan
             if plan is None:
                 plan = call.plan = self._plan(call)
+            else:
+                self._admit_still(plan.route, plan.principal)  # its body took its time
             if plan.upload is not None:
                 self._receive(call, plan.upload)  # on to `_received` when its files are in
             elif plan.form is not None and call.body is None:
@@ -190,6 +193,7 @@ class Gateway:
             route = self.router.match(call.head.host, call.head.path)
             if route.kind is not Kind.TASK:
                 raise NoSuchRoute(f"{route.key} takes no uploads any more")
+            self._admit_still(route, plan.principal)
             _admit(route, plan.principal)
             call.route = route
             who = subject(call.head.method, str(route.key), route.deployment, plan.principal.id)
@@ -202,6 +206,23 @@ class Gateway:
     def collected(self, call: Call) -> None:
         """Go on with a call whose body is whole now."""
         self.answer(call)
+
+    def goes_on(self, call: Call, route: Route) -> None:
+        """Keep in mind an answer that may last for as long as it likes, and is not for anybody."""
+        if route.auth is not CallAuth.NONE:
+            self._going_on.add(call)
+
+    def over(self, call: Call) -> None:
+        """Forget an answer that has ended."""
+        self._going_on.discard(call)
+
+    def expel(self) -> None:
+        """Cut off what goes on for those who may call no more: their key is gone or has expired.
+
+        Call it after each new table, and now and then, as keys expire without one.
+        """
+        for call in [one for one in self._going_on if not self.router.knows(one.principal)]:
+            call.revoked()
 
     def _plan(self, call: Call) -> Plan:
         """Match and admit: all that follows from the head alone."""
@@ -240,6 +261,11 @@ class Gateway:
                 if principal is not NOBODY:
                     return principal, field
         return NOBODY, b""
+
+    def _admit_still(self, route: Route, principal: Principal) -> None:
+        """Let in who was let in when the head came, unless their key is gone since."""
+        if route.auth is not CallAuth.NONE and not self.router.knows(principal):
+            raise Unauthenticated(f"{route.key}: the key or session of this call is gone")
 
     def _count(self, call: Call, route: Route, limit: RateLimit) -> None:
         """Hold a client to its route's limit; such routes' heads are never remembered."""

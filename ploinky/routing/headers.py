@@ -155,10 +155,10 @@ def forwarded_head(
         lines.append(_passed_on(head, prefix, peer.address, user))
     else:
         lines.append(_origin(peer.address, b"http", head.host, prefix.encode(), user))
-        if to_control and any(_marks_a_proxy(name) for name, _, _ in head.fields):
-            # What it says is not believed, but that it is there is: whom it speaks for is not
-            # known, so that nobody behind it passes for this machine.
-            lines.append(b"X-Ploinky-Proxied: 1")
+    if to_control and any(_marks_a_proxy(name) for name, _, _ in head.fields):
+        # What a proxy says that is not trusted is not believed, and one that is trusted may not
+        # say whom it speaks for; but that it is there is: nobody behind passes for this machine.
+        lines.append(b"X-Ploinky-Proxied: 1")
     if head.length is None:
         lines.append(b"Transfer-Encoding: chunked")
     elif head.length or b"content-length" in head.noted:
@@ -257,12 +257,18 @@ def answer_head(
     dated = False
     for field in fields:
         name = field[0].lower()
-        if name != b"x-request-id":
-            dated = dated or name == b"date"
-            lines.append(b"%b: %b" % field)
+        if name == b"x-request-id" or (name == b"set-cookie" and _is_ours(kind, field[1])):
+            continue
+        dated = dated or name == b"date"
+        lines.append(b"%b: %b" % field)
     if not dated:
         lines.append(b"Date: %b" % date)
     return b"\r\n".join(lines)
+
+
+def _is_ours(kind: Kind, cookie: bytes) -> bool:
+    """Tell whether a cookie is the server's session, which no agent may put in place of another."""
+    return kind is not Kind.CONTROL and cookie.partition(b"=")[0].strip() == SESSION_COOKIE
 
 
 class AnswerFrame:

@@ -48,6 +48,10 @@ class GatewayFactory(Factory):
         """Tell how many requests are being answered now."""
         return self.busy + sum(connection.on_short_way for connection in self.connections)
 
+    def expel(self) -> None:
+        """See `Gateway.expel`."""
+        self.gateway.expel()
+
     async def drain(self, timeout_seconds: float) -> int:
         """Finish what is in hand, and end every connection.  Stop listening first.
 

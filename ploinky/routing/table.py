@@ -128,6 +128,13 @@ class RouteTable:
             return NOBODY
         return known
 
+    def knows(self, principal: Principal) -> bool:
+        """Tell whether somebody of an earlier `principal` is valid still."""
+        known = self._principals.get(principal.token_hash)
+        if known is None:
+            return False
+        return known.expires_at is None or known.expires_at > self._wall_clock()
+
     def _remember(self, host: bytes) -> str:
         """Give the domain that a ``Host`` names, and keep the answer while there is room."""
         if len(self._hosts) >= _HOSTS_REMEMBERED:

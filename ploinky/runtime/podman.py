@@ -130,7 +130,7 @@ class PodmanService(Service):
 
     Args:
         directory: Where its socket and its output go.
-        environment: Podman's own, whole: it finds its storage by it.
+        environment: Podman's own, but for what is this server's: it finds its storage by it.
     """
 
     _log = Logger()
@@ -138,8 +138,13 @@ class PodmanService(Service):
     def __init__(self, reactor: Any, directory: Path, environment: Mapping[str, str]) -> None:
         self._reactor = reactor
         self._directory = directory
-        # systemd's socket would otherwise be handed on into every container.
-        self._environment = {k: v for k, v in environment.items() if k != "NOTIFY_SOCKET"}
+        # systemd's socket would otherwise be handed on into every container; and what is meant
+        # for this server, its master key first of all, is nothing for what runs beside it.
+        self._environment = {
+            name: value
+            for name, value in environment.items()
+            if name != "NOTIFY_SOCKET" and not name.startswith("PLOINKY_")
+        }
         self._socket = _short(directory / SOCKET_NAME)
         self._process: children.WatchedProcess | None = None
         self._restart: IDelayedCall | None = None

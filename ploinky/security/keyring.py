@@ -9,6 +9,7 @@ from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 
 from ploinky.errors import Conflict, Forbidden, NotFound, PloinkyError, ValidationFailed
+from ploinky.security.admission import ADMIN_ID
 from ploinky.security.roles import is_confined
 from ploinky.security.tokens import API_KEY, mint, token_hash
 from ploinky.store_interfaces import IKeyStore
@@ -173,8 +174,11 @@ def handle_of(session: Principal) -> str:
 def _checked(own: Principal, wanted: WantedKey) -> tuple[tuple[str, ...], dict[str, str]]:
     """Give the scope in canonical form, and what does not fit."""
     problems: dict[str, str] = {}
-    if not _NAME.match(wanted.id) or wanted.id == NOBODY.id:
+    if not _NAME.match(wanted.id) or wanted.id.lower() == NOBODY.id.lower():
         problems["name"] = "expected letters, digits, . _ @ - (64 at most; a letter or digit first)"
+    if wanted.id.lower() == ADMIN_ID.lower() and wanted.role is not Role.ADMIN:
+        # Agents and the audit trail know the first admin by this name.
+        problems["name"] = f"only an admin's key can be called {wanted.id}"
     if own.role is None or _RANKS.index(wanted.role) < _RANKS.index(own.role):
         problems["role"] = (
             f"{own.id} can give no more than {own.role.value if own.role else 'none'}"

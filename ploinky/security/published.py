@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Set
 
 from twisted.internet.defer import DeferredLock
 from twisted.internet.interfaces import IReactorTime
@@ -33,6 +33,11 @@ class PublishedKeys:
         self._known: dict[str, Principal] = {}
         self._used: dict[str, float] = {}
         self._changing = DeferredLock()
+        self._listeners: list[Callable[[Set[str]], None]] = []
+
+    def listen(self, gone: Callable[[Set[str]], None]) -> None:
+        """Call this with the hashes of whatever is taken back, at once and together."""
+        self._listeners.append(gone)
 
     async def load(self) -> None:
         """Read the store and tell the workers; call it once, before anything else."""
@@ -90,10 +95,12 @@ class PublishedKeys:
 
     def _forget(self, token_hash: str) -> None:
         """Forget a principal, and those that end with it."""
-        self._known.pop(token_hash, None)
-        for known in list(self._known.values()):
-            if known.parent == token_hash:
-                self._forget(known.token_hash)
+        gone = {token_hash}
+        while more := {h for h, known in self._known.items() if known.parent in gone} - gone:
+            gone |= more
+        self._known = {h: known for h, known in self._known.items() if h not in gone}
+        for listener in self._listeners:
+            listener(gone)
 
     async def _publish(self) -> None:
         """Tell the workers, within `_changing`: so the last that they hear is the newest."""

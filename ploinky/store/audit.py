@@ -19,6 +19,8 @@ from ploinky.store_interfaces import IAuditTrail
 from ploinky.values import AuditEntry, AuditVerdict
 
 _AT_ONCE = 1000
+_BEFORE_ALL = -(2**63)
+"""Below any number that a row can have: nobody hides one before the first."""
 
 
 @implementer(IAuditTrail)
@@ -58,8 +60,9 @@ class SqliteAuditTrail:
 
     async def verify(self, expected: str) -> AuditVerdict:
         """See `IAuditTrail`."""
-        verdict, seen = AuditVerdict(0, ""), not expected
-        while part := await self._after(verdict.entries):
+        verdict, seen, after = AuditVerdict(0, ""), not expected, _BEFORE_ALL
+        while part := await self._after(after):
+            after = part[-1].number
             for entry in part:
                 problem = _problem(entry, verdict)
                 if problem:

@@ -75,6 +75,18 @@ def _plain(value: Any, redactor: Redactor, depth: int) -> Any:
     return redactor(value if isinstance(value, str) else safe_str(value))
 
 
+def in_one_piece(text: str) -> str:
+    """Give a text that may be anybody's as it can stand in a line of a log that people read.
+
+    Further lines of it are indented, so that none passes for an event of its own; and control
+    characters, which a terminal would obey, are shown as such.
+    """
+    shown = "".join(
+        c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text
+    )
+    return shown.rstrip("\n").replace("\n", "\n    ")
+
+
 @implementer(ILogObserver)
 class TerminalLog:
     """Writes events as lines that people read: time, level, message; a traceback below.
@@ -97,10 +109,10 @@ class TerminalLog:
         if self._terse and not ours and level < LogLevel.warn:
             return
         at = time.strftime("%H:%M:%S", time.localtime(event.get("log_time", 0.0)))
-        text = f"{at} {level.name:<8} {formatEvent(event)}\n"
+        text = f"{at} {level.name:<8} {in_one_piece(formatEvent(event))}\n"
         failure = event.get("log_failure")
         if isinstance(failure, Failure):
-            text += failure.getTraceback()
+            text += f"    {in_one_piece(failure.getTraceback())}\n"
         # The terminal may have been closed, or may not know a character.
         with suppress(OSError, ValueError):
             self._stream.write(self._redactor(text))

@@ -17,11 +17,16 @@ MOST_OPEN = 4096
 """Characters of what may yet turn out to be a key, or a URL's password."""
 
 _KEY = r"(?<=\bp[bks]_)[A-Za-z0-9_-]{20,}"
-_URL_LOGIN = r"(?<=://)[^\s/@]+(?=@)"
+_URL_LOGIN = r"(?<=://)(?:[^\s/]+|[^\s\"'/:@]{0,99}:(?!\d+/)[^\s\"']{1,500})(?=@)"
+"""Up to the last ``@``: a password that somebody forgot to escape may have one, or a slash, in it.
+What is bounded is so as every ``://`` of a long text is a beginning."""
 _FORMS = re.compile(f"{_KEY}|{_URL_LOGIN}")
+_SCP_LOGIN = re.compile(r"(?<![^\s\"'])[\w.-]{1,99}:[^\s@\"'/]+(?=@[\w.-]{1,253}:)")
+"""Where somebody took ``user@host:path`` for a place to put a password in: in whole texts alone, as
+any word may be the beginning of one."""
 _KEY_BEGINS = re.compile(r"\bp[bks]_")
 _KEY_TURNED = re.compile(r"[A-Za-z0-9_-]*.?")
-_LOGIN_TURNED = re.compile(r"([^\s/@]+)//:")
+_WORD_TURNED = re.compile(r"\S*")
 
 Place = tuple[int, int]
 
@@ -84,13 +89,18 @@ def places_of(text: str, secrets: Iterable[Secret]) -> list[Place]:
         while at >= 0:
             places.append((at, at + len(secret.text)))
             at = text.find(secret.text, at + 1)
-    return _merged(places)
+    return merged(places)
+
+
+def places_of_logins(text: str) -> list[Place]:
+    """Give where a whole text has a password in what was meant for ``user@host:path``."""
+    return [match.span() for match in _SCP_LOGIN.finditer(text)]
 
 
 def places_of_part(text: str, secrets: Sequence[Secret]) -> list[Place]:
     """Give the same of a text that was cut out of another: a half at either end counts as well."""
     halves = _half_at_the_beginning(text, secrets), _half_at_the_end(text, secrets)
-    return _merged([*places_of(text, secrets), *halves[0], *halves[1]])
+    return merged([*places_of(text, secrets), *halves[0], *halves[1]])
 
 
 def _half_at_the_beginning(text: str, secrets: Iterable[Secret]) -> list[Place]:
@@ -112,7 +122,8 @@ def covered(text: str, places: Iterable[Place]) -> str:
     return "".join([*parts, text[shown:]]) if parts else text
 
 
-def _merged(places: list[Place]) -> list[Place]:
+def merged(places: list[Place]) -> list[Place]:
+    """Give places in order; what overlaps is one."""
     merged: list[Place] = []
     for begin, end in sorted(places):
         if merged and begin < merged[-1][1]:
@@ -144,7 +155,7 @@ class StreamMask:
         self._text += piece
         places = places_of(self._text, self._secrets)
         if is_cut:
-            places = _merged([*places, *_half_at_the_beginning(self._text, self._secrets)])
+            places = merged([*places, *_half_at_the_beginning(self._text, self._secrets)])
         return self._show(self._undecided_from(), places)
 
     def flush(self) -> str:
@@ -158,16 +169,18 @@ class StreamMask:
         """Nothing more will come: give what is left, without halves of secrets."""
         text, secrets = self._text, self._secrets
         places = [*places_of(text, secrets), *_half_at_the_end(text, secrets)]
-        return self._show(len(text), _merged(places))
+        return self._show(len(text), merged(places))
 
     def _undecided_from(self) -> int:
         """Tell from where on more is needed to know what it is."""
         text = self._text
         open_from = len(text) - max((secret.begun(text) for secret in self._secrets), default=0)
         turned = text[: -MOST_OPEN - 1 : -1]
-        login = _LOGIN_TURNED.match(turned)
-        if login is not None:
-            open_from = min(open_from, len(text) - login.end(1))
+        word = _WORD_TURNED.match(turned)
+        if word is not None:
+            open_login = word[0].rfind("//:")
+            if open_login >= 0:  # it goes as far as the last @ of the word
+                open_from = min(open_from, len(text) - open_login)
         word = _KEY_TURNED.match(turned)
         key = _KEY_BEGINS.search(word[0][::-1]) if word is not None else None
         if word is not None and key is not None:

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 from attrs import frozen
 
 from ploinky.settings import LOG_LEVELS
+from ploinky.telemetry.events import in_one_piece
 from ploinky.telemetry.logs import ACCESS, SERVER, SUFFIX
 
 MOST_SEARCHED_BYTES = 512 * 1024 * 1024
@@ -163,8 +164,9 @@ def for_people(line: bytes) -> str:
 
 
 def _event(entry: dict[str, Any]) -> str:
-    text = f"{entry['time']} {entry['level']:<5} {entry['process']}: {entry['message']}"
-    return f"{text}\n{entry['traceback'].rstrip()}" if "traceback" in entry else text
+    said = in_one_piece(entry["message"])
+    text = f"{entry['time']} {entry['level']:<5} {entry['process']}: {said}"
+    return f"{text}\n    {in_one_piece(entry['traceback'])}" if "traceback" in entry else text
 
 
 def _request(entry: dict[str, Any]) -> str:

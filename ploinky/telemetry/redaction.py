@@ -19,7 +19,9 @@ from ploinky.telemetry.masking import (
     Secret,
     StreamMask,
     covered,
+    merged,
     places_of,
+    places_of_logins,
     places_of_part,
 )
 
@@ -56,7 +58,8 @@ class Redactor:
 
     def __call__(self, text: str) -> str:
         """Give `text` with every secret masked."""
-        return covered(text, places_of(text, self._secrets.values()))
+        places = [*places_of(text, self._secrets.values()), *places_of_logins(text)]
+        return covered(text, merged(places))
 
     def part(self, text: str) -> str:
         """Give a text that was cut out of another one, with halves of secrets masked as well."""

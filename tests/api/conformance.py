@@ -59,3 +59,18 @@ def _pattern(path: str) -> str:
         (".*" if part == "{path}" else "[^/]+") if part.startswith("{") else re.escape(part)
         for part in parts
     )
+
+
+_ERROR_FIELDS = {"error", "message", "code", "requestId"}
+
+
+def fits(answer: Any, status: int, code: str) -> bool:
+    """Whether an answer is an error of the contract's form (section 5)."""
+    document = answer.json
+    return (
+        (answer.status, document["code"]) == (status, code)
+        and _ERROR_FIELDS <= set(document) <= _ERROR_FIELDS | {"details"}
+        and document["error"] == document["message"] != ""
+        and document["requestId"] == answer.field("X-Request-Id") != ""
+        and answer.field("Content-Type") == "application/json"
+    )

@@ -363,6 +363,7 @@ def _server(settings: Settings, files: Blocking) -> Server:
     runtime = ListedRuntime()
     history = InstanceHistory(files, settings.directory / "instances")
     streams = Streams(clock)
+    keys.listen(streams.dismiss)
     streams.startService()
     (settings.directory / "server-2023-11-14.jsonl").touch()
     collaborators = Collaborators(

@@ -10,6 +10,7 @@ from twisted.internet.task import Clock
 
 from ploinky.api.task_events import GATHER_SECONDS, MOST_AT_ONCE, MOST_OF_ONE, TaskEvents
 from ploinky.observations import InstanceDeath
+from ploinky.security.tokens import token_hash
 from ploinky.task_values import Submission, Task, TaskState
 from ploinky.telemetry.hub import MOST_WAITING, REMEMBERED, Hub
 from ploinky.values import DeploymentKey, DeploymentState, InstanceSpec, Kind
@@ -199,6 +200,47 @@ async def test_only_readers_may_listen(server):
     """Callers may not, nor strangers."""
     assert (await server.ask("GET", "events", key="caller")).status == 403
     assert (await server.ask("GET", "events", key=None)).status == 401
+
+
+@pytest.mark.parametrize("how", ["removed", "expired", "maker removed"])
+@pytest_twisted.ensureDeferred
+async def test_listening_ends_with_the_key(server, how):
+    """In order, at once, and for those alone whose key it is; the log is left as events are."""
+    boss = {"name": "boss", "role": "deployer"}
+    boss_key = (await server.ask("POST", "keys", boss)).json["apiKey"]
+    child = {"name": "child", "role": "viewer", "expiresIn": 3600}
+    fields = {"Authorization": f"Bearer {boss_key}"}
+    child_key = (await server.ask("POST", "keys", child, key=None, fields=fields)).json["apiKey"]
+    heard_on = await server.open("events")
+    opened = [
+        await server.open(path, key=child_key.removeprefix("pk_"))
+        for path in ("events", "logs?follow=1")
+    ]
+    await opened[0].until(server, lambda: "retry" in opened[0].text)
+    assert server.collaborators.streams.open == 3
+    if how == "expired":
+        server.clock.advance(3600)
+    else:
+        named = "child" if how == "removed" else "boss"
+        assert (await server.ask("DELETE", f"keys/{named}")).status == 200
+    assert server.collaborators.streams.open == 1
+    for each in opened:
+        await each.ended
+    assert not heard_on.ended.called
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_key_that_goes_while_its_stream_is_made_ready_hears_nothing(serve):
+    """It is refused, as if it had come a moment later."""
+
+    class SlowFiles:
+        async def run(self, work, *arguments):
+            await server.keys.remove_principal(token_hash("pk_viewer"))
+            return work(*arguments)
+
+    server = await serve(files=SlowFiles())
+    opened = await server.open("logs?follow=1", key="viewer")
+    assert (opened.answer.code, server.collaborators.streams.open) == (401, 0)
 
 
 def test_a_slow_listener_is_dropped():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+from urllib.parse import urlencode
 
 import pytest
 import pytest_twisted
@@ -59,6 +60,21 @@ async def test_a_push_is_deployed_in_the_background(server, host):
     assert (answer.status, answer.json["deploying"]) == (202, True)
     assert len(server.manager.requests) == 2
     assert server.manager.requests[0] == server.manager.requests[1]
+
+
+@pytest.mark.parametrize("as_form", [True, False])
+@pytest_twisted.ensureDeferred
+async def test_a_push_in_a_form_is_one(server, as_form):
+    """What GitHub sends unless its user chose JSON; curl calls its JSON a form as well."""
+    url, secret = await hooked(server)
+    pushed = json.dumps({**PUSH, "ref": "refs/heads/täst&=+"})
+    data = (urlencode({"payload": pushed}) if as_form else pushed).encode()
+    for wrong, status in ((b"x", 401), (b"", 200)):
+        fields = github(secret)(data + wrong)
+        fields["Content-Type"] = "application/x-www-form-urlencoded"
+        answer = await server.ask("POST", url, data=data, key=None, fields=fields)
+        assert answer.status == status
+    assert "täst&=+" in answer.json["reason"]
 
 
 @pytest.mark.parametrize("host", [github, gitea, gitlab])

@@ -20,6 +20,10 @@ import pytest
 import requests
 
 from tests.conftest import engine_url
+from tests.functional.secrecy import Secrecy, listening
+
+SECRECY = Secrecy()
+"""Hears whatever the tests of a session say to servers, and are told."""
 
 P_CLI = [str(Path(sys.executable).with_name("p-cli"))]
 RUNTIMES = [
@@ -89,6 +93,9 @@ class Server:
             text=True,
             timeout=120,
         )
+        SECRECY.note_tokens(" ".join([*arguments, stdin, done.stdout]))
+        if done.returncode:
+            SECRECY.heard(f"p-cli {' '.join(arguments[:3])}", done.stdout + done.stderr)
         assert not check or done.returncode == 0, f"{arguments}: {done.stdout}{done.stderr}"
         assert "Traceback" not in done.stderr, done.stderr
         return done
@@ -164,9 +171,16 @@ class Server:
         )
 
     def destroy(self) -> None:
-        """Remove every deployment, stop, and end what may be left of it."""
+        """See that it kept its secrets; remove every deployment, stop, and end what may be left."""
         if not self.url:
             return
+        data = self.directory / ".ploinky-cloud"
+        leaks = SECRECY.leaks(data)
+        self._remove_all()
+        leaks += SECRECY.in_files(data)  # also what it wrote at its end
+        assert not leaks, leaks
+
+    def _remove_all(self) -> None:
         try:
             for found in self.api("GET", "deployments").json()["deployments"]:
                 self.api("DELETE", "deployments", {k: found[k] for k in ("domain", "path")})
@@ -183,6 +197,14 @@ class Server:
         except OSError:
             return False
         return f"HOME={self.directory}\0".encode() in environment
+
+
+@pytest.fixture(scope="session", autouse=True)
+def overheard() -> Iterator[None]:
+    """All that is said to servers is listened to, for `SECRECY`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(requests.Session, "send", listening(SECRECY))
+        yield
 
 
 @pytest.fixture(scope="module", params=RUNTIMES)

@@ -92,6 +92,9 @@ class Gateway(protocol.Factory):
         if self.draining and not self.busy and not self.idle.called:
             self.idle.callback(None)
 
+    def expel(self) -> None:
+        """Nobody has a key here."""
+
     async def drain(self, seconds: float) -> int:
         """Wait for what is in hand."""
         self.draining = True

@@ -151,6 +151,39 @@ def test_a_new_server_is_not_claimed_through_a_proxy(own_server: Server) -> None
     assert requests.post(claim, json={}, timeout=10).status_code == 409
 
 
+def test_a_new_server_is_not_claimed_through_a_trusted_proxy(own_server: Server) -> None:
+    """It speaks for others, also where it says nothing of whom: none of them is at this machine."""
+    own_server.environment |= {"PLOINKY_TRUSTED_PROXIES": "127.0.0.1"}
+    own_server.p_cli("cloud", "start", "--port=0", "--runtime=process")
+    own_server.url = own_server.p_cli("cloud", "url").stdout.strip()
+    claim = own_server.url + "/management/api/init"
+    for fields in (
+        {"X-Forwarded-For": "127.0.0.1"},
+        {"X-Forwarded-For": "203.0.113.9"},
+        {"X-Forwarded-For": "127.0.0.1, 127.0.0.1"},
+        {"X-Forwarded-Proto": "https"},
+        {"Forwarded": "for=127.0.0.1"},
+        {"X-Real-IP": "127.0.0.1"},
+        {"Via": "1.1 proxy"},
+    ):
+        answer = requests.post(claim, json={}, headers=fields, timeout=10)
+        assert answer.status_code == 403, fields
+    assert requests.post(claim, json={}, timeout=10).status_code == 200
+
+
+def test_a_new_server_is_claimed_by_either_kind_of_loopback(own_server: Server) -> None:
+    """On a socket for both, IPv4 comes in IPv6's clothes."""
+    own_server.p_cli("cloud", "start", "--port=0", "--host=::", "--runtime=process")
+    own_server.url = own_server.p_cli("cloud", "url").stdout.strip()
+    port = own_server.url.rpartition(":")[2]
+    for number, host in enumerate(("127.0.0.1", "[::1]")):
+        claim = f"http://{host}:{port}/management/api/init"
+        named = {"Host": "cloud.example"}
+        if not number:
+            assert requests.post(claim, json={}, headers=named, timeout=10).status_code == 403
+        assert requests.post(claim, json={}, timeout=10).status_code == (409 if number else 200)
+
+
 @pytest.mark.parametrize("engine", ["python", pytest.param("node", marks=NEEDS_NODE)])
 def test_a_deep_directory_without_a_sandbox(
     own_server: Server, tmp_path: Path, engine: str

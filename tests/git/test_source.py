@@ -438,6 +438,7 @@ async def test_agents_are_listed_within_bounds(source, origin):
             "c/manifest.json": b"\xff\xfe",
             "d/manifest.json": b" " * 70_000,
             "e/manifest.json": "[" * 60_000,
+            "f/manifest.json": f'{{"about": {"9" * 5000}}}',
             "node_modules/x/manifest.json": "{}",
             ".github/manifest.json": "{}",
             "1/2/3/4/5/manifest.json": "{}",
@@ -445,13 +446,14 @@ async def test_agents_are_listed_within_bounds(source, origin):
         }
     )
     listed = {agent.path: agent.problem for agent in await source.agents(at(origin))}
-    assert list(listed) == ["a/x", "b", "c", "d", "e"]
+    assert list(listed) == ["a/x", "b", "c", "d", "e", "f"]
     for path, problem in {
         "a/x": "not a JSON object",
         "b": "about: expected a string",
         "c": "not UTF-8",
         "d": "over 65,536 bytes",
         "e": "nested",
+        "f": "a number too long",
     }.items():
         assert problem in listed[path], path
 

@@ -87,13 +87,29 @@ def test_every_other_text_is_refused(raw_url):
 
 
 @pytest.mark.parametrize(
-    "raw_url", ["https://me:hunter2@host/x", "https://hunter2@host/x", "ssh://git:hunter2@host/x"]
+    "raw_url",
+    [
+        *("https://me:hunter2@host/x", "https://hunter2@host/x", "ssh://git:hunter2@host/x"),
+        *("https://me:p@hunter2@host/x", "https://me:p/hunter2@host/x", "me:hunter2@host:x"),
+    ],
 )
 def test_a_credential_in_a_url_is_refused_and_not_repeated(raw_url):
     """It could end up in logs and process lists."""
     with pytest.raises(UrlRefused) as caught:
         parse(raw_url)
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["://:a" * 200_000, "a:" * 500_000, "https://me:hunter2" + "x" * 4000]
+)
+def test_what_is_far_too_long_is_refused_at_once(text):
+    """And is not repeated: where it would be cut, half of a secret may stand."""
+    for refuse, error in ((parse, UrlRefused), (check_ref, RefNotFound)):
+        with pytest.raises(error) as caught:
+            refuse(text)
+        assert len(str(caught.value)) < 3000
+        assert "hunter2" not in str(caught.value)
 
 
 @given(st.text(max_size=60) | st.from_regex(r"[a-z]{2,5}(://|::?|@).{0,40}", fullmatch=True))
@@ -129,6 +145,22 @@ def test_file_urls_stay_below_the_allowed_roots(tmp_path):
             admit(parse(f"file://{path}"), roots, False)
     with pytest.raises(UrlRefused):
         admit(parse(f"file://{inside}"), [], False)
+
+
+def test_what_was_registered_below_a_root_cannot_be_changed_for_what_is_not(tmp_path):
+    """Whoever may write there would read whatever the server may, by what an admin's word covers."""
+    root = tmp_path / "root"
+    mine = repository(root / "mine")
+    place = parse(f"file://{mine}")
+    assert admit(place, [str(root)], True).path == str(mine)
+    (mine / ".git/objects/info").mkdir()
+    (mine / ".git/objects/info/alternates").write_text("/secret")
+    with pytest.raises(UrlRefused, match="borrows"):
+        admit(place, [str(root)], True)
+    mine.rename(tmp_path / "away")
+    mine.symlink_to(repository(tmp_path / "secret"))
+    with pytest.raises(UrlRefused, match=f"name {tmp_path}/secret itself"):
+        admit(place, [str(root)], True)
 
 
 def test_an_admin_may_name_any_directory(tmp_path):

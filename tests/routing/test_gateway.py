@@ -299,6 +299,60 @@ async def test_a_session_expires_on_an_open_connection(corridor: Any, make_route
     assert statuses == [200, 200, 200, 401]
 
 
+@pytest.mark.parametrize("how", ["revoked", "expired"])
+@pytest_twisted.ensureDeferred
+async def test_a_subscription_ends_with_its_key(corridor: Any, make_route: Any, how: str) -> None:
+    """Its agent is told; whoever has a valid key, or needs none, hears on."""
+    closed = make_route("localhost/demo", auth=CallAuth.KEY)
+    short = Principal("cy", Role.CALLER, token("pk_5"), 1_800_000_100.0)
+    corridor.publish(closed, make_route("localhost/open"), principals=(KEY, short, DOMAIN_SCOPED))
+    key = "pk_1" if how == "revoked" else "pk_5"
+    clients = [await corridor.connect() for _ in range(3)]
+    for client, path, sent in zip(
+        clients, ("demo", "demo", "open"), (key, "pk_4", key), strict=True
+    ):
+        client.send(
+            SUBSCRIBE.replace(b"demo", path.encode())[:-2] + f"X-API-Key: {sent}\r\n\r\n".encode()
+        )
+        number = len(corridor.tasks.sent)
+        await until(lambda number=number: len(corridor.tasks.sent) > number)
+        exchange = corridor.tasks.sent[-1][2]
+        exchange.answer.started(200, EVENTS, None)
+        exchange.answer.data(b"data: 1\n\n")
+        await client.take(b"data: 1\n\n")
+    if how == "revoked":
+        corridor.publish(closed, make_route("localhost/open"), principals=(DOMAIN_SCOPED,))
+    else:
+        corridor.wall += 100
+    corridor.factory.expel()
+    await until(lambda: clients[0].reason)
+    assert [exchange.cancelled for _, _, exchange in corridor.tasks.sent] == [True, False, False]
+    assert not clients[0].received.endswith(b"0\r\n\r\n")
+    for client, (_, _, exchange) in zip(clients[1:], corridor.tasks.sent[1:], strict=True):
+        exchange.answer.data(b"data: 2\n\n")
+        await client.take(b"data: 2\n\n")
+    (record,) = corridor.records()
+    assert (record["principal"], record["mood"]) == ("ci" if how == "revoked" else "cy", "refused")
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_call_whose_body_outlasts_its_key_is_refused(
+    corridor: Any, make_route: Any
+) -> None:
+    """A request that was begun with a key cannot be kept back for after its end."""
+    closed = make_route("localhost/demo", auth=CallAuth.KEY)
+    corridor.publish(closed, principals=PRINCIPALS)
+    corridor.tasks.respond = greets
+    request = post("/demo", HELLO, "X-API-Key: pk_1")
+    client = await corridor.connect()
+    client.send(request[:-5])
+    await until(lambda: corridor.factory.busy)
+    corridor.publish(closed, principals=(VIEWER,))
+    client.send(request[-5:])
+    assert (await client.answer()).status == 401
+    assert corridor.tasks.sent == []
+
+
 @pytest_twisted.ensureDeferred
 async def test_an_open_connection_follows_the_table(corridor: Any, make_route: Any) -> None:
     """A new release gets the next request, not the next connection."""

@@ -134,15 +134,16 @@ def test_a_stranger_cannot_forge_where_it_comes_from(make_route: Any, kind: Kind
 
 
 @pytest.mark.parametrize("field", ["X-Forwarded-For: x", "Forwarded: x", "Via: x", "X-Real-IP: x"])
-def test_the_leader_learns_of_a_proxy_that_is_not_trusted(make_route: Any, field: str) -> None:
-    """Not what it says, but that it is there; a client cannot say so, and agents do not hear."""
+def test_the_leader_learns_of_every_proxy(make_route: Any, field: str) -> None:
+    """Not what one says that is not trusted, but that it is there: as one may be that is trusted
+    and says nothing of whom it speaks for.  A client cannot say so, and agents do not hear."""
 
     def said(*fields: str, **how: Any) -> list[bytes]:
         return named(forwarded(make_route, *fields, **how), b"x-ploinky-proxied")
 
     assert said(field, kind=Kind.CONTROL) == [b"X-Ploinky-Proxied: 1"]
     assert said("X-Ploinky-Proxied: 1", kind=Kind.CONTROL) == []
-    assert said(field, kind=Kind.CONTROL, peer=PROXY) == []
+    assert said(field, kind=Kind.CONTROL, peer=PROXY) == [b"X-Ploinky-Proxied: 1"]
     assert said(field) == []
 
 
@@ -158,6 +159,16 @@ def test_a_trusted_proxy_is_believed(make_route: Any) -> None:
         b"X-Forwarded-Prefix: /pre/shop",
     ]
     assert named(lines, b"x-ploinky-user") == [b"X-Ploinky-User: InternetUser"]
+
+
+@pytest.mark.parametrize("cookie", [b"authorizationToken=ps_x; Path=/", b" authorizationToken =x"])
+def test_no_agent_logs_anybody_in(cookie: bytes) -> None:
+    """Its own cookies pass; the server's session is set by the server alone."""
+    fields = ((b"Set-Cookie", b"a=authorizationToken"), (b"set-cookie", cookie))
+    for kind, passes in ((Kind.SERVICE, False), (Kind.CONTROL, True)):
+        said = answer_head(kind, 200, fields, b"today")
+        assert b"Set-Cookie: a=authorizationToken" in said
+        assert (cookie in said) is passes
 
 
 def test_a_prefix_is_what_was_taken_off(make_route: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from base64 import b64encode
 from collections.abc import Awaitable, Callable
-from hashlib import sha1
+from hashlib import sha1, sha256
 from typing import Any
 
 import attrs
@@ -16,6 +16,7 @@ from twisted.internet.defer import ensureDeferred
 
 from ploinky.routing.http import Limits
 from ploinky.testing.routing import RawClient, half_closing, settled, turns
+from ploinky.values import Address, CallAuth, Kind, Principal, Role, Target
 
 SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo/1\r\n\r\n"
 
@@ -362,6 +363,29 @@ async def test_half_a_tunnel_idles_shorter(wires: Any) -> None:
     wires.clock.pump([1.0] * 11)
     await until(lambda: not wires.factory.connections)
     assert wires.orchestrator.in_flight() == 0
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_tunnel_ends_with_its_key(wires: Any, make_route: Any) -> None:
+    """On both sides; while the key is valid it goes on."""
+    target = Target("one", Address(path=str(wires.run_directory / "agent.sock")))
+    closed = make_route("localhost/shop", Kind.SERVICE, targets=(target,), auth=CallAuth.KEY)
+    key = Principal("ci", Role.CALLER, sha256(b"pk_1").hexdigest())
+    wires.publish(closed, principals=(key,))
+    client = await wires.connect()
+    client.send(asking("X-API-Key: pk_1"))
+    agent = await wires.agent()
+    await agent.take(b"\r\n\r\n")
+    agent.send(SWITCHED)
+    await client.take(b"\r\n\r\n")
+    wires.factory.expel()
+    client.send(b"still here")
+    await agent.take(b"still here")
+    wires.publish(closed)
+    wires.factory.expel()
+    await until(lambda: client.reason and agent.reason)
+    (record,) = wires.records()
+    assert (record["status"], record["mood"], record["principal"]) == (101, "refused", "ci")
 
 
 @pytest_twisted.ensureDeferred

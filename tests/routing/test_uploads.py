@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from ploinky.routing.spool import Batch, Spool
 from ploinky.routing.uploads import Reception, UploadForm
 from ploinky.testing.deployment import DirectBlocking
 from ploinky.testing.routing import Answered, FakeExchange, settled
-from ploinky.values import Address, Kind, Target, TaskCall
+from ploinky.values import Address, CallAuth, Kind, Principal, Role, Target, TaskCall
 
 JSON = ((b"Content-Type", b"application/json"),)
 
@@ -185,6 +186,27 @@ async def test_an_upload_goes_to_the_release_that_serves_when_it_is_whole(
         assert agent.left() == []
         corridor.publish(make_route("localhost/demo", targets=(agent.target(),)))
     assert [lease.target.instance for lease in corridor.orchestrator.leases] == ["release-2"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_upload_that_outlasts_its_key_is_refused(
+    corridor: Any, agent: Agent, make_route: Any
+) -> None:
+    """Its files go, and the agent never hears of it."""
+    closed = make_route("localhost/demo", targets=(agent.target(),), auth=CallAuth.KEY)
+    key = Principal("ci", Role.CALLER, sha256(b"pk_1").hexdigest())
+    corridor.publish(closed, principals=(key,))
+    body = part("file", b"x" * 1000, "a") + END
+    client = await corridor.connect()
+    head = b"POST /demo/upload HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n" % len(body)
+    head += b"X-API-Key: pk_1\r\nContent-Type: multipart/form-data; boundary=b-o\r\n\r\n"
+    client.send(head + body[:500])
+    await settled(reactor, agent.left)
+    corridor.publish(closed)
+    client.send(body[500:])
+    assert (await client.answer()).status == 401
+    assert agent.left() == []
+    assert corridor.orchestrator.leases == []
 
 
 @pytest_twisted.ensureDeferred

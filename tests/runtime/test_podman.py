@@ -131,6 +131,27 @@ async def test_a_runtime_brings_its_own_service(
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_service_is_told_no_secret_of_the_servers(
+    monkeypatch: pytest.MonkeyPatch, short_directory: Path
+) -> None:
+    """It, and what it leaves running, live on beside agents; its own variables it has."""
+    program = short_directory / "podman"
+    program.write_text("#!/bin/sh\nenv\nexit 125\n")
+    program.chmod(0o755)
+    told = {
+        "PATH": f"{short_directory}:{os.environ['PATH']}",
+        "CONTAINERS_CONF": "/its/own",
+        "PLOINKY_MASTER_KEY": "needle",
+    }
+    monkeypatch.setenv("PATH", told["PATH"])
+    with pytest.raises(EngineUnavailable):
+        await PodmanService(reactor, short_directory, told).boot()
+    said = (short_directory / "podman.log").read_text()
+    assert "CONTAINERS_CONF=/its/own" in said
+    assert "needle" not in said
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_service_that_cannot_start_says_why(
     monkeypatch: pytest.MonkeyPatch, short_directory: Path
 ) -> None:

@@ -256,6 +256,25 @@ def test_people_read_time_level_and_message() -> None:
     assert "LookupError: gone" in stream.getvalue()
 
 
+FORGED = "it broke\n2023-11-15T12:00:00.000Z info  leader: all is well\x1b[2J\r"
+
+
+def test_nobodys_text_passes_for_an_event(log: JsonLog, tmp_path: Path) -> None:
+    """Nor commands a terminal: in what is read of the files, and in the foreground."""
+    stream = io.StringIO()
+    for observer in (log, TerminalLog(stream, Redactor())):
+        try:
+            raise LookupError(FORGED)
+        except LookupError:
+            Logger(namespace="x", observer=observer).failure("{said}", Failure(), said=FORGED)
+    for shown in (tail(tmp_path, 10), stream.getvalue()):
+        first, *more = shown.splitlines()
+        assert first.endswith("it broke")
+        assert any("all is well" in line for line in more)
+        assert all(line.startswith("    ") for line in more)
+        assert not {"\x1b", "\r"} & set(shown)
+
+
 def test_a_closed_terminal_stops_nothing() -> None:
     """A server whose terminal went away goes on."""
     stream = io.StringIO()

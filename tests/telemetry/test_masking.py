@@ -26,7 +26,9 @@ def told(draw: st.DrawFn) -> tuple[list[str], list[str]]:
     """Secrets that are much alike, and pieces of a text in which much of them occurs."""
     secrets = draw(st.lists(SECRETS, max_size=4))
     more = [part for secret in secrets for part in (secret, secret[:-1], secret[1:])]
-    words = st.sampled_from([*more, KEY, "https://u:pw@host/", "http://host/x ", "p", "pk_"])
+    words = st.sampled_from(
+        [*more, KEY, "https://u:pw@host/", "https://u:p/w@h/x ", "http://host/x ", "p", "pk_"]
+    )
     parts = st.lists(words | st.text(LETTERS, max_size=4), max_size=12)
     text = "".join(draw(parts))
     cuts = sorted(draw(st.lists(st.integers(0, len(text)), max_size=8)))

@@ -20,11 +20,24 @@ from ploinky.telemetry.redaction import Redactor, RememberingBox, secrets_among
         ("https://user:hunter2@git.example/x.git", "https://***@git.example/x.git"),
         ("the package pk_short and caps_lock stay", "the package pk_short and caps_lock stay"),
         ("https://git.example/a@b", "https://git.example/a@b"),
+        ("https://git.example:8443/@a/b@c", "https://git.example:8443/@a/b@c"),
+        ("see 'git:hunter2@git.example:x.git'", "see '***@git.example:x.git'"),
+        ("at 12:30 git@git.example:x.git", "at 12:30 git@git.example:x.git"),
+        ("see https://u:p@ss@git.example/x now", "see https://***@git.example/x now"),
+        ("see https://u:p/w@git.example/x now", "see https://***@git.example/x now"),
+        ('{"url":"https://git.example:x/y","by":"a@b"}',) * 2,
     ],
 )
 def test_keys_and_passwords_are_masked_wherever_they_stand(text: str, masked: str) -> None:
     """Nobody has to register an API key, a session or a URL's password."""
     assert Redactor()(text) == masked
+
+
+@pytest.mark.parametrize("text", ["://:a" * 40_000, "a:b " * 40_000, "a" * 200_000, "a:" * 100_000])
+def test_no_text_keeps_it_busy(text: str) -> None:
+    """It looks at each place for so long at most: anybody's text may be logged, and this would not
+    come to an end."""
+    assert Redactor()(text) == text
 
 
 def test_a_registered_secret_is_masked() -> None:
