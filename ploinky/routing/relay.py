@@ -28,10 +28,11 @@ class Relay(ShortWay):
         agent: The connection that carries the request in hand; None where there is none.
     """
 
-    __slots__ = ("_last", "_pool", "_said", "agent")
+    __slots__ = ("_kind", "_last", "_pool", "_said", "agent")
 
     def __init__(self, gateway: Gateway, connection: Connection, memo: Memo) -> None:
         super().__init__(gateway, connection, memo)
+        self._kind = memo.plan.route.kind
         self._pool: Pool = NO_POOL
         self._said = _NOTHING
         self._last = NO_ANSWER
@@ -75,7 +76,7 @@ class Relay(ShortWay):
         ):
             return False
         now = self._gateway.seconds()
-        if now >= last.until:
+        if now >= last.until or last.kind is not self._kind:
             self._write_front(last, now)
         if last is not self._last:
             self._last = last
@@ -111,8 +112,8 @@ class Relay(ShortWay):
         """Make what an answer begins with for a client, which has the date in it."""
         gateway = self._gateway
         head = last.head
-        kind = self._memo.plan.route.kind
-        front = answer_head(kind, head.status, head.fields, gateway.dates.at(now))
+        last.kind = self._kind
+        front = answer_head(last.kind, head.status, head.fields, gateway.dates.at(now))
         length = b"\r\nContent-Length: %d" % (head.length or 0)
         last.front = front + length + REQUEST_ID + gateway.id_prefix
         last.until = gateway.dates.until

@@ -35,7 +35,7 @@ from ploinky.routing.streams import Outlet, read_no_more
 from ploinky.routing.upgrades import UpgradeExchange
 from ploinky.routing.wheel import NEVER, Wheel
 from ploinky.sockets import SocketPaths
-from ploinky.values import Address
+from ploinky.values import Address, Kind
 
 if TYPE_CHECKING:
     from ploinky.routing.relay import Relay
@@ -202,10 +202,11 @@ class LastAnswer:
         size: Of the head with its body, where an answer that is as long, and begins so, is whole
             and leaves nothing to be said, noted or closed; else 0.
         front: What a client gets in the head's place, up to the number in the request's id.
+        kind: Of the route that ``front`` was made for.
         until: Until when, in the clock's seconds: it has a date in it.
     """
 
-    __slots__ = ("front", "head", "head_size", "raw", "size", "until")
+    __slots__ = ("front", "head", "head_size", "kind", "raw", "size", "until")
 
     def __init__(self, raw: bytes, head: AnswerHead) -> None:
         usual = (
@@ -219,6 +220,7 @@ class LastAnswer:
         self.head_size = len(raw)
         self.size = len(raw) + (head.length or 0) if usual else 0
         self.front = b""
+        self.kind: Kind | None = None
         self.until = -inf
 
 
