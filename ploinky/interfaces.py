@@ -378,6 +378,15 @@ class IDeploymentManager(Interface):
             Conflict: It has no instances of its own, or there is no room for so many.
         """
 
+    async def adopt_domains() -> None:
+        """Hide what is on domains that are disabled on record, and show what is on others.
+
+        Instances, durable tasks and schedules go on.  Fires once every worker goes by it.
+
+        Raises:
+            StateUnusable: The record cannot be read.
+        """
+
     def deployments() -> list[DeploymentView]:
         """All of them, ordered by key."""
 

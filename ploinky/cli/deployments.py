@@ -199,11 +199,11 @@ def deployments(context: click.Context, want_json: bool) -> None:
         empty="Nothing is deployed.  Try: p-cli cloud deploy localhost /demo demo",
     )
     for found in answer["deployments"]:
+        where = found["domain"] + found["path"]
         if found.get("error"):
-            click.echo(
-                f"{found['domain']}{found['path']}: last deploy failed: {found['error']['message']}",
-                err=True,
-            )
+            click.echo(f"{where}: last deploy failed: {found['error']['message']}", err=True)
+        for warning in found.get("warnings", ()):
+            click.echo(f"{where}: {warning}", err=True)
 
 
 @click.command()

@@ -75,11 +75,14 @@ def status(want_json: bool) -> None:
     caller = Client(here)
     whoami = caller.api("GET", "check-auth")
     health = caller.api("GET", "health")
+    domains = caller.all_pages("domains", "domains")["domains"] if "server" in health else []
     if want_json:
-        output.as_json({"url": here.url, **whoami, "health": health})
+        output.as_json({"url": here.url, **whoami, "health": health, "domains": domains})
         return
     user = f"{whoami['userId']} ({whoami['role']})" if whoami.get("authenticated") else "nobody"
     output.pairs({"server": here.url, "status": health["status"], "logged in as": user})
+    if disabled := [domain["name"] for domain in domains if not domain["enabled"]]:
+        output.pairs({"disabled    ": ", ".join(disabled)})
 
 
 @click.command()

@@ -42,6 +42,7 @@ class MemoryDeploymentManager:
         refusal: Where it is set, changes fail with it.
         silent: Whether a deploy reports nothing, as one that waits for its turn.
         requests: Every request to deploy, in order.
+        domains_adopted: How often it was told to look at the domains.
     """
 
     def __init__(self, store: IDeploymentStore) -> None:
@@ -50,6 +51,7 @@ class MemoryDeploymentManager:
         self.refusal: PloinkyError | None = None
         self.silent = False
         self.requests: list[DeployRequest] = []
+        self.domains_adopted = 0
         self._views: dict[DeploymentKey, DeploymentView] = {}
         self._watchers: list[Callable[[DeploymentKey, str], None]] = []
 
@@ -127,6 +129,11 @@ class MemoryDeploymentManager:
     async def scale(self, key: DeploymentKey, replicas: int) -> DeploymentView:
         """See `IDeploymentManager`."""
         return await self._become(key, DeploymentState.RUNNING, replicas)
+
+    async def adopt_domains(self) -> None:
+        """See `IDeploymentManager`."""
+        self.domains_adopted += 1
+        await self._passage()
 
     def deployments(self) -> list[DeploymentView]:
         """See `IDeploymentManager`."""
