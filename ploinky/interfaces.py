@@ -324,6 +324,12 @@ class IWorkerGroup(Interface):
             How many requests were left when the time was up.
         """
 
+    async def gather_counts() -> None:
+        """Fires once every worker has reported each call that it answered before.
+
+        A worker that does not within a second is not waited for: its counts come when they come.
+        """
+
     def status() -> list[dict[str, Any]]:
         """One entry a worker: ``{slot, pid, state, generation, restarts}``."""
 

@@ -255,6 +255,7 @@ class RecordedWorkers:
         routes: As published last.
         principals: As published last.
         states: What `status` says of each worker.
+        unreported: What to call when counts are gathered.
     """
 
     def __init__(self) -> None:
@@ -262,6 +263,7 @@ class RecordedWorkers:
         self.routes: tuple[Route, ...] = ()
         self.principals: tuple[Principal, ...] = ()
         self.states = ["serving"]
+        self.unreported: list[Callable[[], None]] = []
 
     async def publish(self, routes: Sequence[Route]) -> int:
         """See `IWorkerGroup`."""
@@ -276,6 +278,12 @@ class RecordedWorkers:
     async def drain(self, instances: frozenset[str], timeout_seconds: float) -> int:
         """See `IWorkerGroup`."""
         return 0
+
+    async def gather_counts(self) -> None:
+        """See `IWorkerGroup`."""
+        unreported, self.unreported = self.unreported, []
+        for report in unreported:
+            report()
 
     def status(self) -> list[dict[str, Any]]:
         """See `IWorkerGroup`."""
