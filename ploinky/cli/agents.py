@@ -8,6 +8,7 @@ import click
 
 from ploinky.cli import output
 from ploinky.cli.failures import CommandFailed
+from ploinky.cli.names import completing
 from ploinky.cli.shared import client, json_option
 
 
@@ -17,7 +18,12 @@ def agent() -> None:
 
 
 @agent.command("list")
-@click.option("--repository", metavar="NAME", help="Of this registered repository alone.")
+@click.option(
+    "--repository",
+    metavar="NAME",
+    shell_complete=completing("repository"),
+    help="Of this registered repository alone.",
+)
 @json_option
 def list_agents(repository: str | None, want_json: bool) -> None:
     """List the agents of all registered repositories."""
@@ -39,7 +45,7 @@ def list_agents(repository: str | None, want_json: bool) -> None:
 
 
 @agent.command("info")
-@click.argument("name")
+@click.argument("name", shell_complete=completing("agent"))
 @json_option
 def info(name: str, want_json: bool) -> None:
     """Show where the agent NAME comes from, and where it is deployed."""
@@ -65,7 +71,7 @@ def info(name: str, want_json: bool) -> None:
 
 def _change(verb: str, about: str) -> click.Command:
     @click.command(verb, help=about)
-    @click.argument("name")
+    @click.argument("name", shell_complete=completing("agent"))
     @json_option
     def command(name: str, want_json: bool) -> None:
         answer = client().api("POST", f"agents/{quote(name, safe='')}/{verb}", timeout=None)

@@ -9,13 +9,14 @@ import click
 
 from ploinky.cli import output
 from ploinky.cli.failures import CONFIGURATION, DEPLOYMENT, CommandFailed
+from ploinky.cli.names import completing
 from ploinky.cli.shared import client as connected
 from ploinky.cli.shared import json_option
 
 _LONGEST_WAIT_SECONDS = 300
 
-_WHERE = click.argument("where", metavar="[DOMAIN]/PATH")
-_COMMAND = click.argument("command")
+_WHERE = click.argument("where", metavar="[DOMAIN]/PATH", shell_complete=completing("where"))
+_COMMAND = click.argument("command", shell_complete=completing("command"))
 _PARAMS = click.argument("params", nargs=-1)
 _PARAMS_JSON = click.option(
     "--params", "params_json", metavar="JSON", help="The params as a JSON array instead."
@@ -95,7 +96,7 @@ def task(
 
 
 @client.command("task-status")
-@click.argument("task_id")
+@click.argument("task_id", shell_complete=completing("task"))
 @_WAIT
 @click.option("--cancel", is_flag=True, help="Cancel it; a running handler is aborted.")
 @json_option

@@ -6,6 +6,7 @@ handful of calls, so nothing here needs to be asynchronous.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
@@ -14,7 +15,7 @@ from urllib.parse import quote, urlsplit
 import requests
 
 from ploinky.cli.connection import Connection
-from ploinky.cli.failures import CONFIGURATION, CONNECTION, CommandFailed, from_answer
+from ploinky.cli.failures import CONFIGURATION, CONNECTION, CommandFailed, debug, from_answer
 
 API = "/management/api"
 CONNECT_SECONDS = 5.0
@@ -23,9 +24,13 @@ _PER_PAGE = 500
 
 
 class Client:
-    """One server, spoken to as one principal."""
+    """One server, spoken to as one principal.
 
-    def __init__(self, connection: Connection) -> None:
+    Args:
+        patience_seconds: How long a server may take to accept a connection.
+    """
+
+    def __init__(self, connection: Connection, patience_seconds: float = CONNECT_SECONDS) -> None:
         address = urlsplit(connection.url)
         if address.scheme not in ("http", "https") or not address.hostname:
             raise CommandFailed(
@@ -34,6 +39,7 @@ class Client:
                 exit_code=CONFIGURATION,
             )
         self.connection = connection
+        self._patience_seconds = patience_seconds
         self._session = requests.Session()
         self._session.trust_env = False  # a proxy or .netrc must never see the key
 
@@ -141,6 +147,7 @@ class Client:
         stream: bool = False,
     ) -> requests.Response:
         sent = dict(headers or {})
+        began = time.monotonic()
         if self.connection.token and not anonymous:
             sent["Authorization"] = f"Bearer {self.connection.token}"
         try:
@@ -150,7 +157,7 @@ class Client:
                 params={k: v for k, v in (query or {}).items() if v is not None},
                 json=body,
                 headers=sent,
-                timeout=(CONNECT_SECONDS, timeout_seconds),
+                timeout=(self._patience_seconds, timeout_seconds),
                 allow_redirects=False,
                 stream=stream,
             )
@@ -166,6 +173,10 @@ class Client:
                 "or name another: p-cli cloud connect URL",
                 exit_code=CONNECTION,
             ) from error
+        debug(
+            f"{method} {path} -> {answer.status_code} in {time.monotonic() - began:.3f} s"
+            f" (request {answer.headers.get('X-Request-Id', 'without an id')})"
+        )
         if not answer.ok:
             raise from_answer(answer.status_code, _document(answer))
         return answer

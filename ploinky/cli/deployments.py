@@ -16,6 +16,7 @@ from ploinky.cli import output
 from ploinky.cli.client import Client
 from ploinky.cli.failures import CONFIGURATION, CommandFailed
 from ploinky.cli.metrics import stats
+from ploinky.cli.names import completing
 from ploinky.cli.shared import client, json_option, show_stream
 
 _POLL_SECONDS = 0.25
@@ -67,10 +68,14 @@ def _config(path: Path | None) -> dict[str, Any]:
 
 
 @click.command()
-@click.argument("domain", required=False)
-@click.argument("path", required=False)
-@click.argument("agent", required=False)
-@click.option("--repository", help="Git URL, or the name of a registered repository.")
+@click.argument("domain", required=False, shell_complete=completing("domain"))
+@click.argument("path", required=False, shell_complete=completing("path"))
+@click.argument("agent", required=False, shell_complete=completing("agent"))
+@click.option(
+    "--repository",
+    shell_complete=completing("repository"),
+    help="Git URL, or the name of a registered repository.",
+)
 @click.option("--branch", help="Branch, tag or commit; default: the repository's own.")
 @click.option("--image", help="Container image; wins over the manifest's.")
 @click.option("--target", help="Route to something that already runs: http://host:port, unix:PATH.")
@@ -141,14 +146,18 @@ def _with_progress(caller: Client, body: Mapping[str, Any]) -> Any:
     console = Console(stderr=True, highlight=False)
     with console.status("deploying") as line:
         worker.start()
-        while worker.is_alive():
-            worker.join(_POLL_SECONDS)
-            step = _step(watcher, body)
-            if step and step != shown:
-                shown = step
-                line.update(step)
-                if not console.is_terminal:
-                    console.print(f"  {step}")
+        try:
+            while worker.is_alive():
+                worker.join(_POLL_SECONDS)
+                step = _step(watcher, body)
+                if step and step != shown:
+                    shown = step
+                    line.update(step)
+                    if not console.is_terminal:
+                        console.print(f"  {step}")
+        except KeyboardInterrupt:
+            console.print("The deploy goes on without you: p-cli cloud deployments")
+            raise
     if isinstance(outcome[0], CommandFailed):
         raise outcome[0]
     return outcome[0]
@@ -163,8 +172,8 @@ def _step(watcher: Client, body: Mapping[str, Any]) -> str:
 
 
 @click.command()
-@click.argument("domain")
-@click.argument("path")
+@click.argument("domain", shell_complete=completing("domain"))
+@click.argument("path", shell_complete=completing("path"))
 @json_option
 def undeploy(domain: str, path: str, want_json: bool) -> None:
     """Remove the deployment at DOMAIN and PATH; calls in hand are finished first."""
@@ -207,8 +216,8 @@ def deployments(context: click.Context, want_json: bool) -> None:
 
 
 @click.command()
-@click.argument("domain")
-@click.argument("path")
+@click.argument("domain", shell_complete=completing("domain"))
+@click.argument("path", shell_complete=completing("path"))
 @json_option
 def releases(domain: str, path: str, want_json: bool) -> None:
     """List the releases of the deployment at DOMAIN and PATH, newest first."""
@@ -234,8 +243,8 @@ def releases(domain: str, path: str, want_json: bool) -> None:
 
 def _change(verb: str, about: str, done: str) -> click.Command:
     @click.command(verb, help=about)
-    @click.argument("domain")
-    @click.argument("path")
+    @click.argument("domain", shell_complete=completing("domain"))
+    @click.argument("path", shell_complete=completing("path"))
     @json_option
     def command(domain: str, path: str, want_json: bool) -> None:
         body = {"domain": domain, "path": path}
@@ -256,10 +265,15 @@ deployments.add_command(
 
 
 @deployments.command("logs")
-@click.argument("domain")
-@click.argument("path")
+@click.argument("domain", shell_complete=completing("domain"))
+@click.argument("path", shell_complete=completing("path"))
 @click.option("--lines", default=100, show_default=True, help="How many of the last lines.")
-@click.option("--release", type=int, help="Of this release; default: the one that serves.")
+@click.option(
+    "--release",
+    type=int,
+    shell_complete=completing("release"),
+    help="Of this release; default: the one that serves.",
+)
 @click.option("--follow", "-f", is_flag=True, help="Go on with what comes; Ctrl-C ends it.")
 def logs(domain: str, path: str, lines: int, release: int | None, follow: bool) -> None:
     """Print what its instances printed last, also of those that are gone."""

@@ -6,6 +6,7 @@ Exit statuses (contract, section 6): 0 ok, 1 error, 2 connection,
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import IO, Any
 
@@ -47,12 +48,34 @@ class CommandFailed(click.ClickException):
     """Ends the command with a message, and a hint on what to do where there is one."""
 
     def __init__(
-        self, message: str, *, hint: str = "", exit_code: int = ERROR, output: str = ""
+        self,
+        message: str,
+        *,
+        hint: str = "",
+        exit_code: int = ERROR,
+        output: str = "",
+        code: str = "",
+        request_id: str = "",
     ) -> None:
         super().__init__(message)
         self.hint = hint
         self.exit_status = exit_code
         self.output = output
+        self.code = code
+        self.request_id = request_id
+
+    def document(self) -> dict[str, Any]:
+        """Give it for programs, in the form of the API's errors."""
+        said = {
+            "error": self.message,
+            "message": self.message,
+            "code": self.code,
+            "exitStatus": self.exit_status,
+            "hint": self.hint,
+            "output": self.output,
+            "requestId": self.request_id,
+        }
+        return {name: value for name, value in said.items() if value != ""}
 
     def show(self, file: IO[Any] | None = None) -> None:
         """Print it on standard error."""
@@ -62,6 +85,17 @@ class CommandFailed(click.ClickException):
                 click.echo(f"  | {line}", err=True, file=file)
         if self.hint:
             click.echo(f"{click.style('Hint:', fg='yellow')}  {self.hint}", err=True, file=file)
+
+
+def is_debugging() -> bool:
+    """Tell whether somebody wants to see more: ``DEBUG=1``."""
+    return os.environ.get("DEBUG", "") not in ("", "0")
+
+
+def debug(words: str) -> None:
+    """Say something on standard error to whoever wants to see more."""
+    if is_debugging():
+        click.echo(f"debug: {words}", err=True)
 
 
 def from_answer(status: int, body: Any) -> CommandFailed:
@@ -83,4 +117,6 @@ def from_answer(status: int, body: Any) -> CommandFailed:
         hint="" if "p-cli " in message else _HINTS.get(status, ""),
         exit_code=_BY_STATUS.get(status) or _BY_CODE.get(code, ERROR),
         output=output,
+        code=code,
+        request_id=str(body.get("requestId", "")),
     )

@@ -7,6 +7,7 @@ from urllib.parse import quote
 import click
 
 from ploinky.cli import output
+from ploinky.cli.names import completing
 from ploinky.cli.shared import client, json_option
 
 
@@ -26,7 +27,7 @@ def add(name: str, want_json: bool) -> None:
 
 
 @host.command("remove")
-@click.argument("name")
+@click.argument("name", shell_complete=completing("domain"))
 @json_option
 def remove(name: str, want_json: bool) -> None:
     """Forget the domain NAME."""
@@ -35,7 +36,7 @@ def remove(name: str, want_json: bool) -> None:
 
 
 @host.command("enable")
-@click.argument("name")
+@click.argument("name", shell_complete=completing("domain"))
 @json_option
 def enable(name: str, want_json: bool) -> None:
     """Let what is deployed at the domain NAME be reached again."""
@@ -44,7 +45,7 @@ def enable(name: str, want_json: bool) -> None:
 
 
 @host.command("disable")
-@click.argument("name")
+@click.argument("name", shell_complete=completing("domain"))
 @json_option
 def disable(name: str, want_json: bool) -> None:
     """Answer 404 at the domain NAME; what is deployed there goes on running, unreached."""

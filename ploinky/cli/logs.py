@@ -10,6 +10,7 @@ import click
 from ploinky.cli import output
 from ploinky.cli.client import Client
 from ploinky.cli.failures import CONFIGURATION, CommandFailed
+from ploinky.cli.names import completing
 from ploinky.cli.shared import client, json_option, show_stream
 
 
@@ -17,11 +18,21 @@ from ploinky.cli.shared import client, json_option, show_stream
 @click.argument("what", metavar="[N|list|download DATE]", default="100")
 @click.argument("date", required=False, metavar="")
 @click.option("--follow", "-f", is_flag=True, help="Go on with what comes; Ctrl-C ends it.")
-@click.option("--deployment", metavar="DOMAIN/PATH", help="What its instances print, instead.")
+@click.option(
+    "--deployment",
+    metavar="DOMAIN/PATH",
+    shell_complete=completing("place"),
+    help="What its instances print, instead.",
+)
 @click.option("--release", type=int, help="With --deployment: of this release.")
 @click.option("--level", help="Only this level and above: debug, info, warn, error.")
 @click.option("--request", help="Only what belongs to the request with this id.")
-@click.option("--about", metavar="DOMAIN/PATH", help="Only what is about this deployment.")
+@click.option(
+    "--about",
+    metavar="DOMAIN/PATH",
+    shell_complete=completing("place"),
+    help="Only what is about this deployment.",
+)
 @click.option("--access", is_flag=True, help="The access log: one line a request.")
 @json_option
 def logs(

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from ploinky.cli import output
+from ploinky.cli.names import completing
 from ploinky.cli.shared import client, json_option
 
 _BARS = "▁▂▃▄▅▆▇█"
@@ -18,7 +19,11 @@ _SECONDS = {"1h": 3600, "24h": 86_400, "7d": 604_800}
 
 @click.command()
 @click.argument("range_", metavar="[1h|24h|7d]", default="24h", type=click.Choice(list(_SECONDS)))
-@click.option("--agent", help="One agent, or DOMAIN/PATH; default: all of them.")
+@click.option(
+    "--agent",
+    shell_complete=completing("agent"),
+    help="One agent, or DOMAIN/PATH; default: all of them.",
+)
 @json_option
 def metrics(range_: str, agent: str | None, want_json: bool) -> None:
     """Show how many calls there were, how long they took and what failed."""
@@ -96,8 +101,8 @@ def _span(seconds: float) -> str:
 
 
 @click.command("stats")
-@click.argument("domain")
-@click.argument("path")
+@click.argument("domain", shell_complete=completing("domain"))
+@click.argument("path", shell_complete=completing("path"))
 @json_option
 def stats(domain: str, path: str, want_json: bool) -> None:
     """Show what the instances of the deployment at DOMAIN and PATH use."""

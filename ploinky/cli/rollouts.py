@@ -10,13 +10,14 @@ import click
 from ploinky.cli import output
 from ploinky.cli.deployments import deployments, environment_of, secrets_of
 from ploinky.cli.failures import CONFIGURATION, DEPLOYMENT, CommandFailed
+from ploinky.cli.names import completing
 from ploinky.cli.shared import client, json_option
 
 
 @click.command()
-@click.argument("domain")
-@click.argument("path")
-@click.argument("release", required=False, type=int)
+@click.argument("domain", shell_complete=completing("domain"))
+@click.argument("path", shell_complete=completing("path"))
+@click.argument("release", required=False, type=int, shell_complete=completing("release"))
 @json_option
 def rollback(domain: str, path: str, release: int | None, want_json: bool) -> None:
     """Serve RELEASE again (without: the one before), with the code and image it had."""
@@ -27,8 +28,8 @@ def rollback(domain: str, path: str, release: int | None, want_json: bool) -> No
 
 
 @click.command()
-@click.argument("domain")
-@click.argument("path")
+@click.argument("domain", shell_complete=completing("domain"))
+@click.argument("path", shell_complete=completing("path"))
 @click.argument("replicas", type=int)
 @json_option
 def scale(domain: str, path: str, replicas: int, want_json: bool) -> None:
@@ -39,8 +40,8 @@ def scale(domain: str, path: str, replicas: int, want_json: bool) -> None:
 
 
 @deployments.command("update")
-@click.argument("domain")
-@click.argument("path")
+@click.argument("domain", shell_complete=completing("domain"))
+@click.argument("path", shell_complete=completing("path"))
 @click.option("--branch", help="Branch, tag or commit.")
 @click.option("--image", help="Container image.")
 @click.option("--env", multiple=True, metavar="NAME=VALUE", help="Added; NAME= makes it empty.")
@@ -82,8 +83,8 @@ def _setting(pair: str) -> tuple[str, Any]:
 
 
 @deployments.command("show")
-@click.argument("domain")
-@click.argument("path")
+@click.argument("domain", shell_complete=completing("domain"))
+@click.argument("path", shell_complete=completing("path"))
 @json_option
 def show(domain: str, path: str, want_json: bool) -> None:
     """Show all about the deployment at DOMAIN and PATH."""
@@ -95,8 +96,8 @@ def show(domain: str, path: str, want_json: bool) -> None:
 
 
 @deployments.command("hook")
-@click.argument("domain")
-@click.argument("path")
+@click.argument("domain", shell_complete=completing("domain"))
+@click.argument("path", shell_complete=completing("path"))
 @json_option
 def hook(domain: str, path: str, want_json: bool) -> None:
     """Make a webhook: a push to its repository deploys it.  An earlier secret is void."""

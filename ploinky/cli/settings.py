@@ -9,6 +9,7 @@ import click
 
 from ploinky.cli import output
 from ploinky.cli.failures import CONFIGURATION, CommandFailed
+from ploinky.cli.names import completing
 from ploinky.cli.shared import client, json_option
 
 
@@ -55,7 +56,9 @@ def show(want_json: bool) -> None:
 
 
 @settings.command("set")
-@click.argument("pairs", nargs=-1, required=True, metavar="NAME=VALUE...")
+@click.argument(
+    "pairs", nargs=-1, required=True, metavar="NAME=VALUE...", shell_complete=completing("setting")
+)
 @json_option
 def set_settings(pairs: tuple[str, ...], want_json: bool) -> None:
     """Change settings; NAME= leads back to the default.  A bad value changes nothing."""
