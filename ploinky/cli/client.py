@@ -98,6 +98,11 @@ class Client:
         finally:
             answer.close()
 
+    def prometheus(self) -> str:
+        """Get the figures that Prometheus scrapes, in its own format."""
+        text: str = self._json("GET", "/metrics", None)
+        return text
+
     def login(self, key: str) -> Mapping[str, Any]:
         """Exchange an API key for a session: ``{authorizationToken, userId}``."""
         answer: Mapping[str, Any] = self._json(

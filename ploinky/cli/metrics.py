@@ -24,9 +24,13 @@ _SECONDS = {"1h": 3600, "24h": 86_400, "7d": 604_800}
     shell_complete=completing("agent"),
     help="One agent, or DOMAIN/PATH; default: all of them.",
 )
+@click.option("--prometheus", is_flag=True, help="All of them, as Prometheus reads them.")
 @json_option
-def metrics(range_: str, agent: str | None, want_json: bool) -> None:
+def metrics(range_: str, agent: str | None, prometheus: bool, want_json: bool) -> None:
     """Show how many calls there were, how long they took and what failed."""
+    if prometheus:
+        click.echo(client().prometheus(), nl=False)
+        return
     answer = client().api("GET", "metrics", range=range_, agent=agent)
     if want_json:
         output.as_json(answer)

@@ -137,6 +137,12 @@ def overview(want_json: bool) -> None:
     )
 
 
+@click.command()
+def openapi() -> None:
+    """Print the description of the management API: OpenAPI 3.1, as JSON."""
+    output.as_json(client().api("GET", "openapi.json"))
+
+
 def _said(value: object) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{k} {v}" for k, v in value.items())
@@ -145,4 +151,4 @@ def _said(value: object) -> str:
     return str(value)
 
 
-COMMANDS = (connect, init, login, logout, status, health, overview)
+COMMANDS = (connect, init, login, logout, status, health, overview, openapi)

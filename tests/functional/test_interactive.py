@@ -90,7 +90,9 @@ def test_a_session(own_server: Server, sit_down: Callable[..., Terminal], tmp_pa
     terminal.types("\r")
     terminal.sees("domain.*localhost", "path.*/parrot", AT_PROMPT)
     terminal.types("p-cli cloud undeploy localhost /nowhere\r")
-    terminal.sees("nothing is deployed at localhost/nowhere", "Hint:", r"\[1\] ", AT_PROMPT)
+    terminal.sees(
+        "nothing is deployed at localhost/nowhere", "p-cli cloud deployments", r"\[1\] ", AT_PROMPT
+    )
     terminal.types("call /parrot hello --params '[\r")
     terminal.sees(r"\.\.\. ")
     terminal.types('"two lines"]\'\r')
