@@ -59,12 +59,21 @@ class Client:
             timeout: Seconds to wait for the answer; None for as long as it takes.
 
         Returns:
-            The answer's JSON, or its text where it is text.
+            The answer's JSON, an object; or its text where it is plain text.
 
         Raises:
-            CommandFailed: No connection, or an error answer.
+            CommandFailed: No connection, an error answer, or one that no server of ours gives.
         """
-        return self._json(method, f"{API}/{path}", body, query=query, timeout_seconds=timeout)
+        answer = self._answer(method, f"{API}/{path}", body, query=query, timeout_seconds=timeout)
+        document = _document(answer)
+        kind = answer.headers.get("Content-Type", "").partition(";")[0] or "something"
+        if not (isinstance(document, dict) or kind == "text/plain"):
+            raise CommandFailed(
+                f"{self.connection.url} answered with {kind} that is none of its own",
+                hint="is this a Ploinky server, or does a proxy answer for it?",
+                exit_code=CONNECTION,
+            )
+        return document
 
     def all_pages(self, path: str, name: str, /, **query: Any) -> Any:
         """Get a whole list of the management API, page by page.
@@ -88,7 +97,10 @@ class Client:
         Raises:
             CommandFailed: No connection, an error answer, or a connection that broke off.
         """
-        answer = self._answer("GET", f"{API}/{path}", None, query=query, stream=True)
+        # However long there is nothing to tell.
+        answer = self._answer(
+            "GET", f"{API}/{path}", None, query=query, timeout_seconds=None, stream=True
+        )
         try:
             yield from answer.iter_content(None)
         except requests.exceptions.RequestException as error:
@@ -182,6 +194,13 @@ class Client:
             f"{method} {path} -> {answer.status_code} in {time.monotonic() - began:.3f} s"
             f" (request {answer.headers.get('X-Request-Id', 'without an id')})"
         )
+        if answer.is_redirect:
+            there = answer.headers["Location"].partition(API)[0]
+            raise CommandFailed(
+                f"{self.connection.url} leads elsewhere: {there}",
+                hint=f"connect to that: p-cli cloud connect {there}",
+                exit_code=CONNECTION,
+            )
         if not answer.ok:
             raise from_answer(answer.status_code, _document(answer))
         return answer

@@ -79,7 +79,8 @@ class CommandFailed(click.ClickException):
 
     def show(self, file: IO[Any] | None = None) -> None:
         """Print it on standard error."""
-        click.echo(f"{click.style('Error:', fg='red')} {self.message}", err=True, file=file)
+        code = f" ({self.code})" if self.code else ""
+        click.echo(f"{click.style('Error:', fg='red')} {self.message}{code}", err=True, file=file)
         if self.output:
             for line in self.output.rstrip().splitlines():
                 click.echo(f"  | {line}", err=True, file=file)
@@ -113,7 +114,7 @@ def from_answer(status: int, body: Any) -> CommandFailed:
     if isinstance(details, Mapping):
         output, step = str(details.get("output") or ""), str(details.get("step") or "")
     return CommandFailed(
-        (f"[{step}] " if step else "") + message + (f" ({code})" if code else ""),
+        (f"[{step}] " if step else "") + message,
         hint="" if "p-cli " in message else _HINTS.get(status, ""),
         exit_code=_BY_STATUS.get(status) or _BY_CODE.get(code, ERROR),
         output=output,

@@ -49,6 +49,12 @@ def logs(
 ) -> None:
     """Show the last N lines of the server's log; list its days, or download the one of DATE."""
     log = "access" if access else None
+    if date is not None and what != "download":
+        raise CommandFailed(
+            f"{date!r} is one too many",
+            hint="p-cli cloud logs 500   or: p-cli cloud logs download 2024-01-15",
+            exit_code=CONFIGURATION,
+        )
     if what == "list":
         _list(log, want_json)
     elif what == "download":

@@ -17,6 +17,7 @@ from ploinky.cli import (
     completion,
     deployments,
     events,
+    glance,
     hosts,
     keys,
     logs,
@@ -50,6 +51,7 @@ for command in (
     agents.agent,
     *deployments.COMMANDS,
     *rollouts.COMMANDS,
+    glance.show,
     *keys.COMMANDS,
     *settings.COMMANDS,
     metrics.metrics,
@@ -73,7 +75,7 @@ def run(arguments: Sequence[str], **context: Any) -> int:
     """
     try:
         status = cli.main(list(arguments), "p-cli", standalone_mode=False, **context)
-        sys.stdout.flush()
+        sys.stdout.flush()  # a pipe that nobody reads any more shows here, not at the exit
     except click.ClickException as error:
         return _told(error, "--json" in arguments)
     except (click.Abort, KeyboardInterrupt):
@@ -107,6 +109,8 @@ def _told(error: click.ClickException, want_json: bool) -> int:
 
 def main() -> None:
     """Run the command line; ends the process with the contract's exit status."""
+    if sys.stdout is None:  # closed by whoever started it: p-cli ... >&-
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     if len(sys.argv) > 1 or "_P_CLI_COMPLETE" in os.environ:
         sys.exit(run(sys.argv[1:]))
     if not (sys.stdin.isatty() and sys.stdout.isatty()):

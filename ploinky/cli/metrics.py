@@ -40,12 +40,14 @@ def metrics(range_: str, agent: str | None, prometheus: bool, want_json: bool) -
             "calls": f"{answer['totalRequests']} in {range_}",
             "failed": f"{answer['errorRate']}",
             "refused": f"{answer['unauthorizedRequests']} without a right to call",
-            "up for": _span(answer["uptime"] / 1000),
+            "up for": output.span(answer["uptime"] / 1000),
         }
     )
     counts = _stretches(answer, _SECONDS[range_])
     if any(counts):
-        click.echo(f"\n{sparkline(counts)}  at most {max(counts)} in {_span(_stretch(range_))}")
+        click.echo(
+            f"\n{sparkline(counts)}  at most {max(counts)} in {output.span(_stretch(range_))}"
+        )
     click.echo()
     output.table(
         ("agent", "calls", "failed", "average", "p50", "p95", "p99", "longest", "failed at"),
@@ -95,13 +97,6 @@ def _duration(milliseconds: float | None) -> str:
     if milliseconds >= 10_000:
         return f"{milliseconds / 1000:.1f} s"
     return f"{milliseconds:.3g} ms" if milliseconds < 1000 else f"{milliseconds:.0f} ms"
-
-
-def _span(seconds: float) -> str:
-    for size, name in ((86_400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds / size:.3g} {name}"
-    return f"{seconds:.0f} s"
 
 
 @click.command("stats")

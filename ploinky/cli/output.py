@@ -69,6 +69,14 @@ def pairs(document: Mapping[str, Any]) -> None:
         console.print(f"[bold]{name.ljust(width)}[/]  {_cell(value)}", soft_wrap=True)
 
 
+def span(seconds: float) -> str:
+    """Give a time as people say it."""
+    for size, name in ((86_400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.3g} {name}"
+    return f"{seconds:.0f} s"
+
+
 def _cell(value: Any) -> str:
     text = escape("" if value is None else str(value))
     colour = _COLOURS.get(text)

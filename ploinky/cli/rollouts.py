@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from urllib.parse import quote
 
 import click
 
@@ -88,11 +89,12 @@ def _setting(pair: str) -> tuple[str, Any]:
 @json_option
 def show(domain: str, path: str, want_json: bool) -> None:
     """Show all about the deployment at DOMAIN and PATH."""
-    answer = client().api("GET", f"deployments/{domain}/{path.lstrip('/')}")
+    answer = client().api("GET", f"deployments/{quote(domain)}/{quote(path.lstrip('/'))}")
     if want_json:
         output.as_json(answer)
     else:
-        output.pairs({k: v if isinstance(v, str) else json.dumps(v) for k, v in answer.items()})
+        known = {k: v for k, v in answer.items() if v not in (None, "", [], {})}
+        output.pairs({k: v if isinstance(v, str) else json.dumps(v) for k, v in known.items()})
 
 
 @deployments.command("hook")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 import attrs
 import click
@@ -80,9 +82,10 @@ def status(want_json: bool) -> None:
         output.as_json({"url": here.url, **whoami, "health": health, "domains": domains})
         return
     user = f"{whoami['userId']} ({whoami['role']})" if whoami.get("authenticated") else "nobody"
-    output.pairs({"server": here.url, "status": health["status"], "logged in as": user})
+    shown = {"server": here.url, "status": health["status"], "logged in as": user}
     if disabled := [domain["name"] for domain in domains if not domain["enabled"]]:
-        output.pairs({"disabled    ": ", ".join(disabled)})
+        shown["disabled"] = ", ".join(disabled)
+    output.pairs(shown)
 
 
 @click.command()
@@ -93,8 +96,8 @@ def health(want_json: bool) -> None:
     if want_json:
         output.as_json(answer)
     else:
-        parts = {k: _said(v) for k, v in answer.items() if k != "deployments"}
-        output.pairs(parts)
+        words = {k: v for k, v in answer.items() if isinstance(v, str)}
+        output.pairs(words | (_running(answer) if "workers" in answer else {}))
         if "deployments" in answer:
             click.echo()
             output.table(
@@ -125,7 +128,16 @@ def overview(want_json: bool) -> None:
     if want_json:
         output.as_json(answer)
         return
-    output.pairs({k: v for k, v in answer.items() if k != "recentActivity"})
+    output.pairs(
+        {
+            "calls": answer["totalRequests"],
+            "failed": answer["errorRate"],
+            "refused": f"{answer['unauthorizedRequests']} without a right to call",
+            "deployments": answer["totalDeployments"],
+            "that run": answer["activeAgents"],
+            "up for": output.span(answer["uptime"] / 1000),
+        }
+    )
     click.echo()
     output.table(
         ("time", "who", "did", "to", "result"),
@@ -133,7 +145,7 @@ def overview(want_json: bool) -> None:
             (a["time"], a["user"], a["action"], a["subject"], a["error"] or "done")
             for a in answer["recentActivity"]
         ),
-        empty="Nothing was changed yet.",
+        empty="Nothing was changed since the server was started.",
     )
 
 
@@ -143,12 +155,13 @@ def openapi() -> None:
     output.as_json(client().api("GET", "openapi.json"))
 
 
-def _said(value: object) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{k} {v}" for k, v in value.items())
-    if isinstance(value, list):
-        return "; ".join(_said(item) for item in value)
-    return str(value)
+def _running(health: Mapping[str, Any]) -> dict[str, str]:
+    """Say how many workers and instances there are, and what is odd about the former."""
+    workers = health["workers"]
+    serving = [worker for worker in workers if worker["state"] == "serving"]
+    restarts = sum(worker["restarts"] for worker in workers)
+    said = f"{len(serving)} of {len(workers)} serve" + (f", {restarts} restarts" * bool(restarts))
+    return {"workers": said, "healthy": f"{health['agents']['healthyInstances']} instances"}
 
 
 COMMANDS = (connect, init, login, logout, status, health, overview, openapi)
