@@ -91,7 +91,7 @@ class Client:
             whole[name] += answer[name]
         return whole
 
-    def stream(self, path: str, **query: Any) -> Iterator[bytes]:
+    def stream(self, path: str, /, **query: Any) -> Iterator[bytes]:
         """Read an answer piece by piece as it comes, for as long as it goes on.
 
         Raises:

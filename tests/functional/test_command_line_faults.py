@@ -188,4 +188,4 @@ def test_ctrl_c_ends_what_is_followed(own_server: Server) -> None:
         assert following.stdout.readline() == "lost       events were missed\n"
         following.send_signal(signal.SIGINT)
         _, said = following.communicate(timeout=60)
-    assert (following.returncode, said) == (130, "Stopped.\n")
+    assert (following.returncode, said.strip()) == (130, "Stopped.")
