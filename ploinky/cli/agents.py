@@ -14,7 +14,7 @@ from ploinky.cli.shared import client, json_option
 
 @click.group()
 def agent() -> None:
-    """Look at the agents in the registered repositories; stop, start and restart them."""
+    """Look at agents in repositories; stop, start, restart."""
 
 
 @agent.command("list")

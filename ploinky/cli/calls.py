@@ -11,7 +11,7 @@ from ploinky.cli import output
 from ploinky.cli.failures import CONFIGURATION, DEPLOYMENT, CommandFailed
 from ploinky.cli.names import completing
 from ploinky.cli.shared import client as connected
-from ploinky.cli.shared import json_option
+from ploinky.cli.shared import json_anyway, json_option
 
 _LONGEST_WAIT_SECONDS = 300
 
@@ -39,6 +39,7 @@ _WAIT = click.option(
 @click.option("--timeout", default=120.0, show_default=True, help="Seconds to wait.")
 @click.option("--async", "is_async", is_flag=True, help="Do not wait: print the task's id.")
 @_KEY
+@json_anyway
 def call(
     where: str,
     command: str,
@@ -48,7 +49,9 @@ def call(
     is_async: bool,
     key: str | None,
 ) -> None:
-    """Call COMMAND of the agent at PATH with PARAMS (sent as texts) and print its JSON.
+    """Call COMMAND of the agent at PATH; print its JSON.
+
+    PARAMS are sent as texts.
 
     \b
     p-cli cloud call /demo hello World

@@ -21,6 +21,8 @@ API = "/management/api"
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 60.0
 _PER_PAGE = 500
+_TEXTS = ("text/plain", "application/jsonl")
+"""What the API sends as it is: output and logs."""
 
 
 class Client:
@@ -66,8 +68,8 @@ class Client:
         """
         answer = self._answer(method, f"{API}/{path}", body, query=query, timeout_seconds=timeout)
         document = _document(answer)
-        kind = answer.headers.get("Content-Type", "").partition(";")[0] or "something"
-        if not (isinstance(document, dict) or kind == "text/plain"):
+        kind = _kind(answer) or "something"
+        if not (isinstance(document, dict) or kind in _TEXTS):
             raise CommandFailed(
                 f"{self.connection.url} answered with {kind} that is none of its own",
                 hint="is this a Ploinky server, or does a proxy answer for it?",
@@ -210,9 +212,13 @@ def _task(task: str) -> str:
     return f"/_ploinky/tasks/{quote(task, safe='')}"
 
 
+def _kind(answer: requests.Response) -> str:
+    return answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+
+
 def _document(answer: requests.Response) -> Any:
     """Give what an answer holds: JSON where it says so and is, else its text."""
-    if "json" in answer.headers.get("Content-Type", ""):
+    if _kind(answer) == "application/json":
         with suppress(ValueError):
             return answer.json()
     return answer.text

@@ -104,7 +104,7 @@ def deploy(
     want_json: bool,
     **options: str | None,
 ) -> None:
-    """Deploy AGENT to DOMAIN and PATH; what served there before serves until the new one does."""
+    """Deploy AGENT to DOMAIN and PATH.  What served there before serves until the new one does."""
     body = _config(config)
     given = {"domain": domain, "path": path, "agent": agent, **options}
     body |= {name: value for name, value in given.items() if value is not None}
@@ -176,7 +176,7 @@ def _step(watcher: Client, body: Mapping[str, Any]) -> str:
 @click.argument("path", shell_complete=completing("path"))
 @json_option
 def undeploy(domain: str, path: str, want_json: bool) -> None:
-    """Remove the deployment at DOMAIN and PATH; calls in hand are finished first."""
+    """Remove the deployment at DOMAIN and PATH.  Calls in hand are finished first."""
     answer = client().api("DELETE", "deployments", {"domain": domain, "path": path})
     output.done(answer, want_json, f"{domain}{path} is gone.")
 
@@ -185,7 +185,7 @@ def undeploy(domain: str, path: str, want_json: bool) -> None:
 @json_option
 @click.pass_context
 def deployments(context: click.Context, want_json: bool) -> None:
-    """List the deployments; or restart, stop, start or sync one, or see its output."""
+    """List deployments; change one, or read its output."""
     if context.invoked_subcommand is not None:
         return
     answer = client().all_pages("deployments", "deployments")
@@ -220,7 +220,7 @@ def deployments(context: click.Context, want_json: bool) -> None:
 @click.argument("path", shell_complete=completing("path"))
 @json_option
 def releases(domain: str, path: str, want_json: bool) -> None:
-    """List the releases of the deployment at DOMAIN and PATH, newest first."""
+    """List a deployment's releases, newest first."""
     answer = client().all_pages("deployments/releases", "releases", domain=domain, path=path)
     if want_json:
         output.as_json(answer)
@@ -275,7 +275,10 @@ deployments.add_command(
     help="Of this release; default: the one that serves.",
 )
 @click.option("--follow", "-f", is_flag=True, help="Go on with what comes; Ctrl-C ends it.")
-def logs(domain: str, path: str, lines: int, release: int | None, follow: bool) -> None:
+@json_option
+def logs(
+    domain: str, path: str, lines: int, release: int | None, follow: bool, want_json: bool
+) -> None:
     """Print what its instances printed last, also of those that are gone."""
     query: dict[str, Any] = {
         "domain": domain,
@@ -287,6 +290,9 @@ def logs(domain: str, path: str, lines: int, release: int | None, follow: bool) 
         show_stream(client().stream("deployments/logs", follow=1, **query))
         return
     answer = client().api("GET", "deployments/logs", **query)
+    if want_json:
+        output.as_json({"output": answer})
+        return
     click.echo(answer or "Its instances have printed nothing yet.", nl=not answer)
 
 

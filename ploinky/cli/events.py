@@ -26,7 +26,7 @@ KINDS = ("deployment", "instance", "metrics", "task", "lost")
 @click.option("--count", type=click.IntRange(1), help="End after so many; default: never.")
 @click.option("--json", "want_json", is_flag=True, help="Print JSON: one object a line.")
 def events(kinds: tuple[str, ...], after: str | None, count: int | None, want_json: bool) -> None:
-    """Show what happens to deployments, instances and calls, as it happens; Ctrl-C ends it."""
+    """Show what happens, as it happens.  Ctrl-C ends it."""
     pieces = client().stream("events", lastEventId=after)
     wanted = (one for one in parsed(pieces) if not kinds or one["event"] in kinds)
     for one in islice(wanted, count):

@@ -17,7 +17,7 @@ from ploinky.cli.shared import client, connection, json_option
 @json_option
 @click.pass_context
 def show(context: click.Context, domain: str | None, path: str | None, want_json: bool) -> None:
-    """Show the server, its domains, repositories and deployments; or one of the latter."""
+    """Show all at a glance.  Server, domains, repositories, deployments; or one of the latter."""
     if domain is not None:
         if path is None:
             raise CommandFailed(

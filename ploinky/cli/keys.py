@@ -120,7 +120,7 @@ def end_session(session_id: str, want_json: bool) -> None:
 
 @click.group()
 def audit() -> None:
-    """See who did what, and check that nobody changed the record."""
+    """See who did what; check that record."""
 
 
 @audit.command("list")
@@ -170,7 +170,7 @@ def verify(expect: str | None, offline: bool, directory: Path, want_json: bool) 
 @directory_option
 @json_option
 def rotate_key(directory: Path, want_json: bool) -> None:
-    """Seal every secret anew with a new master key; the server must be stopped.
+    """Seal every secret with a new master key.  The server must be stopped.
 
     With PLOINKY_MASTER_KEY, the new one is taken from PLOINKY_NEW_MASTER_KEY.
     """

@@ -47,7 +47,7 @@ def logs(
     access: bool,
     want_json: bool,
 ) -> None:
-    """Show the last N lines of the server's log; list its days, or download the one of DATE."""
+    """Show the server's log.  The last N lines; or list its days, or download the one of DATE."""
     log = "access" if access else None
     if date is not None and what != "download":
         raise CommandFailed(
@@ -58,7 +58,7 @@ def logs(
     if what == "list":
         _list(log, want_json)
     elif what == "download":
-        _download(date, log)
+        _download(date, log, want_json)
     elif not what.isdigit():
         raise CommandFailed(
             f"{what!r} is neither a number of lines nor list nor download",
@@ -85,7 +85,7 @@ def _list(log: str | None, want_json: bool) -> None:
         click.echo(date)
 
 
-def _download(date: str | None, log: str | None) -> None:
+def _download(date: str | None, log: str | None, want_json: bool) -> None:
     if date is None:
         raise CommandFailed(
             "no date given",
@@ -100,7 +100,7 @@ def _download(date: str | None, log: str | None) -> None:
                 file.write(piece)
     except FileExistsError as error:
         raise CommandFailed(f"{place} is there already", exit_code=CONFIGURATION) from error
-    click.echo(place)
+    output.done({"file": str(place)}, want_json, str(place))
 
 
 def _show(caller: Client, path: str, query: dict[str, Any], follow: bool, want_json: bool) -> None:

@@ -27,7 +27,7 @@ _SECONDS = {"1h": 3600, "24h": 86_400, "7d": 604_800}
 @click.option("--prometheus", is_flag=True, help="All of them, as Prometheus reads them.")
 @json_option
 def metrics(range_: str, agent: str | None, prometheus: bool, want_json: bool) -> None:
-    """Show how many calls there were, how long they took and what failed."""
+    """Show how calls went.  How many there were, how long they took, and what failed."""
     if prometheus:
         click.echo(client().prometheus(), nl=False)
         return

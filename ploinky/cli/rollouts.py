@@ -21,7 +21,7 @@ from ploinky.cli.shared import client, json_option
 @click.argument("release", required=False, type=int, shell_complete=completing("release"))
 @json_option
 def rollback(domain: str, path: str, release: int | None, want_json: bool) -> None:
-    """Serve RELEASE again (without: the one before), with the code and image it had."""
+    """Serve RELEASE again.  Without: the one before; with the code and image it had."""
     body: dict[str, Any] = {"domain": domain, "path": path, "release": release or 0}
     answer = client().api("POST", "deployments/rollback", body, timeout=None)
     now = answer["deployment"]["release"]
@@ -34,7 +34,7 @@ def rollback(domain: str, path: str, release: int | None, want_json: bool) -> No
 @click.argument("replicas", type=int)
 @json_option
 def scale(domain: str, path: str, replicas: int, want_json: bool) -> None:
-    """Run REPLICAS instances of the deployment at DOMAIN and PATH; no call is lost."""
+    """Run REPLICAS instances of a deployment.  No call is lost."""
     body = {"domain": domain, "path": path, "replicas": replicas}
     answer = client().api("POST", "deployments/scale", body, timeout=None)
     output.done(answer, want_json, f"{domain}{path} runs {replicas} instances.")
@@ -119,7 +119,7 @@ def hook(domain: str, path: str, want_json: bool) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option
 def destroy(yes: bool, want_json: bool) -> None:
-    """Stop all that is deployed and remove every instance; deployments stay, stopped."""
+    """Stop all that is deployed.  Every instance is removed; deployments stay, stopped."""
     if not yes:
         click.confirm("Stop everything that is deployed on this server?", abort=True)
     answer = client().api("POST", "stopAndDeleteAll", timeout=None)

@@ -16,7 +16,7 @@ from ploinky.cli.shared import client, json_option
 @click.command()
 @json_option
 def config(want_json: bool) -> None:
-    """Show the configuration in force, and where each value comes from."""
+    """Show the configuration, and where it comes from."""
     answer = client().api("GET", "config")
     if want_json:
         output.as_json(answer)

@@ -20,6 +20,12 @@ def json_option(command: F) -> F:
     return click.option("--json", "want_json", is_flag=True, help="Print JSON.")(command)
 
 
+def json_anyway(command: F) -> F:
+    """Add a ``--json`` that changes nothing, where JSON is all there is."""
+    about = "Nothing else is printed anyway."
+    return click.option("--json", is_flag=True, expose_value=False, help=about)(command)
+
+
 def connection() -> connections.Connection:
     """The connection that holds in this directory."""
     return connections.find(Path.cwd(), Path.home(), os.environ)

@@ -17,7 +17,7 @@ STATES = ("queued", "running", "succeeded", "failed", "cancelled")
 
 @click.group()
 def tasks() -> None:
-    """List durable tasks and dead letters; show, cancel or retry one."""
+    """List durable tasks; show, cancel, retry one."""
 
 
 def _choosing(command: F) -> F:
