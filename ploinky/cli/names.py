@@ -60,7 +60,7 @@ class Names:
         except (CommandFailed, LookupError, TypeError, AttributeError):
             return []
 
-    def _ask(self, path: str, **query: Any) -> Mapping[str, Any]:
+    def _ask(self, path: str, /, **query: Any) -> Mapping[str, Any]:
         client = self._connect()
         asked = (client.connection, path, *query.items())
         until, answer = self._kept.get(asked, (0.0, {}))
