@@ -32,6 +32,7 @@ def test_what_is_on_a_disabled_domain_is_hidden_and_goes_on(ground: Ground, lead
     only(enable(ground, leader, False))
 
     assert hidden(ground) == {"localhost/demo": True, "a.example/demo": False}
+    assert ground.workers.routed() == running  # for durable tasks
     views = {view.deployment.key: view for view in leader.manager.deployments()}
     assert views[KEY].state is DeploymentState.RUNNING
     assert "p-cli cloud host enable localhost" in views[KEY].warnings[-1]

@@ -11,7 +11,7 @@ import pytest
 import requests
 
 from tests.functional.agents import NODE
-from tests.functional.conftest import Server, git_repository
+from tests.functional.conftest import Server, git_repository, until
 
 SERVICE = {
     "manifest.json": """{
@@ -151,9 +151,14 @@ def test_a_domain_is_disabled_and_enabled(server: Server, tmp_path: Path) -> Non
         return found
 
     stats = "deployments/stats?domain=light.example&path=/dark"
-    before = server.api("GET", stats).json()["instances"][0]["instance"]
+    instances = until(lambda: server.api("GET", stats).json()["instances"], "they are looked at")
+    kept = requests.Session()  # whose connection has been answered well until now
+    kept.headers["Host"] = "light.example"
+    assert kept.post(server.url + "/dark/hello", json="you", timeout=10).status_code == 200
     type_("cloud", "host", "disable", "light.example")
     assert answers("light.example") == {(404, "NO_SUCH_ROUTE")}
+    assert kept.post(server.url + "/dark/hello", json="you", timeout=10).status_code == 404
+    assert requests.get(server.url + "/management", timeout=10).status_code == 200
     assert answers("localhost") == {(200, "")}
     assert "light.example" in type_("cloud", "status").stdout
     listed = type_("cloud", "host", "list").stdout.splitlines()
@@ -161,7 +166,8 @@ def test_a_domain_is_disabled_and_enabled(server: Server, tmp_path: Path) -> Non
     assert "host enable light.example" in type_("cloud", "deployments").stderr
     type_("cloud", "host", "enable", "light.example")
     assert answers("light.example") == {(200, "")}
-    assert server.api("GET", stats).json()["instances"][0]["instance"] == before
+    now = server.api("GET", stats).json()["instances"]
+    assert [one["instance"] for one in now] == [one["instance"] for one in instances]
     for domain in ("light.example", "localhost"):
         server.api("DELETE", "deployments", {"domain": domain, "path": "/dark"})
 
