@@ -30,9 +30,15 @@ class Client:
 
     Args:
         patience_seconds: How long a server may take to accept a connection.
+        is_quiet: Whether its requests are nobody's, not even of those who want to see more.
     """
 
-    def __init__(self, connection: Connection, patience_seconds: float = CONNECT_SECONDS) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        patience_seconds: float = CONNECT_SECONDS,
+        is_quiet: bool = False,
+    ) -> None:
         address = urlsplit(connection.url)
         if address.scheme not in ("http", "https") or not address.hostname:
             raise CommandFailed(
@@ -42,6 +48,7 @@ class Client:
             )
         self.connection = connection
         self._patience_seconds = patience_seconds
+        self._is_quiet = is_quiet
         self._session = requests.Session()
         self._session.trust_env = False  # a proxy or .netrc must never see the key
 
@@ -192,10 +199,18 @@ class Client:
                 "or name another: p-cli cloud connect URL",
                 exit_code=CONNECTION,
             ) from error
-        debug(
-            f"{method} {path} -> {answer.status_code} in {time.monotonic() - began:.3f} s"
-            f" (request {answer.headers.get('X-Request-Id', 'without an id')})"
-        )
+        if not self._is_quiet:
+            seconds, name = time.monotonic() - began, answer.headers.get("X-Request-Id", "unnamed")
+            debug(f"{method} {path} -> {answer.status_code} in {seconds:.3f} s (request {name})")
+        self._check(answer)
+        return answer
+
+    def _check(self, answer: requests.Response) -> None:
+        """See that an answer is what was asked for.
+
+        Raises:
+            CommandFailed: It is an error, or leads elsewhere.
+        """
         if answer.is_redirect:
             there = answer.headers["Location"].partition(API)[0]
             raise CommandFailed(
@@ -205,7 +220,6 @@ class Client:
             )
         if not answer.ok:
             raise from_answer(answer.status_code, _document(answer))
-        return answer
 
 
 def _task(task: str) -> str:

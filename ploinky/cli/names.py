@@ -28,12 +28,12 @@ Given = Mapping[str, Any]
 
 
 def patient_client() -> Client:
-    """A client that gives up soon.
+    """A client that gives up soon, and says nothing amid what somebody types.
 
     Raises:
         CommandFailed: There is no connection that can be read.
     """
-    return Client(connection(), PATIENCE_SECONDS)
+    return Client(connection(), PATIENCE_SECONDS, is_quiet=True)
 
 
 class Names:

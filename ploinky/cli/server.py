@@ -78,6 +78,11 @@ def start(directory: Path, foreground: bool, want_json: bool, **options: str | N
     command = [sys.executable, "-c", _TWISTD, "--nodaemon", "--pidfile="]
     command += [f"--logger=ploinky.telemetry.events.{observer}", "ploinky", f"--dir={directory}"]
     command += [f"--{name}={value}" for name, value in options.items() if value is not None]
+    if foreground and click.get_current_context().obj is not None:
+        raise CommandFailed(
+            "a server in the foreground would take this session's place",
+            hint="leave with Ctrl-D first, or start it without --foreground",
+        )
     if foreground:
         sys.stdout.flush()
         os.execv(command[0], command)  # noqa: S606 - our own interpreter, our own argv
