@@ -119,7 +119,7 @@ def deploy(
             hint="p-cli cloud deploy localhost /demo demo",
             exit_code=CONFIGURATION,
         )
-    answer = _with_progress(client(), body)
+    answer = _with_progress(client(), body, Console(stderr=True, highlight=False, quiet=want_json))
     if want_json:
         output.as_json(answer)
         return
@@ -130,7 +130,7 @@ def deploy(
         click.echo(f"Warning: {warning}", err=True)
 
 
-def _with_progress(caller: Client, body: Mapping[str, Any]) -> Any:
+def _with_progress(caller: Client, body: Mapping[str, Any], console: Console) -> Any:
     """Deploy, showing the step it is in until it has ended one way or the other."""
     outcome: list[Any] = []
 
@@ -143,7 +143,6 @@ def _with_progress(caller: Client, body: Mapping[str, Any]) -> Any:
     worker = threading.Thread(target=work, daemon=True)
     watcher = Client(caller.connection)
     shown = ""
-    console = Console(stderr=True, highlight=False)
     with console.status("deploying") as line:
         worker.start()
         try:

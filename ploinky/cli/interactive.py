@@ -116,15 +116,21 @@ def commands(typed: str) -> Iterator[list[str]]:
 
     As in a shell, from a word ``#`` on it is a comment: what is pasted from a manual works.
     """
-    command = ""
-    for line in typed.split("\n"):
-        command += line + "\n"
-        if goes_on(command):
-            continue
-        words = list(takewhile(lambda word: word != "#", _words(command)))
-        command = ""
+    for text in _texts(typed):
+        words = [] if goes_on(text) else list(takewhile(lambda word: word != "#", _words(text)))
         if words and not words[0].startswith("#"):
             yield words
+
+
+def _texts(typed: str) -> list[str]:
+    """Cut what was typed to commands, the last one as far as it has come."""
+    texts: list[str] = []
+    for line in typed.split("\n"):
+        if texts and goes_on(texts[-1]):
+            texts[-1] += f"\n{line}"
+        else:
+            texts.append(line)
+    return texts
 
 
 def goes_on(text: str) -> bool:
@@ -133,7 +139,7 @@ def goes_on(text: str) -> bool:
         _words(text)
     except ValueError:
         return True
-    return text.rstrip("\n").endswith("\\")
+    return text.endswith("\\")
 
 
 def _words(text: str) -> list[str]:
@@ -152,12 +158,12 @@ class CommandCompleter(Completer):
         self, document: Document, complete_event: CompleteEvent
     ) -> Iterable[Completion]:
         """Give what may stand at the cursor; what is in quotes is its writer's own."""
-        text = document.text_before_cursor
-        if goes_on(text):
-            return
+        text = _texts(document.text_before_cursor)[-1]
         incomplete = "" if not text or text[-1].isspace() else text.split()[-1]
-        words = shlex.split(text[: len(text) - len(incomplete)])
-        for item in self._items(words, incomplete):
+        before = text[: len(text) - len(incomplete)]
+        if goes_on(text) or goes_on(before):
+            return
+        for item in self._items(_words(before), incomplete):
             if item.type in ("file", "dir"):
                 yield from self._paths.get_completions(Document(incomplete), complete_event)
             else:
@@ -195,10 +201,9 @@ class Standing:
             here = connection()
         except CommandFailed:
             return "no connection"
-        server = urlsplit(here.url).netloc or here.url
         if self._known is None or self._known[0] != here:
-            return server
-        return self._known[1].format(server=server)
+            return _server(here)
+        return self._known[1]
 
     def look(self) -> None:
         """Ask anew, unless that is being done."""
@@ -211,15 +216,20 @@ class Standing:
             client = patient_client()
         except CommandFailed:
             return
+        words = _server(client.connection)
         try:
             found = client.api("GET", "check-auth", timeout=PATIENCE_SECONDS)
-            words = f"{found['userId'] if found['authenticated'] else 'nobody'}@{{server}}"
+            words = f"{found['userId'] if found['authenticated'] else 'nobody'}@{words}"
         except CommandFailed as error:
-            words = "{server} (away)" if error.exit_status == CONNECTION else "{server}"
-        except (KeyError, TypeError):
-            words = "{server} (no Ploinky server)"
+            words += " (away)" if error.exit_status == CONNECTION else ""
+        except KeyError:
+            words += " (no Ploinky server)"
         self._known = (client.connection, words)
         self._changed()
+
+
+def _server(here: Connection) -> str:
+    return urlsplit(here.url).netloc or here.url
 
 
 def _history() -> History:

@@ -97,14 +97,14 @@ def run(arguments: Sequence[str], **context: Any) -> int:
 def _told(error: click.ClickException, want_json: bool) -> int:
     if is_debugging() and error.__cause__ is not None:
         traceback.print_exception(error.__cause__)
+    status = error.exit_status if isinstance(error, CommandFailed) else ERROR
+    if not want_json:
+        error.show()
+        return status
     if not isinstance(error, CommandFailed):
-        error.show()
-        return ERROR
-    if want_json:
-        click.echo(json.dumps(error.document(), ensure_ascii=False), err=True)
-    else:
-        error.show()
-    return error.exit_status
+        error = CommandFailed(error.format_message(), hint="--help says what it takes")
+    click.echo(json.dumps(error.document(), ensure_ascii=False), err=True)
+    return status
 
 
 def main() -> None:

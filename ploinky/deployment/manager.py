@@ -475,8 +475,9 @@ class DeploymentManager(Service):
         self._instances.watch(self._noticed)
         survey = await self._recovery.survey()
         entries = [self._recovered(survivor) for survivor in survey.survivors]
+        self._board.disable(await self._admission.disabled_domains())  # before any table is out
         self._opened = True
-        await self.adopt_domains()
+        await self._board.publish()
         self._jobs.start(lambda job: self._tidy(survey))
         for entry in entries:
             self._resume(entry)

@@ -5,10 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from prompt_toolkit.completion import CompleteEvent
+from prompt_toolkit.document import Document
 
+from ploinky.cli.client import Client
+from ploinky.cli.failures import CommandFailed
 from ploinky.cli.history import history_path, holds_secret
-from ploinky.cli.interactive import as_arguments, commands, goes_on
+from ploinky.cli.interactive import CommandCompleter, as_arguments, commands, goes_on
 from ploinky.cli.main import cli
+from ploinky.cli.names import Names
 
 
 @pytest.mark.parametrize(
@@ -101,6 +106,33 @@ def test_lines_with_a_secret_are_not_remembered(line: str) -> None:
 def test_other_lines_are(line: str) -> None:
     """History is for those."""
     assert not holds_secret(line)
+
+
+@pytest.mark.parametrize(
+    ("text", "offered"),
+    [
+        ("tas", ["tasks"]),
+        ("help tas", ["tasks"]),
+        ("p-cli cloud tas", ["tasks"]),
+        ("host list\ntasks re", ["retry"]),
+        ("client met", ["methods"]),
+        ("qu", ["quit"]),
+        ("logs --acc", ["--access"]),
+        ("tasks list --state qu", ["queued"]),
+        ("call /x y --params '[1, 2]'", []),
+        ("call /x 'y", []),
+        ("call /x y \\", []),
+    ],
+)
+def test_what_is_completed(text: str, offered: list[str]) -> None:
+    """As shells do; what is in quotes is its writer's own."""
+    completer = CommandCompleter(cli, Names(lambda: 0.0, nobody))
+    found = completer.get_completions(Document(text), CompleteEvent())
+    assert [one.text for one in found] == offered
+
+
+def nobody() -> Client:
+    raise CommandFailed("there is no server")
 
 
 def test_history_lies_where_the_user_keeps_such_things() -> None:

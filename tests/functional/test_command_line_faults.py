@@ -90,6 +90,10 @@ def test_errors_are_json_where_that_is_asked_for(own_server: Server) -> None:
     assert (error["code"], error["exitStatus"], done.returncode) == ("NOT_FOUND", 1, 1)
     assert error["message"] == "there is no domain 'x.example'"
     assert error["requestId"]
+    done = own_server.p_cli("cloud", "host", "disable", "--json", check=False)
+    assert "NAME" in json.loads(done.stderr)["message"]
+    done = own_server.p_cli("cloud", "deploy", "localhost", "/x", "none", "--json", check=False)
+    assert (json.loads(done.stderr)["code"], done.returncode) == ("AGENT_NOT_FOUND", 4)
 
 
 @pytest.mark.parametrize(
