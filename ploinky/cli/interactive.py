@@ -139,7 +139,7 @@ def goes_on(text: str) -> bool:
         _words(text)
     except ValueError:
         return True
-    return text.endswith("\\")
+    return False
 
 
 def _words(text: str) -> list[str]:
