@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import attrs
@@ -104,6 +105,7 @@ def _not_ours(path: Path, why: str) -> CommandFailed:
 
 def _nearest(directory: Path, home: Path) -> Path | None:
     for place in (directory, *directory.parents, home):
-        if (place / FILE).is_file():
-            return place / FILE
+        with suppress(PermissionError):  # somebody else's, above a directory of ours
+            if (place / FILE).is_file():
+                return place / FILE
     return None

@@ -12,7 +12,6 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import version
 from itertools import takewhile
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import click
@@ -34,7 +33,7 @@ from ploinky.cli.connection import Connection
 from ploinky.cli.failures import CONNECTION, CommandFailed
 from ploinky.cli.history import CarefulHistory, history_path
 from ploinky.cli.names import PATIENCE_SECONDS, Names, patient_client
-from ploinky.cli.shared import connection
+from ploinky.cli.shared import connection, home
 
 Run = Callable[..., int]
 """Runs a command: its words, and ``obj`` for its context; gives its exit status."""
@@ -233,7 +232,7 @@ def _server(here: Connection) -> str:
 
 
 def _history() -> History:
-    path = history_path(Path.home(), os.environ)
+    path = history_path(home(), os.environ)
     try:
         return CarefulHistory(path)
     except OSError as error:

@@ -155,6 +155,14 @@ def test_a_pipe_that_nobody_reads_any_more(own_server: Server) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_a_directory_that_is_gone(own_server: Server) -> None:
+    """It is said in words."""
+    done = shell(own_server, "mkdir gone; cd gone; rmdir ../gone; p-cli cloud status")
+    assert done.returncode == 5
+    assert "is gone" in done.stderr
+    assert "bug" not in done.stderr
+
+
 def test_a_server_that_goes_while_it_is_followed(own_server: Server) -> None:
     """What had come is printed; the end is told, with the status of a connection that fails."""
     own_server.start()
