@@ -76,7 +76,7 @@ class Names:
 
 
 def completing(kind: str) -> Callable[[click.Context, click.Parameter, str], list[str]]:
-    """Give what a parameter takes as ``shell_complete``; `kind` is one of ours."""
+    """Give what a parameter takes as ``shell_complete``, for names of a kind that `Names` knows."""
 
     def complete(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
         names = context.find_object(Names) or Names()
