@@ -355,6 +355,12 @@ class IWorkerGroup(Interface):
             How many requests were left when the time was up.
         """
 
+    async def gather_counts() -> None:
+        """Fires once every worker has reported each call that it answered before.
+
+        A worker that does not within a second is not waited for: its counts come when they come.
+        """
+
     def status() -> list[dict[str, Any]]:
         """One entry a worker: ``{slot, pid, state, generation, restarts}``."""
 
@@ -407,6 +413,15 @@ class IDeploymentManager(Interface):
 
         Raises:
             Conflict: It has no instances of its own, or there is no room for so many.
+        """
+
+    async def adopt_domains() -> None:
+        """Hide what is on domains that are disabled on record, and show what is on others.
+
+        Instances, durable tasks and schedules go on.  Fires once every worker goes by it.
+
+        Raises:
+            StateUnusable: The record cannot be read.
         """
 
     def deployments() -> list[DeploymentView]:

@@ -120,6 +120,13 @@ class IRepositoryStore(Interface):
             Conflict: It exists.
         """
 
+    async def change_domain(name: str, enabled: bool) -> None:
+        """Enable or disable it.
+
+        Raises:
+            NotFound: It does not exist.
+        """
+
     async def remove_domain(name: str) -> None:
         """Remove it.
 

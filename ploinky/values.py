@@ -254,6 +254,7 @@ class Route:
         max_upload_bytes: Of a body that brings files to a task.
         rate_limit: Of each client; None for none.
         retries: How often a durable task may be run again that was begun and did not succeed.
+        is_hidden: Its domain is disabled: no request finds it; durable tasks and schedules go on.
     """
 
     key: DeploymentKey
@@ -269,6 +270,7 @@ class Route:
     auth: CallAuth = CallAuth.NONE
     rate_limit: RateLimit | None = None
     retries: int = 0
+    is_hidden: bool = False
 
 
 @frozen

@@ -34,7 +34,7 @@ from ploinky.link import (
     Peer,
     WorkerLinks,
 )
-from ploinky.link.leader import ACKNOWLEDGE_SECONDS
+from ploinky.link.leader import ACKNOWLEDGE_SECONDS, GATHER_SECONDS
 from ploinky.link.outbox import MOST_REPORTS
 from ploinky.link.wire import PART_BYTES, Keep, lines_cut, parts_of, snapshot_of
 from ploinky.link.worker import ORPHAN_SECONDS, SETTLE_SECONDS, LeaderConnection
@@ -385,6 +385,40 @@ def test_counts_come_in_pieces_each_with_its_number(leader: Leader) -> None:
         range(1, len(leader.tally.reports) + 1)
     )
     assert all(data.endswith(b"\n") for _, _, data in leader.tally.reports)
+
+
+def test_counts_come_when_they_are_asked_for(leader: Leader) -> None:
+    """From all workers, each once; nobody waits for one that is busy for long."""
+    box, other = outbox(b"a\n", b"b\n"), outbox(b"c\n")
+    leader.connect(41, outbox=box)
+    leader.connect(42, outbox=other)
+    gathered = Deferred.fromCoroutine(leader.links.gather_counts())
+    leader.flush()
+    outcome(gathered)
+    assert [lines for _, _, lines in leader.tally.reports] == [b"a\n", b"c\n"]
+    late = Deferred.fromCoroutine(leader.links.gather_counts())
+    leader.clock.advance(GATHER_SECONDS)
+    outcome(late)
+    leader.flush()
+    assert [lines for _, _, lines in leader.tally.reports] == [b"a\n", b"c\n", b"b\n"]
+
+
+def test_a_worker_that_is_asked_often_has_its_counts_written_first(leader: Leader) -> None:
+    """So that the newest are told however many wait to be on disk."""
+    box = outbox(*[b"x\n"] * MOST_REPORTS, b"newest\n")
+    worker = leader.connect(41, outbox=box)
+    for _ in range(MOST_REPORTS):
+        worker.worker_end.count(box.fill())
+    leader.flush()
+    leader.tally.gate = Deferred()
+    gathered = Deferred.fromCoroutine(leader.links.gather_counts())
+    leader.flush()
+    assert not gathered.called
+    leader.links.kept({"w-1": MOST_REPORTS})
+    leader.tally.gate.callback(None)
+    leader.flush()
+    outcome(gathered)
+    assert leader.tally.reports[-1] == ("w-1", MOST_REPORTS + 1, b"newest\n")
 
 
 def test_a_worker_keeps_no_more_than_so_many_reports() -> None:

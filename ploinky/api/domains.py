@@ -55,6 +55,7 @@ class DomainRoutes:
                 gives=DomainAnswer,
                 errors=(Conflict,),
             ),
+            *(self._changing(verb) for verb in ("enable", "disable")),
             Endpoint(
                 "domains.remove",
                 "DELETE",
@@ -74,6 +75,16 @@ class DomainRoutes:
             ),
         ]
 
+    def _changing(self, verb: str) -> Endpoint:
+        return Endpoint(
+            f"domains.{verb}",
+            "POST",
+            f"{API}/domains/<name>/{verb}",
+            self._enable if verb == "enable" else self._disable,
+            gives=DomainAnswer,
+            errors=(NotFound,),
+        )
+
     async def _list(self, call: Call) -> Answer:
         """List the host names that deployments may be reached at."""
         page = call.queries(PageQuery)
@@ -89,6 +100,28 @@ class DomainRoutes:
         )
         return as_json(DomainAnswer(domain=DomainDocument(name, True)))
 
+    async def _enable(self, call: Call) -> Answer:
+        """Let what is deployed at a host name be reached again; all workers do once it is answered."""
+        return await self._change(call, True)
+
+    async def _disable(self, call: Call) -> Answer:
+        """Answer 404 at a host name, on all workers before this is answered.
+
+        What is deployed there goes on running, with its durable tasks and schedules, and is reached
+        again as soon as the host name is enabled.
+        """
+        return await self._change(call, False)
+
+    async def _change(self, call: Call, enabled: bool) -> Answer:
+        name = validated_domain(call.parts["name"])
+
+        async def change() -> None:
+            await self._its.repositories.change_domain(name, enabled)
+            await self._its.deployments.adopt_domains()
+
+        await self._its.operations.begin(call.operation(name), change())
+        return as_json(DomainAnswer(domain=DomainDocument(name, enabled)))
+
     async def _remove(self, call: Call) -> Answer:
         """Forget a host name at which nothing is deployed."""
         name = validated_domain(call.parts.get("name") or call.form(NameForm).name)
@@ -99,7 +132,10 @@ class DomainRoutes:
         ]
         if used:
             raise Conflict(f"{name} is in use by {', '.join(used)}; remove what is deployed first")
-        await self._its.operations.begin(
-            call.operation(name), self._its.repositories.remove_domain(name)
-        )
+
+        async def remove() -> None:
+            await self._its.repositories.remove_domain(name)
+            await self._its.deployments.adopt_domains()  # its name may come back, enabled
+
+        await self._its.operations.begin(call.operation(name), remove())
         return as_json(Success())

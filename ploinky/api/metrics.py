@@ -149,6 +149,7 @@ class MetricsRoutes:
         }
         if wanted and not views:
             raise NotFound(f"nothing that is deployed is called {wanted!r}")
+        await self._its.workers.gather_counts()
         window = await self._its.metrics.window(name)
         if wanted or is_confined(call.principal):
             window = _only(window, views)
@@ -192,6 +193,7 @@ class MetricsRoutes:
                 " Authorization: Bearer <key>"
             )
         accept = call.request.text_field("Accept")
+        await self._its.workers.gather_counts()
         body, content_type = await self._its.files.run(exposition, self._snapshot(), accept)
         return Answer(body, content_type)
 

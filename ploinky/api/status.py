@@ -136,6 +136,7 @@ class StatusRoutes:
 
     async def _overview(self, call: Call) -> Answer:
         """Give counts, and what was done last."""
+        await self._its.workers.gather_counts()
         totals = self._its.metrics.totals().all
         views = self._its.deployments.deployments()
         return as_json(

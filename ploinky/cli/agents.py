@@ -8,16 +8,22 @@ import click
 
 from ploinky.cli import output
 from ploinky.cli.failures import CommandFailed
+from ploinky.cli.names import completing
 from ploinky.cli.shared import client, json_option
 
 
 @click.group()
 def agent() -> None:
-    """Look at the agents in the registered repositories; stop, start and restart them."""
+    """Look at agents in repositories; stop, start, restart."""
 
 
 @agent.command("list")
-@click.option("--repository", metavar="NAME", help="Of this registered repository alone.")
+@click.option(
+    "--repository",
+    metavar="NAME",
+    shell_complete=completing("repository"),
+    help="Of this registered repository alone.",
+)
 @json_option
 def list_agents(repository: str | None, want_json: bool) -> None:
     """List the agents of all registered repositories."""
@@ -40,7 +46,7 @@ def list_agents(repository: str | None, want_json: bool) -> None:
 
 
 @agent.command("info")
-@click.argument("name")
+@click.argument("name", shell_complete=completing("agent"))
 @json_option
 def info(name: str, want_json: bool) -> None:
     """Show where the agent NAME comes from, and where it is deployed."""
@@ -66,7 +72,7 @@ def info(name: str, want_json: bool) -> None:
 
 def _change(verb: str, about: str) -> click.Command:
     @click.command(verb, help=about)
-    @click.argument("name")
+    @click.argument("name", shell_complete=completing("agent"))
     @json_option
     def command(name: str, want_json: bool) -> None:
         answer = client().api("POST", f"agents/{quote(name, safe='')}/{verb}", timeout=None)

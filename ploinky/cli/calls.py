@@ -9,13 +9,14 @@ import click
 
 from ploinky.cli import output
 from ploinky.cli.failures import CONFIGURATION, DEPLOYMENT, CommandFailed
+from ploinky.cli.names import completing
 from ploinky.cli.shared import client as connected
-from ploinky.cli.shared import json_option
+from ploinky.cli.shared import json_anyway, json_option
 
 _LONGEST_WAIT_SECONDS = 300
 
-_WHERE = click.argument("where", metavar="[DOMAIN]/PATH")
-_COMMAND = click.argument("command")
+_WHERE = click.argument("where", metavar="[DOMAIN]/PATH", shell_complete=completing("where"))
+_COMMAND = click.argument("command", shell_complete=completing("command"))
 _PARAMS = click.argument("params", nargs=-1)
 _PARAMS_JSON = click.option(
     "--params", "params_json", metavar="JSON", help="The params as a JSON array instead."
@@ -38,6 +39,7 @@ _WAIT = click.option(
 @click.option("--timeout", default=120.0, show_default=True, help="Seconds to wait.")
 @click.option("--async", "is_async", is_flag=True, help="Do not wait: print the task's id.")
 @_KEY
+@json_anyway
 def call(
     where: str,
     command: str,
@@ -47,7 +49,9 @@ def call(
     is_async: bool,
     key: str | None,
 ) -> None:
-    """Call COMMAND of the agent at PATH with PARAMS (sent as texts) and print its JSON.
+    """Call COMMAND of the agent at PATH; print its JSON.
+
+    PARAMS are sent as texts.
 
     \b
     p-cli cloud call /demo hello World
@@ -95,7 +99,7 @@ def task(
 
 
 @client.command("task-status")
-@click.argument("task_id")
+@click.argument("task_id", shell_complete=completing("task"))
 @_WAIT
 @click.option("--cancel", is_flag=True, help="Cancel it; a running handler is aborted.")
 @json_option

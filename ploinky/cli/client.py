@@ -6,6 +6,7 @@ handful of calls, so nothing here needs to be asynchronous.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
@@ -14,18 +15,30 @@ from urllib.parse import quote, urlsplit
 import requests
 
 from ploinky.cli.connection import Connection
-from ploinky.cli.failures import CONFIGURATION, CONNECTION, CommandFailed, from_answer
+from ploinky.cli.failures import CONFIGURATION, CONNECTION, CommandFailed, debug, from_answer
 
 API = "/management/api"
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 60.0
 _PER_PAGE = 500
+_TEXTS = ("text/plain", "application/jsonl")
+"""What the API sends as it is: output and logs."""
 
 
 class Client:
-    """One server, spoken to as one principal."""
+    """One server, spoken to as one principal.
 
-    def __init__(self, connection: Connection) -> None:
+    Args:
+        patience_seconds: How long a server may take to accept a connection.
+        is_quiet: Whether its requests are nobody's, not even of those who want to see more.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        patience_seconds: float = CONNECT_SECONDS,
+        is_quiet: bool = False,
+    ) -> None:
         address = urlsplit(connection.url)
         if address.scheme not in ("http", "https") or not address.hostname:
             raise CommandFailed(
@@ -34,6 +47,8 @@ class Client:
                 exit_code=CONFIGURATION,
             )
         self.connection = connection
+        self._patience_seconds = patience_seconds
+        self._is_quiet = is_quiet
         self._session = requests.Session()
         self._session.trust_env = False  # a proxy or .netrc must never see the key
 
@@ -53,12 +68,21 @@ class Client:
             timeout: Seconds to wait for the answer; None for as long as it takes.
 
         Returns:
-            The answer's JSON, or its text where it is text.
+            The answer's JSON, an object; or its text where it is plain text.
 
         Raises:
-            CommandFailed: No connection, or an error answer.
+            CommandFailed: No connection, an error answer, or one that no server of ours gives.
         """
-        return self._json(method, f"{API}/{path}", body, query=query, timeout_seconds=timeout)
+        answer = self._answer(method, f"{API}/{path}", body, query=query, timeout_seconds=timeout)
+        document = _document(answer)
+        kind = _kind(answer) or "something"
+        if not (isinstance(document, dict) or kind in _TEXTS):
+            raise CommandFailed(
+                f"{self.connection.url} answered with {kind} that is none of its own",
+                hint="is this a Ploinky server, or does a proxy answer for it?",
+                exit_code=CONNECTION,
+            )
+        return document
 
     def all_pages(self, path: str, name: str, /, **query: Any) -> Any:
         """Get a whole list of the management API, page by page.
@@ -76,13 +100,16 @@ class Client:
             whole[name] += answer[name]
         return whole
 
-    def stream(self, path: str, **query: Any) -> Iterator[bytes]:
+    def stream(self, path: str, /, **query: Any) -> Iterator[bytes]:
         """Read an answer piece by piece as it comes, for as long as it goes on.
 
         Raises:
             CommandFailed: No connection, an error answer, or a connection that broke off.
         """
-        answer = self._answer("GET", f"{API}/{path}", None, query=query, stream=True)
+        # However long there is nothing to tell.
+        answer = self._answer(
+            "GET", f"{API}/{path}", None, query=query, timeout_seconds=None, stream=True
+        )
         try:
             yield from answer.iter_content(None)
         except requests.exceptions.RequestException as error:
@@ -91,6 +118,11 @@ class Client:
             ) from error
         finally:
             answer.close()
+
+    def prometheus(self) -> str:
+        """Get the figures that Prometheus scrapes, in its own format."""
+        text: str = self._json("GET", "/metrics", None)
+        return text
 
     def login(self, key: str) -> Mapping[str, Any]:
         """Exchange an API key for a session: ``{authorizationToken, userId}``."""
@@ -141,6 +173,7 @@ class Client:
         stream: bool = False,
     ) -> requests.Response:
         sent = dict(headers or {})
+        began = time.monotonic()
         if self.connection.token and not anonymous:
             sent["Authorization"] = f"Bearer {self.connection.token}"
         try:
@@ -150,7 +183,7 @@ class Client:
                 params={k: v for k, v in (query or {}).items() if v is not None},
                 json=body,
                 headers=sent,
-                timeout=(CONNECT_SECONDS, timeout_seconds),
+                timeout=(self._patience_seconds, timeout_seconds),
                 allow_redirects=False,
                 stream=stream,
             )
@@ -166,18 +199,40 @@ class Client:
                 "or name another: p-cli cloud connect URL",
                 exit_code=CONNECTION,
             ) from error
+        if not self._is_quiet:
+            seconds, name = time.monotonic() - began, answer.headers.get("X-Request-Id", "unnamed")
+            debug(f"{method} {path} -> {answer.status_code} in {seconds:.3f} s (request {name})")
+        self._check(answer)
+        return answer
+
+    def _check(self, answer: requests.Response) -> None:
+        """See that an answer is what was asked for.
+
+        Raises:
+            CommandFailed: It is an error, or leads elsewhere.
+        """
+        if answer.is_redirect:
+            there = answer.headers["Location"].partition(API)[0]
+            raise CommandFailed(
+                f"{self.connection.url} leads elsewhere: {there}",
+                hint=f"connect to that: p-cli cloud connect {there}",
+                exit_code=CONNECTION,
+            )
         if not answer.ok:
             raise from_answer(answer.status_code, _document(answer))
-        return answer
 
 
 def _task(task: str) -> str:
     return f"/_ploinky/tasks/{quote(task, safe='')}"
 
 
+def _kind(answer: requests.Response) -> str:
+    return answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+
+
 def _document(answer: requests.Response) -> Any:
     """Give what an answer holds: JSON where it says so and is, else its text."""
-    if "json" in answer.headers.get("Content-Type", ""):
+    if _kind(answer) == "application/json":
         with suppress(ValueError):
             return answer.json()
     return answer.text

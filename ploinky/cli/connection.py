@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import attrs
@@ -46,13 +47,19 @@ def find(directory: Path, home: Path, environment: Mapping[str, str]) -> Connect
     if path is not None:
         try:
             document = json.loads(path.read_text(encoding="utf-8"))
-            document["url"] + document.get("token", "")
-        except (OSError, ValueError, TypeError, KeyError) as error:
+            fields = (document["url"], document.get("token", ""))
+            if not all(isinstance(field, str) for field in fields):
+                raise ValueError("url and token are texts")
+        except OSError as error:
             raise CommandFailed(
-                f"{path} is not a connection file: {error}",
-                hint=f"remove it (rm {path}) and connect again: p-cli cloud connect URL",
+                f"{path} cannot be read: {error.strerror}",
+                hint="see who it belongs to; p-cli reads and writes it as you",
                 exit_code=CONFIGURATION,
             ) from error
+        except (TypeError, KeyError, AttributeError) as error:
+            raise _not_ours(path, "expected an object with url and token") from error
+        except ValueError as error:
+            raise _not_ours(path, str(error)) from error
     url = environment.get("PLOINKY_URL") or document.get("url", DEFAULT_URL)
     return Connection(
         url=url.rstrip("/"),
@@ -88,8 +95,17 @@ def without_token(connection: Connection) -> Connection:
     return attrs.evolve(connection, token="")
 
 
+def _not_ours(path: Path, why: str) -> CommandFailed:
+    return CommandFailed(
+        f"{path} is not a connection file: {why}",
+        hint=f"remove it (rm {path}) and connect again: p-cli cloud connect URL",
+        exit_code=CONFIGURATION,
+    )
+
+
 def _nearest(directory: Path, home: Path) -> Path | None:
     for place in (directory, *directory.parents, home):
-        if (place / FILE).is_file():
-            return place / FILE
+        with suppress(PermissionError):  # somebody else's, above a directory of ours
+            if (place / FILE).is_file():
+                return place / FILE
     return None

@@ -16,6 +16,7 @@ from ploinky.cli.client import Client
 from ploinky.cli.configs import read_config
 from ploinky.cli.failures import CONFIGURATION, CommandFailed
 from ploinky.cli.metrics import stats
+from ploinky.cli.names import completing
 from ploinky.cli.shared import client, json_option, show_stream
 
 _POLL_SECONDS = 0.25
@@ -55,10 +56,14 @@ def secrets_of(pairs: tuple[str, ...]) -> dict[str, str]:
 
 
 @click.command()
-@click.argument("domain", required=False)
-@click.argument("path", required=False)
-@click.argument("agent", required=False)
-@click.option("--repository", help="Git URL, or the name of a registered repository.")
+@click.argument("domain", required=False, shell_complete=completing("domain"))
+@click.argument("path", required=False, shell_complete=completing("path"))
+@click.argument("agent", required=False, shell_complete=completing("agent"))
+@click.option(
+    "--repository",
+    shell_complete=completing("repository"),
+    help="Git URL, or the name of a registered repository.",
+)
 @click.option("--branch", help="Branch, tag or commit; default: the repository's own.")
 @click.option("--image", help="Container image; wins over the manifest's.")
 @click.option("--target", help="Route to something that already runs: http://host:port, unix:PATH.")
@@ -87,7 +92,7 @@ def deploy(
     want_json: bool,
     **options: str | None,
 ) -> None:
-    """Deploy AGENT to DOMAIN and PATH; what served there before serves until the new one does."""
+    """Deploy AGENT to DOMAIN and PATH.  What served there before serves until the new one does."""
     body = read_config(config, os.environ) if config else {}
     given = {"domain": domain, "path": path, "agent": agent, **options}
     body |= {name: value for name, value in given.items() if value is not None}
@@ -102,7 +107,7 @@ def deploy(
             hint="p-cli cloud deploy localhost /demo demo",
             exit_code=CONFIGURATION,
         )
-    answer = deploy_with_progress(client(), body)
+    answer = deploy_with_progress(client(), body, quiet=want_json)
     output.done(answer, want_json, deployed_words(answer))
 
 
@@ -113,7 +118,7 @@ def deployed_words(answer: Any) -> str:
     return f"{where} serves release {deployment['release']} of {deployment['agent']}."
 
 
-def deploy_with_progress(caller: Client, body: Mapping[str, Any]) -> Any:
+def deploy_with_progress(caller: Client, body: Mapping[str, Any], *, quiet: bool = False) -> Any:
     """Deploy, showing the step it is in until it has ended one way or the other.
 
     Returns:
@@ -133,17 +138,21 @@ def deploy_with_progress(caller: Client, body: Mapping[str, Any]) -> Any:
     worker = threading.Thread(target=work, daemon=True)
     watcher = Client(caller.connection)
     shown = ""
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, quiet=quiet)
     with console.status("deploying") as line:
         worker.start()
-        while worker.is_alive():
-            worker.join(_POLL_SECONDS)
-            step = _step(watcher, body)
-            if step and step != shown:
-                shown = step
-                line.update(step)
-                if not console.is_terminal:
-                    console.print(f"  {step}")
+        try:
+            while worker.is_alive():
+                worker.join(_POLL_SECONDS)
+                step = _step(watcher, body)
+                if step and step != shown:
+                    shown = step
+                    line.update(step)
+                    if not console.is_terminal:
+                        console.print(f"  {step}")
+        except KeyboardInterrupt:
+            console.print("The deploy goes on without you: p-cli cloud deployments")
+            raise
     if isinstance(outcome[0], CommandFailed):
         raise outcome[0]
     for warning in outcome[0]["deployment"].get("warnings", ()):
@@ -160,11 +169,11 @@ def _step(watcher: Client, body: Mapping[str, Any]) -> str:
 
 
 @click.command()
-@click.argument("domain")
-@click.argument("path")
+@click.argument("domain", shell_complete=completing("domain"))
+@click.argument("path", shell_complete=completing("path"))
 @json_option
 def undeploy(domain: str, path: str, want_json: bool) -> None:
-    """Remove the deployment at DOMAIN and PATH; calls in hand are finished first."""
+    """Remove the deployment at DOMAIN and PATH.  Calls in hand are finished first."""
     answer = client().api("DELETE", "deployments", {"domain": domain, "path": path})
     output.done(answer, want_json, f"{domain}{path} is gone.")
 
@@ -173,7 +182,7 @@ def undeploy(domain: str, path: str, want_json: bool) -> None:
 @json_option
 @click.pass_context
 def deployments(context: click.Context, want_json: bool) -> None:
-    """List the deployments; or restart, stop, start or sync one, or see its output."""
+    """List deployments; change one, or read its output."""
     if context.invoked_subcommand is not None:
         return
     answer = client().all_pages("deployments", "deployments")
@@ -196,19 +205,19 @@ def deployments(context: click.Context, want_json: bool) -> None:
         empty="Nothing is deployed.  Try: p-cli cloud deploy localhost /demo demo",
     )
     for found in answer["deployments"]:
+        where = found["domain"] + found["path"]
         if found.get("error"):
-            click.echo(
-                f"{found['domain']}{found['path']}: last deploy failed: {found['error']['message']}",
-                err=True,
-            )
+            click.echo(f"{where}: last deploy failed: {found['error']['message']}", err=True)
+        for warning in found.get("warnings", ()):
+            click.echo(f"{where}: {warning}", err=True)
 
 
 @click.command()
-@click.argument("domain")
-@click.argument("path")
+@click.argument("domain", shell_complete=completing("domain"))
+@click.argument("path", shell_complete=completing("path"))
 @json_option
 def releases(domain: str, path: str, want_json: bool) -> None:
-    """List the releases of the deployment at DOMAIN and PATH, newest first."""
+    """List a deployment's releases, newest first."""
     answer = client().all_pages("deployments/releases", "releases", domain=domain, path=path)
     if want_json:
         output.as_json(answer)
@@ -231,8 +240,8 @@ def releases(domain: str, path: str, want_json: bool) -> None:
 
 def _change(verb: str, about: str, done: str) -> click.Command:
     @click.command(verb, help=about)
-    @click.argument("domain")
-    @click.argument("path")
+    @click.argument("domain", shell_complete=completing("domain"))
+    @click.argument("path", shell_complete=completing("path"))
     @json_option
     def command(domain: str, path: str, want_json: bool) -> None:
         body = {"domain": domain, "path": path}
@@ -253,12 +262,20 @@ deployments.add_command(
 
 
 @deployments.command("logs")
-@click.argument("domain")
-@click.argument("path")
+@click.argument("domain", shell_complete=completing("domain"))
+@click.argument("path", shell_complete=completing("path"))
 @click.option("--lines", default=100, show_default=True, help="How many of the last lines.")
-@click.option("--release", type=int, help="Of this release; default: the one that serves.")
+@click.option(
+    "--release",
+    type=int,
+    shell_complete=completing("release"),
+    help="Of this release; default: the one that serves.",
+)
 @click.option("--follow", "-f", is_flag=True, help="Go on with what comes; Ctrl-C ends it.")
-def logs(domain: str, path: str, lines: int, release: int | None, follow: bool) -> None:
+@json_option
+def logs(
+    domain: str, path: str, lines: int, release: int | None, follow: bool, want_json: bool
+) -> None:
     """Print what its instances printed last, also of those that are gone."""
     query: dict[str, Any] = {
         "domain": domain,
@@ -270,6 +287,9 @@ def logs(domain: str, path: str, lines: int, release: int | None, follow: bool) 
         show_stream(client().stream("deployments/logs", follow=1, **query))
         return
     answer = client().api("GET", "deployments/logs", **query)
+    if want_json:
+        output.as_json({"output": answer})
+        return
     said = output.visible(answer) or "Its instances have printed nothing yet."
     click.echo(said, nl=not answer)
 

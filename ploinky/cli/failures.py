@@ -6,6 +6,7 @@ Exit statuses (contract, section 6): 0 ok, 1 error, 2 connection,
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import IO, Any
 
@@ -20,6 +21,13 @@ _BY_CODE = {
     "SETTINGS_INVALID": CONFIGURATION,
     "MANIFEST_INVALID": CONFIGURATION,
     "ENV_MISSING": CONFIGURATION,
+    "URL_REFUSED": CONFIGURATION,
+    "AGENT_AMBIGUOUS": CONFIGURATION,
+    "AGENT_NOT_FOUND": DEPLOYMENT,
+    "SOURCE_ERROR": DEPLOYMENT,
+    "REPOSITORY_UNREACHABLE": DEPLOYMENT,
+    "REF_NOT_FOUND": DEPLOYMENT,
+    "SOURCE_TOO_LARGE": DEPLOYMENT,
     "DEPLOY_FAILED": DEPLOYMENT,
     "SOURCE_FAILED": DEPLOYMENT,
     "IMAGE_FAILED": DEPLOYMENT,
@@ -49,22 +57,55 @@ class CommandFailed(click.ClickException):
     """Ends the command with a message, and a hint on what to do where there is one."""
 
     def __init__(
-        self, message: str, *, hint: str = "", exit_code: int = ERROR, output: str = ""
+        self,
+        message: str,
+        *,
+        hint: str = "",
+        exit_code: int = ERROR,
+        output: str = "",
+        code: str = "",
+        request_id: str = "",
     ) -> None:
         super().__init__(message)
         self.hint = hint
         self.exit_status = exit_code
         self.output = output
+        self.code = code
+        self.request_id = request_id
+
+    def document(self) -> dict[str, Any]:
+        """Give it for programs, in the form of the API's errors."""
+        said = {
+            "error": self.message,
+            "message": self.message,
+            "code": self.code,
+            "exitStatus": self.exit_status,
+            "hint": self.hint,
+            "output": self.output,
+            "requestId": self.request_id,
+        }
+        return {name: value for name, value in said.items() if value != ""}
 
     def show(self, file: IO[Any] | None = None) -> None:
         """Print it on standard error."""
-        message = visible(self.message)
+        message = visible(self.message) + (f" ({self.code})" if self.code else "")
         click.echo(f"{click.style('Error:', fg='red')} {message}", err=True, file=file)
         if self.output:
             for line in visible(self.output).rstrip().splitlines():
                 click.echo(f"  | {line}", err=True, file=file)
         if self.hint:
             click.echo(f"{click.style('Hint:', fg='yellow')}  {self.hint}", err=True, file=file)
+
+
+def is_debugging() -> bool:
+    """Tell whether somebody wants to see more: ``DEBUG=1``."""
+    return os.environ.get("DEBUG", "") not in ("", "0")
+
+
+def debug(words: str) -> None:
+    """Say something on standard error to whoever wants to see more."""
+    if is_debugging():
+        click.echo(f"debug: {words}", err=True)
 
 
 def from_answer(status: int, body: Any) -> CommandFailed:
@@ -82,8 +123,10 @@ def from_answer(status: int, body: Any) -> CommandFailed:
     if isinstance(details, Mapping):
         output, step = str(details.get("output") or ""), str(details.get("step") or "")
     return CommandFailed(
-        (f"[{step}] " if step else "") + message + (f" ({code})" if code else ""),
+        (f"[{step}] " if step else "") + message,
         hint="" if "p-cli " in message else _HINTS.get(status, ""),
         exit_code=_BY_STATUS.get(status) or _BY_CODE.get(code, ERROR),
         output=output,
+        code=code,
+        request_id=str(body.get("requestId", "")),
     )

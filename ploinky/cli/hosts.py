@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
 import click
 
 from ploinky.cli import output
+from ploinky.cli.names import completing
 from ploinky.cli.shared import client, json_option
 
 
 @click.group()
 def host() -> None:
-    """Add, remove and list domains."""
+    """Add, remove, list, disable and enable domains."""
 
 
 @host.command("add")
@@ -24,12 +27,31 @@ def add(name: str, want_json: bool) -> None:
 
 
 @host.command("remove")
-@click.argument("name")
+@click.argument("name", shell_complete=completing("domain"))
 @json_option
 def remove(name: str, want_json: bool) -> None:
     """Forget the domain NAME."""
     answer = client().api("DELETE", "domains", {"name": name})
     output.done(answer, want_json, f"Domain {name} removed.")
+
+
+@host.command("enable")
+@click.argument("name", shell_complete=completing("domain"))
+@json_option
+def enable(name: str, want_json: bool) -> None:
+    """Let what is deployed at the domain NAME be reached again."""
+    answer = client().api("POST", f"domains/{quote(name, safe='')}/enable")
+    output.done(answer, want_json, f"Domain {name} is enabled: what is deployed there is reached.")
+
+
+@host.command("disable")
+@click.argument("name", shell_complete=completing("domain"))
+@json_option
+def disable(name: str, want_json: bool) -> None:
+    """Answer 404 at the domain NAME; what is deployed there goes on running, unreached."""
+    answer = client().api("POST", f"domains/{quote(name, safe='')}/disable")
+    words = f"Domain {name} is disabled.  To take it back: p-cli cloud host enable {name}"
+    output.done(answer, want_json, words)
 
 
 @host.command("list")

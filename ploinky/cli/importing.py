@@ -217,6 +217,6 @@ def _operation(file: str, planned: Planned, caller: Client) -> Operation:
     return Operation(
         f"{file}:{planned.line}",
         f"{planned.name} to {planned.where}",
-        lambda want_json: deploy_with_progress(caller, planned.body),
+        lambda want_json: deploy_with_progress(caller, planned.body, quiet=want_json),
         deployed_words,
     )

@@ -10,6 +10,7 @@ import click
 
 from ploinky.cli import output
 from ploinky.cli.failures import CONFIGURATION, CommandFailed
+from ploinky.cli.names import completing
 from ploinky.cli.offline import run_offline
 from ploinky.cli.server import directory_option
 from ploinky.cli.shared import client, json_option
@@ -54,6 +55,7 @@ def list_keys(want_json: bool) -> None:
     "--scope",
     multiple=True,
     metavar="DOMAIN[/PATH]",
+    shell_complete=completing("place"),
     help="Confine it to a domain or a deployment; repeatable.",
 )
 @click.option("--expires", metavar="TIME", help="Such as 12h or 30d; default: never.")
@@ -74,7 +76,7 @@ def add_key(
 
 
 @keys.command("remove")
-@click.argument("name")
+@click.argument("name", shell_complete=completing("key"))
 @click.option("--force", is_flag=True, help="Also where it is the last admin key.")
 @json_option
 def remove_key(name: str, force: bool, want_json: bool) -> None:
@@ -108,7 +110,7 @@ def list_sessions(want_json: bool) -> None:
 
 
 @sessions.command("end")
-@click.argument("session_id", metavar="ID")
+@click.argument("session_id", metavar="ID", shell_complete=completing("session"))
 @json_option
 def end_session(session_id: str, want_json: bool) -> None:
     """End the session ID, as the list names it."""
@@ -118,7 +120,7 @@ def end_session(session_id: str, want_json: bool) -> None:
 
 @click.group()
 def audit() -> None:
-    """See who did what, and check that nobody changed the record."""
+    """See who did what; check that record."""
 
 
 @audit.command("list")
@@ -139,6 +141,7 @@ def list_audit(page: int, lines: int, want_json: bool) -> None:
         ),
         empty="Nothing was changed yet.",
     )
+    output.more(answer, page)
 
 
 @audit.command("verify")
@@ -167,7 +170,7 @@ def verify(expect: str | None, offline: bool, directory: Path, want_json: bool) 
 @directory_option
 @json_option
 def rotate_key(directory: Path, want_json: bool) -> None:
-    """Seal every secret anew with a new master key; the server must be stopped.
+    """Seal every secret with a new master key.  The server must be stopped.
 
     With PLOINKY_MASTER_KEY, the new one is taken from PLOINKY_NEW_MASTER_KEY.
     """

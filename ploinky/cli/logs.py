@@ -10,6 +10,7 @@ import click
 from ploinky.cli import output
 from ploinky.cli.client import Client
 from ploinky.cli.failures import CONFIGURATION, CommandFailed
+from ploinky.cli.names import completing
 from ploinky.cli.shared import client, json_option, show_stream
 
 
@@ -17,11 +18,21 @@ from ploinky.cli.shared import client, json_option, show_stream
 @click.argument("what", metavar="[N|list|download DATE]", default="100")
 @click.argument("date", required=False, metavar="")
 @click.option("--follow", "-f", is_flag=True, help="Go on with what comes; Ctrl-C ends it.")
-@click.option("--deployment", metavar="DOMAIN/PATH", help="What its instances print, instead.")
+@click.option(
+    "--deployment",
+    metavar="DOMAIN/PATH",
+    shell_complete=completing("place"),
+    help="What its instances print, instead.",
+)
 @click.option("--release", type=int, help="With --deployment: of this release.")
 @click.option("--level", help="Only this level and above: debug, info, warn, error.")
 @click.option("--request", help="Only what belongs to the request with this id.")
-@click.option("--about", metavar="DOMAIN/PATH", help="Only what is about this deployment.")
+@click.option(
+    "--about",
+    metavar="DOMAIN/PATH",
+    shell_complete=completing("place"),
+    help="Only what is about this deployment.",
+)
 @click.option("--access", is_flag=True, help="The access log: one line a request.")
 @json_option
 def logs(
@@ -36,12 +47,18 @@ def logs(
     access: bool,
     want_json: bool,
 ) -> None:
-    """Show the last N lines of the server's log; list its days, or download the one of DATE."""
+    """Show the server's log.  The last N lines; or list its days, or download the one of DATE."""
     log = "access" if access else None
+    if date is not None and what != "download":
+        raise CommandFailed(
+            f"{date!r} is one too many",
+            hint="p-cli cloud logs 500   or: p-cli cloud logs download 2024-01-15",
+            exit_code=CONFIGURATION,
+        )
     if what == "list":
         _list(log, want_json)
     elif what == "download":
-        _download(date, log)
+        _download(date, log, want_json)
     elif not what.isdigit():
         raise CommandFailed(
             f"{what!r} is neither a number of lines nor list nor download",
@@ -68,7 +85,7 @@ def _list(log: str | None, want_json: bool) -> None:
         click.echo(date)
 
 
-def _download(date: str | None, log: str | None) -> None:
+def _download(date: str | None, log: str | None, want_json: bool) -> None:
     if date is None:
         raise CommandFailed(
             "no date given",
@@ -83,7 +100,7 @@ def _download(date: str | None, log: str | None) -> None:
                 file.write(piece)
     except FileExistsError as error:
         raise CommandFailed(f"{place} is there already", exit_code=CONFIGURATION) from error
-    click.echo(place)
+    output.done({"file": str(place)}, want_json, str(place))
 
 
 def _show(caller: Client, path: str, query: dict[str, Any], follow: bool, want_json: bool) -> None:

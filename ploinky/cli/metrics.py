@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from ploinky.cli import output
+from ploinky.cli.names import completing
 from ploinky.cli.shared import client, json_option
 
 _BARS = "▁▂▃▄▅▆▇█"
@@ -18,10 +19,18 @@ _SECONDS = {"1h": 3600, "24h": 86_400, "7d": 604_800}
 
 @click.command()
 @click.argument("range_", metavar="[1h|24h|7d]", default="24h", type=click.Choice(list(_SECONDS)))
-@click.option("--agent", help="One agent, or DOMAIN/PATH; default: all of them.")
+@click.option(
+    "--agent",
+    shell_complete=completing("agent"),
+    help="One agent, or DOMAIN/PATH; default: all of them.",
+)
+@click.option("--prometheus", is_flag=True, help="All of them, as Prometheus reads them.")
 @json_option
-def metrics(range_: str, agent: str | None, want_json: bool) -> None:
-    """Show how many calls there were, how long they took and what failed."""
+def metrics(range_: str, agent: str | None, prometheus: bool, want_json: bool) -> None:
+    """Show how calls went.  How many there were, how long they took, and what failed."""
+    if prometheus:
+        click.echo(client().prometheus(), nl=False)
+        return
     answer = client().api("GET", "metrics", range=range_, agent=agent)
     if want_json:
         output.as_json(answer)
@@ -31,12 +40,14 @@ def metrics(range_: str, agent: str | None, want_json: bool) -> None:
             "calls": f"{answer['totalRequests']} in {range_}",
             "failed": f"{answer['errorRate']}",
             "refused": f"{answer['unauthorizedRequests']} without a right to call",
-            "up for": _span(answer["uptime"] / 1000),
+            "up for": output.span(answer["uptime"] / 1000),
         }
     )
     counts = _stretches(answer, _SECONDS[range_])
     if any(counts):
-        click.echo(f"\n{sparkline(counts)}  at most {max(counts)} in {_span(_stretch(range_))}")
+        click.echo(
+            f"\n{sparkline(counts)}  at most {max(counts)} in {output.span(_stretch(range_))}"
+        )
     click.echo()
     output.table(
         ("agent", "calls", "failed", "average", "p50", "p95", "p99", "longest", "failed at"),
@@ -88,16 +99,9 @@ def _duration(milliseconds: float | None) -> str:
     return f"{milliseconds:.3g} ms" if milliseconds < 1000 else f"{milliseconds:.0f} ms"
 
 
-def _span(seconds: float) -> str:
-    for size, name in ((86_400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds / size:.3g} {name}"
-    return f"{seconds:.0f} s"
-
-
 @click.command("stats")
-@click.argument("domain")
-@click.argument("path")
+@click.argument("domain", shell_complete=completing("domain"))
+@click.argument("path", shell_complete=completing("path"))
 @json_option
 def stats(domain: str, path: str, want_json: bool) -> None:
     """Show what the instances of the deployment at DOMAIN and PATH use."""

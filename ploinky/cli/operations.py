@@ -40,8 +40,7 @@ class _Outcome:
         said = {"place": self.operation.place, "operation": self.operation.title}
         if self.error is None:
             return {**said, "ok": True, "answer": self.answer}
-        error = {"message": self.error.message, "exitStatus": self.error.exit_status}
-        return {**said, "ok": False, "error": error}
+        return {**said, "ok": False, "error": self.error.document()}
 
 
 def run_all(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,8 @@ import click
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+_WIDEST = 10_000
 
 _COLOURS = {
     "running": "green",
@@ -63,9 +66,18 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str) 
     for row in rows:
         drawn.add_row(*(_cell(value) for value in row))
     if drawn.row_count:
-        Console(highlight=False, soft_wrap=False).print(drawn)
+        # Nobody's screen is as wide as a pipe: there a row is a line, for grep and its kin.
+        width = None if sys.stdout.isatty() else _WIDEST
+        Console(highlight=False, soft_wrap=False, width=width).print(drawn)
     else:
         click.echo(empty)
+
+
+def more(answer: Mapping[str, Any], page: int) -> None:
+    """Say on standard error that a list goes on after this page, where it does."""
+    if page * answer["perPage"] < answer["total"]:
+        rest = answer["total"] - page * answer["perPage"]
+        click.echo(f"{rest} more: --page {page + 1}", err=True)
 
 
 def pairs(document: Mapping[str, Any]) -> None:
@@ -74,6 +86,14 @@ def pairs(document: Mapping[str, Any]) -> None:
     console = Console(highlight=False)
     for name, value in document.items():
         console.print(f"[bold]{name.ljust(width)}[/]  {_cell(value)}", soft_wrap=True)
+
+
+def span(seconds: float) -> str:
+    """Give a time as people say it."""
+    for size, name in ((86_400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.3g} {name}"
+    return f"{seconds:.0f} s"
 
 
 def _cell(value: Any) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from ploinky.cli import output
+from ploinky.cli.names import completing
 from ploinky.cli.shared import client, json_option
 
 
@@ -75,7 +76,7 @@ def add(
 
 
 @repo.command("remove")
-@click.argument("name")
+@click.argument("name", shell_complete=completing("repository"))
 @json_option
 def remove(name: str, want_json: bool) -> None:
     """Forget the repository NAME; what is deployed from it goes on running."""
@@ -85,7 +86,7 @@ def remove(name: str, want_json: bool) -> None:
 
 
 @repo.command("sync")
-@click.argument("name")
+@click.argument("name", shell_complete=completing("repository"))
 @json_option
 def sync(name: str, want_json: bool) -> None:
     """Fetch the repository NAME now."""

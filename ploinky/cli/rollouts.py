@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from urllib.parse import quote
 
 import click
 
 from ploinky.cli import output
 from ploinky.cli.deployments import deployments, environment_of, secrets_of
 from ploinky.cli.failures import CONFIGURATION, DEPLOYMENT, CommandFailed
+from ploinky.cli.names import completing
 from ploinky.cli.shared import client, json_option
 
 
 @click.command()
-@click.argument("domain")
-@click.argument("path")
-@click.argument("release", required=False, type=int)
+@click.argument("domain", shell_complete=completing("domain"))
+@click.argument("path", shell_complete=completing("path"))
+@click.argument("release", required=False, type=int, shell_complete=completing("release"))
 @json_option
 def rollback(domain: str, path: str, release: int | None, want_json: bool) -> None:
-    """Serve RELEASE again (without: the one before), with the code and image it had."""
+    """Serve RELEASE again.  Without: the one before; with the code and image it had."""
     body: dict[str, Any] = {"domain": domain, "path": path, "release": release or 0}
     answer = client().api("POST", "deployments/rollback", body, timeout=None)
     now = answer["deployment"]["release"]
@@ -27,20 +29,20 @@ def rollback(domain: str, path: str, release: int | None, want_json: bool) -> No
 
 
 @click.command()
-@click.argument("domain")
-@click.argument("path")
+@click.argument("domain", shell_complete=completing("domain"))
+@click.argument("path", shell_complete=completing("path"))
 @click.argument("replicas", type=int)
 @json_option
 def scale(domain: str, path: str, replicas: int, want_json: bool) -> None:
-    """Run REPLICAS instances of the deployment at DOMAIN and PATH; no call is lost."""
+    """Run REPLICAS instances of a deployment.  No call is lost."""
     body = {"domain": domain, "path": path, "replicas": replicas}
     answer = client().api("POST", "deployments/scale", body, timeout=None)
     output.done(answer, want_json, f"{domain}{path} runs {replicas} instances.")
 
 
 @deployments.command("update")
-@click.argument("domain")
-@click.argument("path")
+@click.argument("domain", shell_complete=completing("domain"))
+@click.argument("path", shell_complete=completing("path"))
 @click.option("--branch", help="Branch, tag or commit.")
 @click.option("--image", help="Container image.")
 @click.option("--env", multiple=True, metavar="NAME=VALUE", help="Added; NAME= makes it empty.")
@@ -82,21 +84,22 @@ def _setting(pair: str) -> tuple[str, Any]:
 
 
 @deployments.command("show")
-@click.argument("domain")
-@click.argument("path")
+@click.argument("domain", shell_complete=completing("domain"))
+@click.argument("path", shell_complete=completing("path"))
 @json_option
 def show(domain: str, path: str, want_json: bool) -> None:
     """Show all about the deployment at DOMAIN and PATH."""
-    answer = client().api("GET", f"deployments/{domain}/{path.lstrip('/')}")
+    answer = client().api("GET", f"deployments/{quote(domain)}/{quote(path.lstrip('/'))}")
     if want_json:
         output.as_json(answer)
     else:
-        output.pairs({k: v if isinstance(v, str) else json.dumps(v) for k, v in answer.items()})
+        known = {k: v for k, v in answer.items() if v not in (None, "", [], {})}
+        output.pairs({k: v if isinstance(v, str) else json.dumps(v) for k, v in known.items()})
 
 
 @deployments.command("hook")
-@click.argument("domain")
-@click.argument("path")
+@click.argument("domain", shell_complete=completing("domain"))
+@click.argument("path", shell_complete=completing("path"))
 @json_option
 def hook(domain: str, path: str, want_json: bool) -> None:
     """Make a webhook: a push to its repository deploys it.  An earlier secret is void."""
@@ -116,7 +119,7 @@ def hook(domain: str, path: str, want_json: bool) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option
 def destroy(yes: bool, want_json: bool) -> None:
-    """Stop all that is deployed and remove every instance; deployments stay, stopped."""
+    """Stop all that is deployed.  Every instance is removed; deployments stay, stopped."""
     if not yes:
         click.confirm("Stop everything that is deployed on this server?", abort=True)
     answer = client().api("POST", "stopAndDeleteAll", timeout=None)

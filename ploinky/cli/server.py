@@ -16,6 +16,7 @@ from typing import Any
 import click
 import requests
 
+from ploinky.cli import output
 from ploinky.cli.failures import CONFIGURATION, CONNECTION, ERROR, CommandFailed
 from ploinky.cli.shared import json_option
 from ploinky.settings import DATA_DIRECTORY
@@ -77,12 +78,17 @@ def start(directory: Path, foreground: bool, want_json: bool, **options: str | N
     command = [sys.executable, "-c", _TWISTD, "--nodaemon", "--pidfile="]
     command += [f"--logger=ploinky.telemetry.events.{observer}", "ploinky", f"--dir={directory}"]
     command += [f"--{name}={value}" for name, value in options.items() if value is not None]
+    if foreground and click.get_current_context().obj is not None:
+        raise CommandFailed(
+            "a server in the foreground would take this session's place",
+            hint="leave with Ctrl-D first, or start it without --foreground",
+        )
     if foreground:
         sys.stdout.flush()
         os.execv(command[0], command)  # noqa: S606 - our own interpreter, our own argv
     leader = _start_and_wait(command, directory)
     if want_json:
-        click.echo(json.dumps({"url": _url(leader), **leader}, indent=2))
+        output.as_json({"url": _url(leader), **leader})
         return
     click.echo(f"Server:    {_url(leader)}")
     click.echo(f"Dashboard: {_url(leader)}/management")
@@ -96,19 +102,19 @@ def _start_and_wait(command: list[str], directory: Path) -> dict[str, Any]:
     try:
         (directory / DATA_DIRECTORY).mkdir(mode=0o700, parents=True, exist_ok=True)
         log.parent.mkdir(mode=0o700, exist_ok=True)
-        output = log.open("w+", encoding="utf-8", errors="replace")
+        said = log.open("w+", encoding="utf-8", errors="replace")
     except OSError as error:
         raise CommandFailed(
             f"{directory} cannot be written to: {error.strerror}",
             hint="choose another place: p-cli cloud start --dir PLACE",
             exit_code=CONFIGURATION,
         ) from error
-    with output:
+    with said:
         child = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,  # a new server says its bootstrap token there
-            stderr=output,
+            stderr=said,
             start_new_session=True,
             cwd=directory,
         )
@@ -145,18 +151,20 @@ def _answers(url: str) -> bool:
 
 @click.command()
 @directory_option
-def url(directory: Path) -> None:
-    """Print the address of the server that runs on this directory."""
+@json_option
+def url(directory: Path, want_json: bool) -> None:
+    """Print the address of this directory's server."""
     leader = _leader(directory.absolute())
     if leader is None:
         raise _nothing_runs(directory)
-    click.echo(_url(leader))
+    output.done({"url": _url(leader)}, want_json, _url(leader))
 
 
 @click.command()
 @directory_option
-def stop(directory: Path) -> None:
-    """Stop the server; calls in hand are finished, containers go on running."""
+@json_option
+def stop(directory: Path, want_json: bool) -> None:
+    """Stop the server.  Calls in hand are finished, containers go on running."""
     leader = _leader(directory.absolute())
     if leader is None:
         raise _nothing_runs(directory)
@@ -174,7 +182,8 @@ def stop(directory: Path) -> None:
         raise CommandFailed(f"the server (pid {pid}) belongs to another user") from error
     if not ended:
         raise CommandFailed(f"the server (pid {pid}) still runs after {_STOP_SECONDS:.0f} s")
-    click.echo("Stopped.  Containers go on running; the next start finds them again.")
+    words = "Stopped.  Containers go on running; the next start finds them again."
+    output.done({"success": True, "pid": pid}, want_json, words)
 
 
 def _nothing_runs(directory: Path) -> CommandFailed:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 import attrs
 import click
@@ -11,13 +13,14 @@ from ploinky.cli import connection as connections
 from ploinky.cli import output
 from ploinky.cli.client import Client
 from ploinky.cli.failures import DEPLOYMENT, CommandFailed
-from ploinky.cli.shared import client, connection, json_option
+from ploinky.cli.shared import client, connection, json_anyway, json_option
 
 
 @click.command()
 @click.argument("url")
-def connect(url: str) -> None:
-    """Remember the server at URL for this directory and those below it."""
+@json_option
+def connect(url: str, want_json: bool) -> None:
+    """Use the server at URL.  It is remembered for this directory and those below it."""
     if "://" not in url:
         url = f"http://{url}"
     wanted = attrs.evolve(connection(), url=url.rstrip("/"))
@@ -25,8 +28,9 @@ def connect(url: str) -> None:
         wanted = connections.without_token(wanted)
     status = Client(connections.without_token(wanted)).api("GET", "health")["status"]
     connections.save(wanted)
-    click.echo(f"Connected to {wanted.url} (status: {status}).")
-    if not wanted.token:
+    words = f"Connected to {wanted.url} (status: {status})."
+    output.done({"url": wanted.url, "status": status}, want_json, words)
+    if not (wanted.token or want_json):
         click.echo("Next: p-cli cloud login <API_KEY>, or p-cli cloud init on a new server.")
 
 
@@ -46,52 +50,59 @@ def init(token: str | None, want_json: bool) -> None:
 
 @click.command()
 @click.argument("api_key", required=False)
-def login(api_key: str | None) -> None:
-    """Log in with API_KEY (asked for, unseen, where it is not given; - reads a line of input)."""
+@json_option
+def login(api_key: str | None, want_json: bool) -> None:
+    """Log in with API_KEY.  It is asked for, unseen, where it is not given; - reads a line of input."""
     if api_key == "-":
         api_key = sys.stdin.readline().strip()
     key = api_key or click.prompt("API key", hide_input=True)
     here = connection()
     answer = Client(here).login(key.strip())
     connections.save(attrs.evolve(here, token=answer["authorizationToken"]))
-    click.echo(f"Logged in to {here.url} as {answer['userId']}.")
+    said = {"url": here.url, "userId": answer["userId"]}
+    output.done(said, want_json, f"Logged in to {here.url} as {answer['userId']}.")
 
 
 @click.command()
-def logout() -> None:
+@json_option
+def logout(want_json: bool) -> None:
     """End the session, here and on the server."""
     here = connection()
     if here.token:
         Client(here).logout()
     connections.save(connections.without_token(here))
-    click.echo(f"Logged out of {here.url}.")
+    output.done({"url": here.url}, want_json, f"Logged out of {here.url}.")
 
 
 @click.command()
 @json_option
 def status(want_json: bool) -> None:
-    """Show which server is in use, who we are to it, and how it is."""
+    """Show the server in use, who we are, how it is."""
     here = connection()
     caller = Client(here)
     whoami = caller.api("GET", "check-auth")
     health = caller.api("GET", "health")
+    domains = caller.all_pages("domains", "domains")["domains"] if "server" in health else []
     if want_json:
-        output.as_json({"url": here.url, **whoami, "health": health})
+        output.as_json({"url": here.url, **whoami, "health": health, "domains": domains})
         return
     user = f"{whoami['userId']} ({whoami['role']})" if whoami.get("authenticated") else "nobody"
-    output.pairs({"server": here.url, "status": health["status"], "logged in as": user})
+    shown = {"server": here.url, "status": health["status"], "logged in as": user}
+    if disabled := [domain["name"] for domain in domains if not domain["enabled"]]:
+        shown["disabled"] = ", ".join(disabled)
+    output.pairs(shown)
 
 
 @click.command()
 @json_option
 def health(want_json: bool) -> None:
-    """Show the health of the server and of each deployment.  Exit status 4 where it is not ok."""
+    """Show the health of server and deployments.  Exit status 4 where it is not ok."""
     answer = client().api("GET", "health")
     if want_json:
         output.as_json(answer)
     else:
-        parts = {k: _said(v) for k, v in answer.items() if k != "deployments"}
-        output.pairs(parts)
+        words = {k: v for k, v in answer.items() if isinstance(v, str)}
+        output.pairs(words | (_running(answer) if "workers" in answer else {}))
         if "deployments" in answer:
             click.echo()
             output.table(
@@ -117,12 +128,21 @@ def health(want_json: bool) -> None:
 @click.command()
 @json_option
 def overview(want_json: bool) -> None:
-    """Show counts of calls, agents and errors, and what was changed last."""
+    """Show counts, and what was changed last."""
     answer = client().api("GET", "overview")
     if want_json:
         output.as_json(answer)
         return
-    output.pairs({k: v for k, v in answer.items() if k != "recentActivity"})
+    output.pairs(
+        {
+            "calls": answer["totalRequests"],
+            "failed": answer["errorRate"],
+            "refused": f"{answer['unauthorizedRequests']} without a right to call",
+            "deployments": answer["totalDeployments"],
+            "that run": answer["activeAgents"],
+            "up for": output.span(answer["uptime"] / 1000),
+        }
+    )
     click.echo()
     output.table(
         ("time", "who", "did", "to", "result"),
@@ -130,16 +150,24 @@ def overview(want_json: bool) -> None:
             (a["time"], a["user"], a["action"], a["subject"], a["error"] or "done")
             for a in answer["recentActivity"]
         ),
-        empty="Nothing was changed yet.",
+        empty="Nothing was changed since the server was started.",
     )
 
 
-def _said(value: object) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{k} {v}" for k, v in value.items())
-    if isinstance(value, list):
-        return "; ".join(_said(item) for item in value)
-    return str(value)
+@click.command()
+@json_anyway
+def openapi() -> None:
+    """Print the description of the management API.  It is OpenAPI 3.1, as JSON."""
+    output.as_json(client().api("GET", "openapi.json"))
 
 
-COMMANDS = (connect, init, login, logout, status, health, overview)
+def _running(health: Mapping[str, Any]) -> dict[str, str]:
+    """Say how many workers and instances there are, and what is odd about the former."""
+    workers = health["workers"]
+    serving = [worker for worker in workers if worker["state"] == "serving"]
+    restarts = sum(worker["restarts"] for worker in workers)
+    said = f"{len(serving)} of {len(workers)} serve" + (f", {restarts} restarts" * bool(restarts))
+    return {"workers": said, "healthy": f"{health['agents']['healthyInstances']} instances"}
+
+
+COMMANDS = (connect, init, login, logout, status, health, overview, openapi)

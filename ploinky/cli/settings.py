@@ -9,13 +9,14 @@ import click
 
 from ploinky.cli import output
 from ploinky.cli.failures import CONFIGURATION, CommandFailed
+from ploinky.cli.names import completing
 from ploinky.cli.shared import client, json_option
 
 
 @click.command()
 @json_option
 def config(want_json: bool) -> None:
-    """Show the configuration in force, and where each value comes from."""
+    """Show the configuration, and where it comes from."""
     answer = client().api("GET", "config")
     if want_json:
         output.as_json(answer)
@@ -55,7 +56,9 @@ def show(want_json: bool) -> None:
 
 
 @settings.command("set")
-@click.argument("pairs", nargs=-1, required=True, metavar="NAME=VALUE...")
+@click.argument(
+    "pairs", nargs=-1, required=True, metavar="NAME=VALUE...", shell_complete=completing("setting")
+)
 @json_option
 def set_settings(pairs: tuple[str, ...], want_json: bool) -> None:
     """Change settings; NAME= leads back to the default.  A bad value changes nothing."""

@@ -68,13 +68,15 @@ class Admission:
         return attrs.evolve(request, settings=settings)
 
     async def _check_domain(self, domain: str) -> None:
-        domains = {one["name"]: one["enabled"] for one in await self._repositories.domains()}
-        if domain not in domains:
+        if domain not in {one["name"] for one in await self._repositories.domains()}:
             raise NotFound(
                 f"the domain {domain} is not registered; add it with p-cli cloud host add {domain}"
             )
-        if not domains[domain]:
-            raise NotFound(f"the domain {domain} is registered and not enabled")
+
+    async def disabled_domains(self) -> frozenset[str]:
+        """Give the domains at which nothing is to be found; deploying there is no error."""
+        domains = await self._repositories.domains()
+        return frozenset(one["name"] for one in domains if not one["enabled"])
 
 
 def _check_privileges(request: DeployRequest) -> None:

@@ -34,6 +34,7 @@ class RouteBoard:
         self._built_in_routes = tuple(built_in_routes)
         self._posts: dict[str, Route] = {}
         self._unwell: set[str] = set()
+        self._disabled: frozenset[str] = frozenset()
         self._lock = DeferredLock()
         self._version = 0
         self._published = -1
@@ -61,6 +62,16 @@ class RouteBoard:
         """Take a deployment's route away; one that is not posted is no error."""
         if self._posts.pop(deployment_id, None) is not None:
             self._version += 1
+
+    def disable(self, domains: frozenset[str]) -> None:
+        """Hide what is posted, or will be, on these domains, and on no other."""
+        if domains != self._disabled:
+            self._disabled = domains
+            self._version += 1
+
+    def is_hidden(self, key: DeploymentKey) -> bool:
+        """Tell whether no request finds what is deployed there, as its domain is disabled."""
+        return key.domain in self._disabled
 
     def posted(self, deployment_id: str) -> Route | None:
         """Give a deployment's route as it was posted; None where it has none."""
@@ -108,7 +119,8 @@ class RouteBoard:
     def _as_served(self, post: Route) -> Route:
         targets = self.healthy(post.targets)
         reason = "" if targets else post.reason or f"{post.key}: {ABSENT}"
-        return attrs.evolve(post, targets=targets, reason=reason)
+        hidden = self.is_hidden(post.key)
+        return attrs.evolve(post, targets=targets, reason=reason, is_hidden=hidden)
 
     async def publish(self) -> None:
         """Fires once every worker serves by all that was posted before this call.

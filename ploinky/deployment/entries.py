@@ -92,7 +92,7 @@ class Entry:
         runs = replicas_of(self.release) if self.release and not idle else 0
         return max(runs, self.asked)
 
-    def view(self, healthy_instances: int) -> DeploymentView:
+    def view(self, healthy_instances: int, is_hidden: bool) -> DeploymentView:
         """Show it as it stands now."""
         state = self.life.seen_as()
         external = self.release is not None and bool(self.release.request.target)
@@ -105,7 +105,7 @@ class Entry:
             step=self.step,
             healthy_instances=healthy_instances,
             error=self.failed.error if self.failed else None,
-            warnings=self.warnings,
+            warnings=(*self.warnings, *([_hidden(self.key.domain)] if is_hidden else ())),
         )
 
 
@@ -121,6 +121,12 @@ class Attempt:
     release: Release
     launched: tuple[Target, ...] = ()
     on_record: bool = False
+
+
+def _hidden(domain: str) -> str:
+    return (
+        f"the domain {domain} is disabled: nobody reaches it until p-cli cloud host enable {domain}"
+    )
 
 
 def unreported(line: str) -> None:

@@ -16,7 +16,7 @@ from itertools import chain, repeat
 
 import attrs
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredSemaphore
+from twisted.internet.defer import Deferred, DeferredLock, DeferredSemaphore
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
@@ -107,6 +107,7 @@ class DeploymentManager(Service):
         self._jobs = Jobs()
         self._tried: set[DeploymentKey] = set()
         self._reviving = DeferredSemaphore(_REVIVED_AT_ONCE)
+        self._domains_in_turn = DeferredLock()
         self._opened = False
         self._watchers: list[Callable[[DeploymentKey, str], None]] = []
 
@@ -414,6 +415,16 @@ class DeploymentManager(Service):
                 self._board.post(attrs.evolve(fresh, reason=route.reason))
         await self._board.publish()
 
+    async def adopt_domains(self) -> None:
+        """See `IDeploymentManager.adopt_domains`."""
+        before = {key for key in self._entries if self._board.is_hidden(key)}
+        # One at a time: what was read first must not be adopted last.
+        async with self._domains_in_turn:
+            self._board.disable(await self._admission.disabled_domains())
+        await self._board.publish()
+        for key in [key for key in self._entries if self._board.is_hidden(key) != (key in before)]:
+            self._tell(key)
+
     def deployments(self) -> list[DeploymentView]:
         """See `IDeploymentManager.deployments`."""
         return [self._view(self._entries[key]) for key in sorted(self._entries)]
@@ -448,7 +459,8 @@ class DeploymentManager(Service):
         return self._entries[key]
 
     def _view(self, entry: Entry) -> DeploymentView:
-        return entry.view(len(self._board.healthy(self._board.targets(entry.id))))
+        healthy = len(self._board.healthy(self._board.targets(entry.id)))
+        return entry.view(healthy, is_hidden=self._board.is_hidden(entry.key))
 
     # --- from start to stop of the server ---------------------------------------
 
@@ -463,6 +475,7 @@ class DeploymentManager(Service):
         self._instances.watch(self._noticed)
         survey = await self._recovery.survey()
         entries = [self._recovered(survivor) for survivor in survey.survivors]
+        self._board.disable(await self._admission.disabled_domains())  # before any table is out
         self._opened = True
         await self._board.publish()
         self._jobs.start(lambda job: self._tidy(survey))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import attrs
@@ -29,6 +30,7 @@ from ploinky.link.wire import (
     Conversation,
     Counted,
     Drain,
+    Gather,
     HandBack,
     Hello,
     Identity,
@@ -48,6 +50,9 @@ T = TypeVar("T")
 
 ACKNOWLEDGE_SECONDS = 5.0
 """A worker that does not answer for so long does not turn its loop, and is replaced."""
+
+GATHER_SECONDS = 1.0
+"""How long whoever looks at figures waits for a busy worker's newest."""
 
 Reports = Callable[[int, str, bytes], None]
 """Takes (pid, kind, lines) of a worker."""
@@ -277,6 +282,10 @@ class WorkerLinks(Factory):
         left = [self._drained(link, instances, timeout_seconds) for link in self._trusted()]
         return sum(await _all(left))
 
+    async def gather_counts(self) -> None:
+        """See `IWorkerGroup.gather_counts`."""
+        await _all([self._gathered(link) for link in self._trusted()])
+
     def status(self) -> list[dict[str, Any]]:
         """See `IWorkerGroup.status`."""
         entries: list[dict[str, Any]] = self._slots.describe()
@@ -356,6 +365,10 @@ class WorkerLinks(Factory):
 
         await self._answered(link, ask(), timeout_seconds + ACKNOWLEDGE_SECONDS)
         return left
+
+    async def _gathered(self, link: WorkerLink) -> None:
+        with suppress(TimeoutError, ConnectionClosed, amp.AmpError):
+            await Deferred.fromCoroutine(link.ask(Gather)).addTimeout(GATHER_SECONDS, self._clock)
 
     async def _answered(
         self, link: WorkerLink, question: Coroutine[Any, Any, None], seconds: float

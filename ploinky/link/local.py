@@ -38,6 +38,9 @@ class LocalWorkerGroup:
         left: int = await self._corridor.drained(instances, timeout_seconds)
         return left
 
+    async def gather_counts(self) -> None:
+        """See `IWorkerGroup.gather_counts`; what counts in this process reports here."""
+
     def status(self) -> list[dict[str, Any]]:
         """See `IWorkerGroup.status`."""
         return [

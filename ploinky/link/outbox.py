@@ -40,9 +40,14 @@ class Outbox:
         self._kept: deque[Numbered] = deque()
         self._last = 0
 
+    @property
+    def is_full(self) -> bool:
+        """Whether nothing more is reported before some of it is on disk."""
+        return len(self._kept) >= MOST_REPORTS
+
     def fill(self) -> list[Numbered]:
         """Give new reports, if there is anything to report and room for it."""
-        if len(self._kept) >= MOST_REPORTS:
+        if self.is_full:
             return []
         fresh = []
         for piece in lines_cut(self._gather()):

@@ -117,6 +117,13 @@ class Counted(amp.Command):
     requiresAnswer = False
 
 
+class Gather(amp.Command):
+    """Leader to worker: report what you counted.  Answered once that is on its way before it."""
+
+    arguments: ClassVar = []
+    response: ClassVar = []
+
+
 class Kept(amp.Command):
     """Leader to worker: the reports up to this number are on disk."""
 

@@ -27,6 +27,7 @@ from ploinky.link.wire import (
     Conversation,
     Counted,
     Drain,
+    Gather,
     HandBack,
     Hello,
     Identity,
@@ -171,6 +172,18 @@ class LeaderConnection(Conversation):
         """Forget what is on disk."""
         self._outbox.acknowledged(number)
         return {}
+
+    @Gather.responder
+    def gather(self) -> Deferred[dict[str, Any]]:
+        """Report what was counted, then answer."""
+
+        async def answer() -> dict[str, Any]:
+            if self._outbox.is_full:  # somebody asks often: what was reported is written first
+                await self.ask(Keep)
+            self.count(self._outbox.fill())
+            return {}
+
+        return Deferred.fromCoroutine(answer())
 
     def count(self, reports: Sequence[Numbered]) -> None:
         """Send reports."""

@@ -70,6 +70,7 @@ class RouteTable:
         self._wall_clock = wall_clock
         self.generation = -1
         self._domains: dict[str, _Prefixes] = {}
+        self._disabled: frozenset[str] = frozenset()
         self._control = _Prefixes()
         self._front_door: Route | None = None
         self._principals: dict[str, Principal] = {}
@@ -82,14 +83,18 @@ class RouteTable:
         control: list[Route] = []
         front_door: Route | None = None
         domains: dict[str, list[Route]] = {}
+        disabled: set[str] = set()
         for route in snapshot.routes:
-            if route.kind is not Kind.CONTROL:
+            if route.is_hidden:
+                disabled.add(route.key.domain)
+            elif route.kind is not Kind.CONTROL:
                 domains.setdefault(route.key.domain, []).append(route)
             elif route.key.path == "/":
                 front_door = route
             else:
                 control.append(route)
         self._domains = {domain: _Prefixes.of(routes) for domain, routes in domains.items()}
+        self._disabled = frozenset(disabled)
         if LOCALHOST in self._domains:
             for address in LOOPBACK:
                 self._domains.setdefault(address, self._domains[LOCALHOST])
@@ -146,6 +151,8 @@ class RouteTable:
         place = f"{domain}{path.decode('ascii', 'backslashreplace')}"[:300]
         if domain in self._domains:
             return f"nothing is deployed at {place}"
+        if domain in self._disabled or (domain in LOOPBACK and LOCALHOST in self._disabled):
+            return f"nothing is reached at {place}: the domain is disabled"
         return f"nothing is deployed at {place}: there is no deployment on the domain {domain}"
 
 

@@ -90,6 +90,8 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "deployments.sync": _DEPLOY,
         "domains.list": _READ,
         "domains.add": _ADMIN,
+        "domains.enable": _ADMIN,
+        "domains.disable": _ADMIN,
         "domains.remove": _ADMIN,
         "domains.remove-named": _ADMIN,
         "repositories.list": _READ,

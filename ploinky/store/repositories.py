@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, Delete, Insert, delete, insert, select
+from sqlalchemy import Connection, Delete, Insert, Update, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from zope.interface import implementer
 
@@ -48,7 +48,7 @@ class SqliteRepositoryStore:
     async def remove_repository(self, name: str) -> None:
         """See `IRepositoryStore`."""
         query = delete(REPOSITORIES).where(REPOSITORIES.c.name == name)
-        await self._delete(query, f"there is no repository {name!r}")
+        await self._hit(query, f"there is no repository {name!r}")
 
     async def domains(self) -> list[Mapping[str, Any]]:
         """See `IRepositoryStore`."""
@@ -64,11 +64,15 @@ class SqliteRepositoryStore:
         query = insert(DOMAINS).values(name=name, enabled=True)
         await self._insert(query, f"there is a domain {name!r} already")
 
+    async def change_domain(self, name: str, enabled: bool) -> None:
+        """See `IRepositoryStore`."""
+        query = update(DOMAINS).where(DOMAINS.c.name == name).values(enabled=enabled)
+        await self._hit(query, f"there is no domain {name!r}")
+
     async def remove_domain(self, name: str) -> None:
         """See `IRepositoryStore`."""
-        await self._delete(
-            delete(DOMAINS).where(DOMAINS.c.name == name), f"there is no domain {name!r}"
-        )
+        query = delete(DOMAINS).where(DOMAINS.c.name == name)
+        await self._hit(query, f"there is no domain {name!r}")
 
     async def _insert(self, query: Insert, taken: str) -> None:
         try:
@@ -76,6 +80,6 @@ class SqliteRepositoryStore:
         except IntegrityError as error:
             raise Conflict(taken) from error
 
-    async def _delete(self, query: Delete, absent: str) -> None:
+    async def _hit(self, query: Delete | Update, absent: str) -> None:
         if await self._database.run(lambda connection: connection.execute(query).rowcount) != 1:
             raise NotFound(absent)

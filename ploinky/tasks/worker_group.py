@@ -45,6 +45,10 @@ class WorkersAndTasks:
         )
         return sum(await gatherResults([Deferred.fromCoroutine(each) for each in draining]))
 
+    async def gather_counts(self) -> None:
+        """See `IWorkerGroup`."""
+        await self._workers.gather_counts()
+
     def status(self) -> list[dict[str, Any]]:
         """See `IWorkerGroup`."""
         found: list[dict[str, Any]] = self._workers.status()

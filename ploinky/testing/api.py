@@ -43,6 +43,7 @@ class MemoryDeploymentManager:
         refusal: Where it is set, changes fail with it.
         silent: Whether a deploy reports nothing, as one that waits for its turn.
         requests: Every request to deploy, in order.
+        domains_adopted: How often it was told to look at the domains.
     """
 
     def __init__(self, store: IDeploymentStore) -> None:
@@ -51,6 +52,7 @@ class MemoryDeploymentManager:
         self.refusal: PloinkyError | None = None
         self.silent = False
         self.requests: list[DeployRequest] = []
+        self.domains_adopted = 0
         self._views: dict[DeploymentKey, DeploymentView] = {}
         self._watchers: list[Callable[[DeploymentKey, str], None]] = []
 
@@ -128,6 +130,11 @@ class MemoryDeploymentManager:
     async def scale(self, key: DeploymentKey, replicas: int) -> DeploymentView:
         """See `IDeploymentManager`."""
         return await self._become(key, DeploymentState.RUNNING, replicas)
+
+    async def adopt_domains(self) -> None:
+        """See `IDeploymentManager`."""
+        self.domains_adopted += 1
+        await self._passage()
 
     def deployments(self) -> list[DeploymentView]:
         """See `IDeploymentManager`."""
@@ -253,6 +260,7 @@ class RecordedWorkers:
         routes: As published last.
         principals: As published last.
         states: What `status` says of each worker.
+        unreported: What to call when counts are gathered.
     """
 
     def __init__(self) -> None:
@@ -260,6 +268,7 @@ class RecordedWorkers:
         self.routes: tuple[Route, ...] = ()
         self.principals: tuple[Principal, ...] = ()
         self.states = ["serving"]
+        self.unreported: list[Callable[[], None]] = []
 
     async def publish(self, routes: Sequence[Route]) -> int:
         """See `IWorkerGroup`."""
@@ -274,6 +283,12 @@ class RecordedWorkers:
     async def drain(self, instances: frozenset[str], timeout_seconds: float) -> int:
         """See `IWorkerGroup`."""
         return 0
+
+    async def gather_counts(self) -> None:
+        """See `IWorkerGroup`."""
+        unreported, self.unreported = self.unreported, []
+        for report in unreported:
+            report()
 
     def status(self) -> list[dict[str, Any]]:
         """See `IWorkerGroup`."""

@@ -132,6 +132,12 @@ class MemoryRepositoryStore:
             raise Conflict(f"there is a domain {name!r} already")
         self._domains[name] = True
 
+    async def change_domain(self, name: str, enabled: bool) -> None:
+        """See `IRepositoryStore`."""
+        if name not in self._domains:
+            raise NotFound(f"there is no domain {name!r}")
+        self._domains[name] = enabled
+
     async def remove_domain(self, name: str) -> None:
         """See `IRepositoryStore`."""
         if self._domains.pop(name, None) is None:

@@ -43,6 +43,27 @@ async def test_metrics_add_up_by_agent_and_command(server):
 
 
 @pytest_twisted.ensureDeferred
+async def test_what_workers_have_not_reported_yet_is_asked_for(server):
+    """A call shows in every figure as soon as it is answered, and in all of them alike."""
+    one = await server.deploy("/one", agent="demo")
+
+    def answered(number: int) -> None:
+        server.workers.unreported.append(lambda: server.count(number, one["id"], 200, 1))
+
+    for number, range_ in enumerate(("1h", "24h", "7d"), 1):
+        answered(number)
+        metrics = (await server.ask("GET", f"metrics?range={range_}")).json
+        in_table = sum(agent["count"] for agent in metrics["agents"].values())
+        in_series = sum(point["count"] for point in metrics["series"])
+        assert metrics["totalRequests"] == in_table == in_series == number
+        await server.collaborators.metrics.write()
+    answered(4)
+    assert (await server.ask("GET", "overview")).json["totalRequests"] == 4
+    answered(5)
+    assert 'status="200"} 5.0' in (await scrape(server)).body.decode()
+
+
+@pytest_twisted.ensureDeferred
 async def test_one_agents_metrics_can_be_asked_for(server):
     """By its name, or by where it is."""
     one = await server.deploy("/one", agent="demo")

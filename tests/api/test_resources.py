@@ -32,6 +32,37 @@ async def test_domains_are_added_listed_and_removed(server):
     assert (gone.status, gone.code) == (404, "NOT_FOUND")
 
 
+@pytest_twisted.ensureDeferred
+async def test_domains_are_disabled_and_enabled(server):
+    """As often as one likes; the routes follow before the answer, and only what is there can be."""
+    await server.ask("POST", "domains", {"name": "a.example"})
+    for verb, enabled in (("disable", False), ("disable", False), ("enable", True)):
+        adopted = server.manager.domains_adopted
+        answer = await server.ask("POST", f"domains/A.example/{verb}")
+        assert answer.json["domain"] == {"name": "a.example", "enabled": enabled}
+        assert server.manager.domains_adopted == adopted + 1
+        listed = (await server.ask("GET", "domains")).json["domains"]
+        assert [d["enabled"] for d in listed if d["name"] == "a.example"] == [enabled]
+    absent = await server.ask("POST", "domains/b.example/disable")
+    assert (absent.status, absent.code) == (404, "NOT_FOUND")
+    entries = (await server.ask("GET", "audit")).json["entries"]
+    assert ("domains.disable", "a.example", "") in {
+        (e["action"], e["subject"], e["code"]) for e in entries
+    }
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_domain_that_comes_back_is_enabled(server):
+    """What was disabled and removed leaves nothing hidden behind."""
+    await server.ask("POST", "domains", {"name": "a.example"})
+    await server.ask("POST", "domains/a.example/disable")
+    adopted = server.manager.domains_adopted
+    await server.ask("DELETE", "domains/a.example")
+    assert server.manager.domains_adopted == adopted + 1
+    answer = await server.ask("POST", "domains", {"name": "a.example"})
+    assert answer.json["domain"] == {"name": "a.example", "enabled": True}
+
+
 @pytest.mark.parametrize("name", ["", "a b", "http://x", "x:80", "-x", "x/y", "x" * 300])
 @pytest_twisted.ensureDeferred
 async def test_what_is_no_host_name_is_no_domain(server, name):

@@ -80,6 +80,8 @@ WALK = {
     "deployments.remove-named": ("DELETE", "deployments/localhost/carl", None, DEPLOY),
     "domains.list": ("GET", "domains", None, READ),
     "domains.add": ("POST", "domains", {"name": "n.example"}, {"admin"}),
+    "domains.enable": ("POST", "domains/localhost/enable", None, {"admin"}),
+    "domains.disable": ("POST", "domains/localhost/disable", None, {"admin"}),
     "domains.remove": ("DELETE", "domains", {"name": "n.example"}, {"admin"}),
     "domains.remove-named": ("DELETE", "domains/n.example", None, {"admin"}),
     "repositories.list": ("GET", "repositories", None, READ),

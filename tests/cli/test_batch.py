@@ -132,7 +132,9 @@ def test_it_goes_on_where_that_is_asked_for(
     assert ended(done) == (4, "failed: b:1, b:2")
     results = json.loads(done.stdout)["results"]
     assert [one["ok"] for one in results] == [False, False, True]
-    assert results[0]["error"] == {"message": "it did not start (START_FAILED)", "exitStatus": 4}
+    error = results[0]["error"]
+    assert (error["code"], error["message"]) == ("START_FAILED", "it did not start")
+    assert error["exitStatus"] == 4
     assert results[2]["operation"] == "cloud undeploy localhost /c"
 
 

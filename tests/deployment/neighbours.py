@@ -225,6 +225,9 @@ class FakeWorkers:
         self.drained |= instances
         return 0
 
+    async def gather_counts(self) -> None:
+        pass
+
     def status(self) -> list[dict[str, Any]]:
         return []
 

@@ -219,6 +219,30 @@ def test_the_output_of_an_instance_is_text(running: Server, tmp_path: Path) -> N
     until(lambda: running.p_cli(*logs).stdout == "42\n", "the output is kept")
 
 
+def test_shells_complete_what_the_server_has(running: Server, tmp_path: Path) -> None:
+    """Commands, and live names by what stands before them; nothing where there is no server."""
+    running.deploy("/parrot", git_repository(tmp_path / "a", PYTHON))
+
+    def offered(line: str, **environment: str) -> list[str]:
+        asking = {"COMP_WORDS": line, "COMP_CWORD": str(len(line.split(" ")) - 1)}
+        shell = {"_P_CLI_COMPLETE": "bash_complete", **asking, **environment}
+        said = running.p_cli(check=False, **shell).stdout
+        return [one.partition(",")[2] for one in said.splitlines() if one]
+
+    assert offered("p-cli cloud tas") == ["tasks"]
+    assert offered("p-cli cloud tasks re") == ["retry"]
+    assert offered("p-cli cloud host disable ") == ["localhost"]
+    assert offered("p-cli cloud show localhost /p") == ["/parrot"]
+    assert offered("p-cli cloud rollback localhost /parrot ") == ["1"]
+    assert offered("p-cli cloud call /pa") == ["/parrot"]
+    assert "hello" in offered("p-cli cloud call /parrot ")
+    assert offered("p-cli cloud keys remove A") == ["Admin"]
+    assert "taskTimeout=" in offered("p-cli cloud settings set task")
+    away = {"PLOINKY_URL": "http://127.0.0.1:9"}
+    assert offered("p-cli cloud show localhost ", **away) == []
+    assert offered("p-cli cloud tas", **away) == ["tasks"]
+
+
 def test_warnings_of_a_manifest_are_shown(running: Server, tmp_path: Path) -> None:
     """A misspelt field is not an error, and does not go unnoticed either."""
     url = git_repository(tmp_path / "a", {**PYTHON, "manifest.json": '{"concurency": 3}'})

@@ -277,6 +277,32 @@ def test_p_cli_follows_a_task(node: Agent) -> None:
     assert (ended.returncode, "no paper" in ended.stderr) == (4, True)
 
 
+def test_p_cli_shows_tasks_to_who_looks_after_them(node: Agent) -> None:
+    """In pages, by state and deployment; dead letters, one with its error, cancel and retry."""
+    p_cli = node.server.p_cli
+    here = ("--deployment", f"localhost{node.path}")
+    failed = node.begin(command="fails")
+    assert node.task(failed, wait=10)["status"] == "failed"
+    lost = node.begin("lost", 60_000)
+    until(lambda: node.task(lost)["status"] == "running", "it has begun")
+    page = p_cli("cloud", "tasks", "list", *here, "--lines", "1")
+    assert page.stdout.splitlines()[1].split()[:4] == [lost, here[1], "work", "running"]
+    assert page.stderr == "1 more: --page 2\n"
+    assert failed in p_cli("cloud", "tasks", "list", *here, "--lines", "1", "--page", "2").stdout
+    chosen = p_cli("cloud", "tasks", "list", *here, "--state", "failed", "--state", "queued").stdout
+    assert failed in chosen
+    assert lost not in chosen
+    assert "1 attempts" not in chosen
+    assert failed in p_cli("cloud", "tasks", "dead", *here).stdout
+    assert "no paper" in p_cli("cloud", "tasks", "show", failed).stdout
+    assert "is cancelled" in p_cli("cloud", "tasks", "cancel", lost).stdout
+    assert node.task(lost)["status"] == "cancelled"
+    assert "queued again" in p_cli("cloud", "tasks", "retry", failed).stdout
+    assert node.task(failed, wait=10)["attempts"] == 2
+    none = p_cli("cloud", "tasks", "show", "t-none", check=False)
+    assert (none.returncode, "no task t-none" in none.stderr) == (1, True)
+
+
 def _kill_engine(agent: Agent) -> None:
     """kill -9 every process of the agent's, from outside of its container."""
     mark = f"PLOINKY_PATH={agent.path}\0".encode()

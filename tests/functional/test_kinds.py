@@ -11,7 +11,7 @@ import pytest
 import requests
 
 from tests.functional.agents import NODE
-from tests.functional.conftest import Server, git_repository
+from tests.functional.conftest import Server, git_repository, until
 
 SERVICE = {
     "manifest.json": """{
@@ -130,6 +130,46 @@ def test_one_path_on_two_domains(server: Server, tmp_path: Path) -> None:
     assert answer.json() == {"message": "Hello you"}
     assert server.call("/same", "hello").status_code == 404
     server.api("DELETE", "deployments", {"domain": "other.example", "path": "/same"})
+
+
+def test_a_domain_is_disabled_and_enabled(server: Server, tmp_path: Path) -> None:
+    """404 from every worker as soon as it is said, and back at once with the same instance."""
+    type_ = server.p_cli
+    repository = git_repository(tmp_path / "agent", NODE)
+    assert server.deploy("/dark", repository).status_code == 200
+    type_("cloud", "host", "add", "light.example")
+    body = {"domain": "light.example", "path": "/dark", "agent": "app", "repository": repository}
+    assert server.api("POST", "deployments", body).status_code == 200
+
+    def answers(host: str) -> set[tuple[int, str]]:
+        found = set()
+        for _ in range(20):  # on fresh connections, so that both workers get some
+            answer = requests.post(
+                server.url + "/dark/hello", json="you", headers={"Host": host}, timeout=10
+            )
+            found.add((answer.status_code, answer.json().get("code", "")))
+        return found
+
+    stats = "deployments/stats?domain=light.example&path=/dark"
+    instances = until(lambda: server.api("GET", stats).json()["instances"], "they are looked at")
+    kept = requests.Session()  # whose connection has been answered well until now
+    kept.headers["Host"] = "light.example"
+    assert kept.post(server.url + "/dark/hello", json="you", timeout=10).status_code == 200
+    type_("cloud", "host", "disable", "light.example")
+    assert answers("light.example") == {(404, "NO_SUCH_ROUTE")}
+    assert kept.post(server.url + "/dark/hello", json="you", timeout=10).status_code == 404
+    assert requests.get(server.url + "/management", timeout=10).status_code == 200
+    assert answers("localhost") == {(200, "")}
+    assert "light.example" in type_("cloud", "status").stdout
+    listed = type_("cloud", "host", "list").stdout.splitlines()
+    assert [line.split() for line in listed if "light" in line] == [["light.example", "no"]]
+    assert "host enable light.example" in type_("cloud", "deployments").stderr
+    type_("cloud", "host", "enable", "light.example")
+    assert answers("light.example") == {(200, "")}
+    now = server.api("GET", stats).json()["instances"]
+    assert [one["instance"] for one in now] == [one["instance"] for one in instances]
+    for domain in ("light.example", "localhost"):
+        server.api("DELETE", "deployments", {"domain": domain, "path": "/dark"})
 
 
 def test_loopback_addresses_are_localhost(server: Server, tmp_path: Path) -> None:

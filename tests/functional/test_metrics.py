@@ -88,6 +88,21 @@ def test_figures_equal_what_callers_counted(counting: Server) -> None:
     assert counted(counting) == caller.statuses
 
 
+def test_a_call_shows_as_soon_as_it_is_answered(counting: Server) -> None:
+    """In every figure alike, whichever worker had it and whichever is asked."""
+    for number in range(1, 31):
+        counting.call("/demo", "hello", "x")
+        found = window(counting)
+        figures = (
+            found["totalRequests"],
+            sum(agent["count"] for agent in found["agents"].values()),
+            sum(point["count"] for point in found["series"]),
+            sum(counted(counting).values()),
+            counting.api("GET", "overview").json()["totalRequests"],
+        )
+        assert figures == (number,) * 5
+
+
 def test_streams_pass_the_gateway_and_end_with_the_server(counting: Server) -> None:
     """What is followed comes at once, through a worker; a server that stops does not wait for it."""
     log = counting.api("GET", "logs?follow=1&lines=1", stream=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+import attrs
 import pytest
 from zope.interface.verify import verifyObject
 
@@ -172,3 +173,21 @@ def test_a_loopback_address_may_be_a_domain_of_its_own(make_route: Any) -> None:
     assert where(table.match(b"127.0.0.1", b"/own")) == "127.0.0.1/own"
     with pytest.raises(NoSuchRoute):
         table.match(b"127.0.0.1", b"/demo")
+
+
+def test_what_is_hidden_is_not_found(make_route: Any) -> None:
+    """It says that the domain is disabled; built-in routes hold there as well."""
+    table = RouteTable(lambda: NOW)
+    routes = (
+        attrs.evolve(make_route("localhost/demo"), is_hidden=True),
+        make_route("a.example/demo"),
+        make_route("*/management", Kind.CONTROL),
+    )
+    table.adopt(RouteSnapshot(1, routes))
+    for host in (b"localhost", b"127.0.0.1:8000"):
+        with pytest.raises(NoSuchRoute, match="disabled"):
+            table.match(host, b"/demo")
+    assert where(table.match(b"a.example", b"/demo")) == "a.example/demo"
+    assert where(table.match(b"localhost", b"/management")) == "*/management"
+    table.adopt(RouteSnapshot(2, (make_route("localhost/demo"),)))
+    assert where(table.match(b"127.0.0.1", b"/demo")) == "localhost/demo"

@@ -230,6 +230,21 @@ class RepositoryStoreContract:
             await repository_store.remove_domain("a.example")
         assert [d["name"] for d in await repository_store.domains()] == ["localhost"]
 
+    @pytest_twisted.ensureDeferred
+    async def test_domains_are_disabled_and_enabled(
+        self, repository_store: IRepositoryStore
+    ) -> None:
+        """One at a time, as often as one likes; only those that there are."""
+        await repository_store.add_domain("a.example")
+        for enabled in (False, False, True):
+            await repository_store.change_domain("a.example", enabled)
+            assert await repository_store.domains() == [
+                {"name": "a.example", "enabled": enabled},
+                {"name": "localhost", "enabled": True},
+            ]
+        with pytest.raises(NotFound, match=r"b\.example"):
+            await repository_store.change_domain("b.example", True)
+
 
 ADMIN = Principal(id="Admin", role=Role.ADMIN, token_hash="a" * 64)
 DEPLOYER = Principal(
