@@ -28,6 +28,7 @@ from ploinky.store_interfaces import (
     IKeyStore,
     IMetricsStore,
     IRepositoryStore,
+    ISnapshots,
     ITaskStore,
 )
 from ploinky.task_values import (
@@ -388,3 +389,27 @@ class MemoryMetricsStore:
     def _answer(self) -> None:
         if self.refusal is not None:
             raise self.refusal
+
+
+@implementer(ISnapshots)
+class MemorySnapshots:
+    """`ISnapshots` of a database that is not there.
+
+    Attributes:
+        content: What a copy holds.
+        taken: How many there were.
+    """
+
+    def __init__(self, content: bytes = b"a database") -> None:
+        self.content = content
+        self.taken = 0
+
+    async def snapshot(self, destination: str) -> None:
+        """See `ISnapshots`."""
+        with open(destination, "xb") as file:
+            file.write(self.content)
+        self.taken += 1
+
+    async def sealed_with(self) -> str:
+        """See `ISnapshots`."""
+        return "fingerprint"
