@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import attrs
+import docker
 import pytest
 import pytest_twisted
 from twisted.internet import reactor
@@ -294,6 +296,57 @@ class Engine(RuntimeContract, ImageContract):
         assert result.exit_code == 0, result.output
         written = Path(spec.code_directory, "written")
         assert written.stat().st_uid == os.getuid()
+
+    @pytest_twisted.ensureDeferred
+    async def test_a_volume_is_copied_and_filled_again(
+        self, runtime: Any, spec: InstanceSpec, short_directory: Path, url: str
+    ) -> None:
+        """With owners, modes and links, its own directory's too, and names of any kind."""
+        service = attrs.evolve(
+            spec, kind=Kind.SERVICE, image=IMAGE, port=80, volumes=(Volume("data", "/etc/apk"),)
+        )
+        fills = (
+            "cd /etc/apk && rm -rf * && mkdir proc dev && echo kept > proc/note && ln -s proc/note link"
+            " && chown -R 70:71 . && chown -h 70:71 link && chmod 700 . && chmod 640 proc/note"
+            " && echo done; exec sleep 300"
+        )
+        looks = "cd /etc/apk && stat -c '%n %u:%g %a' . * proc/note && cat link; echo done; exec sleep 300"
+        first = await self._said(runtime, attrs.evolve(service, command=shell(fills)))
+        assert "done" in first
+        before = await self._said(runtime, attrs.evolve(service, command=shell(looks)))
+        assert "proc/note 70:71 640" in before
+        assert ". 70:71 700" in before
+
+        copy = await runtime.open_volume(service, "data")
+        pieces = []
+        while piece := await copy.read():
+            pieces.append(piece)
+        await copy.close()
+        assert await runtime.instances(spec.cluster) == []
+        assert await runtime.open_volume(service, "absent") is None
+
+        restored = places.RestoredVolume.of(
+            short_directory / "deployments", spec.deployment, "data"
+        )
+        restored.directory.mkdir(parents=True)
+        restored.name_file.write_text(f"ploinky-{spec.deployment}-data-restored")
+        restored.tar.write_bytes(b"".join(pieces))
+        after = await self._said(runtime, attrs.evolve(service, command=shell(looks)))
+        assert after == before
+        assert not restored.tar.exists()
+        with closing(docker.APIClient(base_url=url)) as client:
+            for name in ("data", "data-restored"):
+                client.remove_volume(f"ploinky-{spec.deployment}-{name}")
+
+    async def _said(self, runtime: Any, spec: InstanceSpec) -> str:
+        """Run an instance until it says that it is done, and give what it said."""
+        await runtime.start(spec)
+        said = ""
+        while "done" not in said:
+            await moment()
+            said = await runtime.output(spec.instance, 50)
+        await runtime.remove(spec.instance, 0.0)
+        return said
 
 
 @pytest.mark.engine("docker")
