@@ -13,6 +13,7 @@ from ploinky.api.answers import Answer
 from ploinky.api.operations import Operations
 from ploinky.api.requests import Call
 from ploinky.api.streams import Stream, Streams
+from ploinky.backup.making import Backups
 from ploinky.configuration import Change, Configuration
 from ploinky.errors import PloinkyError
 from ploinky.interfaces import (
@@ -127,6 +128,7 @@ class Collaborators:
         usages: What instances use.
         history: What became of instances.
         hub: Takes what happens, for those who listen.
+        backups: Writes them.
         streams: A service; the root starts it, and stops it before workers wait for calls to end.
         log_directory: Where leader and workers log.
         files: Threads for small work that blocks.
@@ -164,6 +166,7 @@ class Collaborators:
     usages: Usages = field(repr=False)
     history: InstanceHistory = field(repr=False)
     hub: Hub = field(repr=False)
+    backups: Backups = field(repr=False)
     streams: Streams = field(repr=False)
     log_directory: Path
     files: Blocking = field(repr=False)

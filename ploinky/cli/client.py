@@ -19,6 +19,7 @@ from ploinky.cli.failures import CONFIGURATION, CONNECTION, CommandFailed, from_
 API = "/management/api"
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 60.0
+STREAMED_BYTES = 1024 * 1024
 _PER_PAGE = 500
 
 
@@ -76,15 +77,21 @@ class Client:
             whole[name] += answer[name]
         return whole
 
-    def stream(self, path: str, **query: Any) -> Iterator[bytes]:
+    def stream(self, path: str, body: Any = None, /, **query: Any) -> Iterator[bytes]:
         """Read an answer piece by piece as it comes, for as long as it goes on.
+
+        Args:
+            body: To be sent along with a ``POST``; None: it is a ``GET``.
 
         Raises:
             CommandFailed: No connection, an error answer, or a connection that broke off.
         """
-        answer = self._answer("GET", f"{API}/{path}", None, query=query, stream=True)
+        method, timeout = ("GET", ANSWER_SECONDS) if body is None else ("POST", None)
+        answer = self._answer(
+            method, f"{API}/{path}", body, query=query, stream=True, timeout_seconds=timeout
+        )
         try:
-            yield from answer.iter_content(None)
+            yield from answer.iter_content(STREAMED_BYTES if body is not None else None)
         except requests.exceptions.RequestException as error:
             raise CommandFailed(
                 f"{self.connection.url} broke off: {_reason(error)}", exit_code=CONNECTION

@@ -9,6 +9,7 @@ import click
 
 from ploinky.cli import (
     agents,
+    backup,
     calls,
     completion,
     deployments,
@@ -46,6 +47,7 @@ for command in (
     *rollouts.COMMANDS,
     *keys.COMMANDS,
     *settings.COMMANDS,
+    *backup.COMMANDS,
     metrics.metrics,
     logs.logs,
     calls.call,
