@@ -92,10 +92,11 @@ def _entry(
             found = os.fstat(file.fileno())
             if not stat.S_ISREG(found.st_mode):
                 return  # replaced since we looked
-            first = linked.setdefault((found.st_dev, found.st_ino), name)
-            if found.st_nlink > 1 and first != name:
-                yield _head(name, found, tarfile.LNKTYPE, first)
-                return
+            if found.st_nlink > 1:
+                first = linked.setdefault((found.st_dev, found.st_ino), name)
+                if first != name:
+                    yield _head(name, found, tarfile.LNKTYPE, first)
+                    return
             yield _head(name, found, tarfile.REGTYPE)
             yield from _content(file, found.st_size)
 

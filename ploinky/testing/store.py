@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -9,7 +10,7 @@ import attrs
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
-from ploinky.errors import Conflict, NotFound, Unauthenticated
+from ploinky.errors import Conflict, NotFound, StateUnusable, Unauthenticated
 from ploinky.measures import (
     FOREVER,
     RESOLUTIONS,
@@ -406,7 +407,11 @@ class MemorySnapshots:
 
     async def snapshot(self, destination: str) -> None:
         """See `ISnapshots`."""
-        with open(destination, "xb") as file:
+        try:
+            descriptor = os.open(destination, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError as error:
+            raise StateUnusable(f"{destination} is there already") from error
+        with open(descriptor, "wb") as file:
             file.write(self.content)
         self.taken += 1
 

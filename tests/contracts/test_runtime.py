@@ -15,8 +15,10 @@ import pytest
 import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.task import Clock, deferLater
+from zope.interface.verify import verifyObject
 
 from ploinky.errors import StartFailed
+from ploinky.interfaces import IRuntimeVolumes, IVolumeCopy
 from ploinky.runtime import places, processes
 from ploinky.runtime.assembly import assembled
 from ploinky.runtime.facts import Connection
@@ -139,6 +141,19 @@ class Process(RuntimeContract):
         """There is no image whose command could be run; the refusal says what to do."""
         with pytest.raises(StartFailed, match="set `command`"):
             await runtime.start(attrs.evolve(spec, kind=Kind.SERVICE, command=()))
+
+    @pytest_twisted.ensureDeferred
+    async def test_a_volume_that_an_engine_has_to_fill_is_not_begun_empty(
+        self, runtime: Any, spec: InstanceSpec, short_directory: Path
+    ) -> None:
+        """It came out of a backup; who starts it here would see nothing of what it holds."""
+        deployments = short_directory / "deployments"
+        restored = places.RestoredVolume.of(deployments, spec.deployment, "data")
+        restored.directory.mkdir(parents=True)
+        restored.tar.touch()
+        volumes = (Volume("data", "/data"),)
+        with pytest.raises(StartFailed, match="use docker or podman"):
+            await runtime.start(attrs.evolve(spec, kind=Kind.SERVICE, volumes=volumes))
 
     @pytest_twisted.ensureDeferred
     async def test_the_servers_environment_is_not_inherited(
@@ -317,7 +332,9 @@ class Engine(RuntimeContract, ImageContract):
         assert "proc/note 70:71 640" in before
         assert ". 70:71 700" in before
 
+        assert verifyObject(IRuntimeVolumes, runtime)
         copy = await runtime.open_volume(service, "data")
+        assert verifyObject(IVolumeCopy, copy)
         pieces = []
         while piece := await copy.read():
             pieces.append(piece)
@@ -331,6 +348,10 @@ class Engine(RuntimeContract, ImageContract):
         restored.directory.mkdir(parents=True)
         restored.name_file.write_text(f"ploinky-{spec.deployment}-data-restored")
         restored.tar.write_bytes(b"".join(pieces))
+        with closing(
+            docker.APIClient(base_url=url)
+        ) as client:  # as one killed in the middle left it
+            client.create_volume(restored.name())
         after = await self._said(runtime, attrs.evolve(service, command=shell(looks)))
         assert after == before
         assert not restored.tar.exists()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,22 +47,10 @@ async def test_a_copy_has_what_one_moment_had(path, database_at, copying, tmp_pa
 
     await gatherResults([Deferred.fromCoroutine(write()), Deferred.fromCoroutine(copy())])
     for place in copies:
-        assert stat.S_IMODE(place.stat().st_mode) == 0o600
         check_intact(place)
         with sqlite3.connect(place) as opened:
             names = {name for (name,) in opened.execute("SELECT name FROM domains")}
         assert {n[1:] for n in names if n[0] == "a"} == {n[1:] for n in names if n[0] == "b"}
-
-
-@pytest_twisted.ensureDeferred
-async def test_a_copy_overwrites_nothing(path, database_at, copying, tmp_path):
-    """What is there may be somebody's."""
-    database = database_at(path)
-    await database.open()
-    (tmp_path / "mine").write_text("mine")
-    with pytest.raises(StateUnusable):
-        await SqliteSnapshots(database, copying).snapshot(str(tmp_path / "mine"))
-    assert (tmp_path / "mine").read_text() == "mine"
 
 
 def test_a_damaged_database_is_found(tmp_path: Path) -> None:
