@@ -38,7 +38,7 @@ COPY_SECONDS = 3600.0
 """A client's patience with a copy: an engine is silent while it goes through many small files."""
 
 _ABOVE = "/.ploinky-volume"
-_NEVER_RUN = ["/nothing"]
+_NO_PROGRAM = ["/nothing"]
 _PACK = (
     "import runpy, sys; runpy.run_module('ploinky.packing', run_name='__main__', alter_sys=True)"
 )
@@ -193,7 +193,7 @@ def _container(
     host = client.create_host_config(mounts=[mount], network_mode="none")
     container: str = client.create_container(
         spec.image,
-        _NEVER_RUN,
+        entrypoint=_NO_PROGRAM,  # not the image's own, which may change what is in the volume
         host_config=host,
         labels=blueprint.labels(own),
         name=f"{blueprint.container_name(own.instance)}-volume",
@@ -201,7 +201,7 @@ def _container(
     try:
         yield container
     finally:
-        client.remove_container(container, force=True)
+        client.remove_container(container, force=True, v=True)  # volumes without a name, that is
 
 
 def _packed(found: EngineFacts, place: Path) -> Iterator[bytes]:
