@@ -29,7 +29,7 @@ the mapping to an answer happens at the gateway's and the API's edge.
     |   +-- EngineUnavailable, ImageUnavailable
     +-- ServerError                this server cannot start or go on
         +-- SettingsInvalid, AlreadyRunning, PortInUse, WorkerCouldNotBoot
-        +-- StateUnusable, InternalError
+        +-- StateUnusable, BackupInvalid, InternalError
 """
 
 from __future__ import annotations
@@ -563,3 +563,10 @@ class StateUnusable(ServerError):
     """The database cannot be read or written: damaged, full, too new, or sealed by another key."""
 
     code = "STATE_UNUSABLE"
+
+
+class BackupInvalid(ServerError):
+    """What is to be restored is no backup of ours, damaged, of a newer form, or asks for harm."""
+
+    code = "BACKUP_INVALID"
+    status = 400

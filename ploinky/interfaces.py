@@ -502,6 +502,40 @@ class IRuntimeEvents(Interface):
         """Call ``ended(instance)`` when an instance may have ended.  Replaces who listened before."""
 
 
+class IVolumeCopy(Interface):
+    """What a volume holds, as a tar of the form that `ploinky.packing` describes."""
+
+    async def read() -> bytes:
+        """Give the next piece; ``b""`` at the end.
+
+        Raises:
+            EngineError: It cannot be read.
+        """
+
+    async def close() -> None:
+        """End it, read to the end or not; whoever opened it calls this once."""
+
+
+class IRuntimeVolumes(Interface):
+    """What a runtime may provide besides `IRuntime`: the volumes that it keeps itself.
+
+    It is also who fills them again: before an instance starts whose volume came out of a backup.
+    """
+
+    async def open_volume(spec: InstanceSpec, name: str) -> IVolumeCopy | None:
+        """Begin to read a service's volume, whether instances use it or not.
+
+        Args:
+            spec: Of an instance that would have it.
+
+        Returns:
+            None where there is no such volume.
+
+        Raises:
+            EngineError: It cannot be read.
+        """
+
+
 class IRuntimeFactory(Interface):
     """A plugin in `ploinky.plugins` that adds a runtime; light to import."""
 

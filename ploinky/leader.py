@@ -202,8 +202,8 @@ def _here(reactor: Any, configuration: Configuration, rooms: AsyncExitStack) -> 
     settings = configuration.settings
     paths = SocketPaths(str(settings.run_directory))
     rooms.callback(paths.close)
-    files = pool(reactor, 4, "files", rooms)
-    return Here(reactor, settings, configuration, paths, _cluster_id(settings), files)
+    files, copying = pool(reactor, 4, "files", rooms), pool(reactor, 2, "copying", rooms)
+    return Here(reactor, settings, configuration, paths, _cluster_id(settings), files, copying)
 
 
 def _cluster_id(settings: Settings) -> str:
@@ -277,7 +277,7 @@ async def _open_stores(here: Here, redactor: Redactor, rooms: AsyncExitStack) ->
     rooms.push_async_callback(database.close)
     await database.open()
     box = RememberingBox(await open_box(data, database), redactor)
-    return stores_of(here.reactor, database, box)
+    return stores_of(here.reactor, database, box, here.copying)
 
 
 async def _start_tasks(

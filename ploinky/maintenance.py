@@ -2,8 +2,10 @@
 
     python -m ploinky.maintenance rotate-key DIRECTORY
     python -m ploinky.maintenance verify-audit DIRECTORY [HASH]
+    python -m ploinky.maintenance backup|check-backup|restore DIRECTORY -
 
-One JSON document leaves on standard output, or one line of what is wrong on standard error.  A
+The last three read how, passphrase and all, as one JSON object from standard input, where no other
+user of this machine can see it.  One JSON document leaves on standard output, or one line of what is wrong on standard error.  A
 composition root of its own, for it names the store.
 """
 
@@ -14,15 +16,22 @@ import os
 import secrets
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from twisted.application.service import IService
 from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 
+from ploinky.backup.making import Backups, Wanted
+from ploinky.deployment.spec import Layout, Plans
 from ploinky.errors import PloinkyError, SettingsInvalid
+from ploinky.extensions import select_runtime
+from ploinky.interfaces import IRuntimeFactory
 from ploinky.processgroup import LeaderLock
+from ploinky.restore import Options, check, restore
+from ploinky.rooms import begin, plugins, pool
 from ploinky.security.secrets import (
     KEY_BYTES,
     NEXT_NAME,
@@ -33,13 +42,15 @@ from ploinky.security.secrets import (
     settle_key,
     write_key,
 )
-from ploinky.settings import DATA_DIRECTORY
-from ploinky.state import DATABASE, open_box
+from ploinky.settings import DATA_DIRECTORY, read_settings
+from ploinky.state import DATABASE, master_key_file, open_box, stores_of
 from ploinky.store.audit import SqliteAuditTrail
 from ploinky.store.database import Database
 from ploinky.store.resealing import reseal
 from ploinky.threads import Blocking
 
+STANDARD_INPUT = "-"
+"""The argument that is read from there."""
 MISCONFIGURED = 5
 BROKEN = 1
 """Exit statuses; the second also where the audit trail is not intact."""
@@ -86,6 +97,53 @@ async def verify_audit(reactor: Any, data: Path, expected: str = "") -> dict[str
         }
 
 
+async def backup(reactor: Any, data: Path, raw_options: str) -> dict[str, Any]:
+    """Write a backup of a server that does not run.
+
+    Raises:
+        AlreadyRunning: It does.
+        PloinkyError: Something cannot be read, or ``file`` not be written.
+    """
+    options = json.loads(raw_options)
+    settings = read_settings(data.parent, os.environ, {})
+    async with _opened(reactor, data) as database, AsyncExitStack() as rooms:
+        box = await open_box(data, database)
+        copying = pool(reactor, 2, "copying", rooms)
+        stores = stores_of(reactor, database, box, copying)
+        runtime = await select_runtime(
+            settings.runtime, reactor, settings, plugins(IRuntimeFactory)
+        )
+        if IService.providedBy(runtime):
+            await begin(runtime, rooms)
+        cluster = (data / "cluster-id").read_text(encoding="ascii").strip()
+        backups = Backups(
+            reactor,
+            copying,
+            stores.snapshots,
+            stores.deployments,
+            runtime,
+            Plans(cluster, Layout(data), settings),
+            master_key_file(data),
+        )
+        with Path(options["file"]).open("wb") as file:
+
+            async def write(piece: bytes) -> None:
+                file.write(piece)
+
+            await backups.write(Wanted(options["passphrase"], options["volumes"]), write)
+        return {}
+
+
+async def check_backup(reactor: Any, data: Path, raw_options: str) -> dict[str, Any]:
+    """See that a backup is whole and could be restored; see `ploinky.restore.check`."""
+    return check(**json.loads(raw_options))
+
+
+async def restore_backup(reactor: Any, data: Path, raw_options: str) -> dict[str, Any]:
+    """Make a data directory of a backup; see `ploinky.restore.restore`."""
+    return await restore(reactor, data, Options(**json.loads(raw_options)))
+
+
 @asynccontextmanager
 async def _opened(reactor: Any, data: Path) -> AsyncIterator[Database]:
     if not (data / DATABASE).exists():
@@ -107,12 +165,16 @@ async def _opened(reactor: Any, data: Path) -> AsyncIterator[Database]:
 WORKS: dict[str, Callable[..., Coroutine[Any, Any, dict[str, Any]]]] = {
     "rotate-key": rotate_key,
     "verify-audit": verify_audit,
+    "backup": backup,
+    "check-backup": check_backup,
+    "restore": restore_backup,
 }
 
 
 async def _run(reactor: Any, work: str, directory: str, *more: str) -> None:
+    more = tuple(sys.stdin.read() if each == STANDARD_INPUT else each for each in more)
     try:
-        found = await WORKS[work](reactor, Path(directory).absolute() / DATA_DIRECTORY, *more)
+        found = await WORKS[work](reactor, Path(os.path.abspath(directory)) / DATA_DIRECTORY, *more)
     except PloinkyError as error:
         print(error.message, file=sys.stderr)
         raise SystemExit(MISCONFIGURED if isinstance(error, SettingsInvalid) else BROKEN) from None

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 from attrs import frozen
 from twisted.logger import Logger
 
+from ploinky.backup.making import Backups
 from ploinky.configuration import Change
 from ploinky.deployment.compose import Neighbours
 from ploinky.deployment.manager import DeploymentManager
+from ploinky.deployment.spec import Layout, Plans
 from ploinky.interfaces import IAuthenticatorFactory
 from ploinky.rooms import Here, begin, listen, log_directory, new_id, plugins
 from ploinky.routing.upstream import Upstream
@@ -25,7 +27,7 @@ from ploinky.security.bootstrap import BootstrapToken
 from ploinky.security.keyring import Keyring
 from ploinky.security.published import PublishedKeys
 from ploinky.security.throttle import LoginThrottle
-from ploinky.state import Stores
+from ploinky.state import Stores, master_key_file
 from ploinky.store_interfaces import IKeyStore
 from ploinky.tasks.commands import commands_of
 from ploinky.tasks.durable import DurableTasks
@@ -95,6 +97,15 @@ async def start_management(here: Here, managed: Managed, rooms: AsyncExitStack) 
     async def commands(deployment: str) -> Sequence[Mapping[str, Any]]:
         return await commands_of(here.reactor, upstream, managed.tasks.route(deployment))
 
+    backups = Backups(
+        here.reactor,
+        here.copying,
+        managed.stores.snapshots,
+        managed.stores.deployments,
+        managed.neighbours.runtime,
+        Plans(here.cluster, Layout(here.settings.data_directory), here.settings),
+        master_key_file(here.settings.data_directory),
+    )
     collaborators = Collaborators(
         clock=here.reactor,
         settings=here.settings,
@@ -124,6 +135,7 @@ async def start_management(here: Here, managed: Managed, rooms: AsyncExitStack) 
         history=managed.history,
         deaths=managed.deaths,
         hub=Hub(new_id()),
+        backups=backups,
         streams=streams,
         log_directory=log_directory(here.settings),
         files=here.files,

@@ -36,6 +36,7 @@ class Here:
         configuration: Its settings as they are now.
         cluster: This server's id.
         files: Threads for small work on files.
+        copying: Threads for work on files that takes long.
     """
 
     reactor: Any
@@ -44,6 +45,7 @@ class Here:
     paths: SocketPaths
     cluster: str
     files: Blocking
+    copying: Blocking
 
 
 def log_directory(settings: Settings) -> Path:

@@ -15,6 +15,8 @@ from twisted.internet.interfaces import IReactorTime
 
 from ploinky.interfaces import ISecretBox
 from ploinky.security.secrets import (
+    FILE_NAME,
+    VARIABLE,
     SecretBox,
     fingerprint,
     key_in_force,
@@ -29,6 +31,7 @@ from ploinky.store.keys import SqliteKeyStore
 from ploinky.store.metrics import SqliteMetricsStore
 from ploinky.store.repositories import SqliteRepositoryStore
 from ploinky.store.resealing import note_key, sealed_with
+from ploinky.store.snapshots import SqliteSnapshots
 from ploinky.store.tasks import SqliteTaskStore
 from ploinky.store_interfaces import (
     IAuditTrail,
@@ -37,8 +40,10 @@ from ploinky.store_interfaces import (
     IKeyStore,
     IMetricsStore,
     IRepositoryStore,
+    ISnapshots,
     ITaskStore,
 )
+from ploinky.threads import Blocking
 
 DATABASE = "ploinky.sqlite"
 """The file's name in the data directory."""
@@ -55,10 +60,22 @@ class Stores:
     hooks: IHookStore
     audit: IAuditTrail
     metrics: IMetricsStore
+    snapshots: ISnapshots
 
 
-def stores_of(clock: IReactorTime, database: Database, box: ISecretBox) -> Stores:
-    """Give the stores on an open database."""
+def master_key_file(data_directory: Path) -> Path | None:
+    """Say which file holds the master key; None where a variable does."""
+    return None if os.environ.get(VARIABLE) else data_directory / FILE_NAME
+
+
+def stores_of(
+    clock: IReactorTime, database: Database, box: ISecretBox, copying: Blocking
+) -> Stores:
+    """Give the stores on an open database.
+
+    Args:
+        copying: Threads other than the database's, for copies of it.
+    """
     return Stores(
         SqliteDeploymentStore(database, box),
         SqliteRepositoryStore(database, box),
@@ -67,6 +84,7 @@ def stores_of(clock: IReactorTime, database: Database, box: ISecretBox) -> Store
         SqliteHookStore(database, box),
         SqliteAuditTrail(database),
         SqliteMetricsStore(database),
+        SqliteSnapshots(database, copying),
     )
 
 

@@ -218,3 +218,16 @@ class IMetricsStore(Interface):
         Returns:
             The totals as they are then.
         """
+
+
+class ISnapshots(Interface):
+    """The database as a whole."""
+
+    async def snapshot(destination: str) -> None:
+        """Write a copy of it, as it is at one moment, to a file that does not exist yet.
+
+        Nobody who reads or writes meanwhile has to wait.
+        """
+
+    async def sealed_with() -> str:
+        """Name the master key that opens its secrets, without giving it away."""

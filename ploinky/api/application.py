@@ -21,6 +21,7 @@ from ploinky.api import problems
 from ploinky.api.access import AccessRoutes
 from ploinky.api.answers import Answer
 from ploinky.api.auditing import Auditor, AuditRoutes
+from ploinky.api.backup import BackupRoutes
 from ploinky.api.deployments import DeploymentRoutes
 from ploinky.api.domains import DomainRoutes
 from ploinky.api.endpoints import Collaborators, Endpoint
@@ -117,6 +118,7 @@ def routes(collaborators: Collaborators) -> list[Endpoint]:
         *RolloutRoutes(collaborators, deployments).endpoints(),
         *HookRoutes(collaborators).endpoints(),
         *SettingsRoutes(collaborators).endpoints(),
+        *BackupRoutes(collaborators).endpoints(),
         *DomainRoutes(collaborators).endpoints(),
         *RepositoryRoutes(collaborators).endpoints(),
         *TaskRoutes(collaborators).endpoints(),
@@ -162,9 +164,10 @@ class Application:
             call = await self._call(endpoint, request, parts)
             if endpoint.changes:
                 # It is finished and written down even if the client leaves meanwhile.
-                work = self._auditor.recorded(endpoint, call, self._changed)
-                return _write(request, await self._its.operations.begin(None, work))
-            answer = await self._admitted(endpoint, call)
+                work = self._auditor.recorded(endpoint, call, self._admitted)
+                answer = await self._its.operations.begin(None, work)
+            else:
+                answer = await self._admitted(endpoint, call)
             if isinstance(answer, Answer):
                 return _write(request, answer)
             # A key that was taken back while the stream was made ready hears nothing of it.
@@ -194,11 +197,6 @@ class Application:
         if query is not None and not (endpoint.method == "DELETE" and endpoint.takes):
             call.queries(query)  # what is unknown is refused before anything is done
         return await endpoint.answer(call)
-
-    async def _changed(self, endpoint: Endpoint, call: Call) -> Answer:
-        answer = await self._admitted(endpoint, call)
-        assert isinstance(answer, Answer)  # what goes on changes nothing
-        return answer
 
     async def _stream(
         self, request: ManagementRequest, stream: Stream, listener: Principal

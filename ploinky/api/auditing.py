@@ -20,6 +20,7 @@ from ploinky.api.endpoints import API, Collaborators, Endpoint
 from ploinky.api.forms import outside_names, parse_json
 from ploinky.api.requests import Call
 from ploinky.api.shapes import Page, PageQuery, secret_fields
+from ploinky.api.streams import Stream
 from ploinky.errors import InternalError, PloinkyError, TooManyRequests
 from ploinky.security.throttle import LoginThrottle
 from ploinky.store_interfaces import IAuditTrail
@@ -40,9 +41,12 @@ class Auditor:
         self._redact = Redactor()
 
     async def recorded(
-        self, endpoint: Endpoint, call: Call, work: Callable[[Endpoint, Call], Awaitable[Answer]]
-    ) -> Answer:
-        """Give what ``work`` answers, once it is on record.
+        self,
+        endpoint: Endpoint,
+        call: Call,
+        work: Callable[[Endpoint, Call], Awaitable[Answer | Stream]],
+    ) -> Answer | Stream:
+        """Give what ``work`` answers, once it is on record; a stream is before it begins.
 
         Raises:
             StateUnusable: It cannot be written down, whatever came of the change.
@@ -58,7 +62,8 @@ class Auditor:
         except Exception:
             await self._write(endpoint, call, InternalError.status, InternalError.code)
             raise
-        await self._write(endpoint, call, answer.status, "")
+        status = answer.status if isinstance(answer, Answer) else 200
+        await self._write(endpoint, call, status, "")
         return answer
 
     async def _write(self, endpoint: Endpoint, call: Call, status: int, code: str) -> None:

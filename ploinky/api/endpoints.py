@@ -13,6 +13,7 @@ from ploinky.api.answers import Answer
 from ploinky.api.operations import Operations
 from ploinky.api.requests import Call
 from ploinky.api.streams import Stream, Streams
+from ploinky.backup.making import Backups
 from ploinky.configuration import Change, Configuration
 from ploinky.errors import PloinkyError
 from ploinky.interfaces import (
@@ -129,6 +130,7 @@ class Collaborators:
         history: What became of instances.
         deaths: Why they went away.
         hub: Takes what happens, for those who listen.
+        backups: Writes them.
         streams: A service; the root starts it, and stops it before workers wait for calls to end.
         log_directory: Where leader and workers log.
         files: Threads for small work that blocks.
@@ -167,6 +169,7 @@ class Collaborators:
     history: InstanceHistory = field(repr=False)
     deaths: Deaths = field(repr=False)
     hub: Hub = field(repr=False)
+    backups: Backups = field(repr=False)
     streams: Streams = field(repr=False)
     log_directory: Path
     files: Blocking = field(repr=False)

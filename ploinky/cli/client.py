@@ -20,6 +20,7 @@ from ploinky.cli.failures import CONFIGURATION, CONNECTION, CommandFailed, debug
 API = "/management/api"
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 60.0
+STREAMED_BYTES = 1024 * 1024
 _PER_PAGE = 500
 _TEXTS = ("text/plain", "application/jsonl")
 """What the API sends as it is: output and logs."""
@@ -100,18 +101,22 @@ class Client:
             whole[name] += answer[name]
         return whole
 
-    def stream(self, path: str, /, **query: Any) -> Iterator[bytes]:
+    def stream(self, path: str, body: Any = None, /, **query: Any) -> Iterator[bytes]:
         """Read an answer piece by piece as it comes, for as long as it goes on.
+
+        Args:
+            body: To be sent along with a ``POST``; None: it is a ``GET``.
 
         Raises:
             CommandFailed: No connection, an error answer, or a connection that broke off.
         """
         # However long there is nothing to tell.
+        method = "GET" if body is None else "POST"
         answer = self._answer(
-            "GET", f"{API}/{path}", None, query=query, timeout_seconds=None, stream=True
+            method, f"{API}/{path}", body, query=query, timeout_seconds=None, stream=True
         )
         try:
-            yield from answer.iter_content(None)
+            yield from answer.iter_content(STREAMED_BYTES if body is not None else None)
         except requests.exceptions.RequestException as error:
             raise CommandFailed(
                 f"{self.connection.url} broke off: {_reason(error)}", exit_code=CONNECTION

@@ -13,6 +13,7 @@ import click
 
 from ploinky.cli import (
     agents,
+    backup,
     batch,
     calls,
     completion,
@@ -58,6 +59,7 @@ for command in (
     glance.show,
     *keys.COMMANDS,
     *settings.COMMANDS,
+    *backup.COMMANDS,
     metrics.metrics,
     logs.logs,
     tasks.tasks,

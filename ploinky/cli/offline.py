@@ -13,14 +13,20 @@ from ploinky.cli.failures import CommandFailed
 _RUN = "import runpy, sys; sys.path.remove(''); runpy.run_module('ploinky.maintenance', run_name='__main__', alter_sys=True)"
 
 
-def run_offline(work: str, directory: Path, *arguments: str) -> Any:
+def run_offline(work: str, directory: Path, *arguments: str, **options: Any) -> Any:
     """Run ``ploinky.maintenance`` on a directory and give what it found.
+
+    Args:
+        options: What nobody else on this machine is to see: they go the way of a pipe.
 
     Raises:
         CommandFailed: It could not; with its own words.
     """
     command = [sys.executable, "-c", _RUN, work, str(directory.absolute()), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True)
+    if options:
+        command.append("-")
+    told = json.dumps(options)
+    done = subprocess.run(command, input=told, capture_output=True, text=True)
     if done.stdout.strip():
         return json.loads(done.stdout)
     running = "runs on" in done.stderr or "running" in done.stderr

@@ -1,4 +1,4 @@
-"""From an `InstanceSpec` to what a container engine is asked for.  Pure: no I/O, no engine.
+"""From an `InstanceSpec` to what a container engine is asked for.  No engine is asked here.
 
 Source: contract, section 3, and the engines' common API (Docker Engine API 1.41,
 ``POST /containers/create``).
@@ -74,9 +74,10 @@ def labels(spec: InstanceSpec) -> dict[str, str]:
     }
 
 
-def volume_name(spec: InstanceSpec, name: str) -> str:
+def volume_name(surroundings: Surroundings, spec: InstanceSpec, name: str) -> str:
     """Give the engine's name of a service's volume."""
-    return f"ploinky-{spec.deployment}-{name}"
+    restored = places.RestoredVolume.of(surroundings.deployments, spec.deployment, name)
+    return restored.name() or f"ploinky-{spec.deployment}-{name}"
 
 
 def task_user(surroundings: Surroundings, facts: EngineFacts) -> str:
@@ -213,7 +214,8 @@ def _volume_mounts(spec: InstanceSpec, surroundings: Surroundings) -> list[Mount
     """
     if spec.kind is not Kind.TASK:
         return [
-            Mount(each.path, volume_name(spec, each.name), type="volume") for each in spec.volumes
+            Mount(each.path, volume_name(surroundings, spec, each.name), type="volume")
+            for each in spec.volumes
         ]
     return [
         Mount(

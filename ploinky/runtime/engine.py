@@ -30,7 +30,7 @@ from ploinky.errors import (
     ImageUnavailable,
     StartFailed,
 )
-from ploinky.interfaces import IRuntime, IRuntimeEvents, Report
+from ploinky.interfaces import IRuntime, IRuntimeEvents, IRuntimeVolumes, IVolumeCopy, Report
 from ploinky.observations import LAST_WORDS_BYTES, InstanceUsage, OutputPart
 from ploinky.runtime import blueprint, facts, inspection, places
 from ploinky.runtime.blueprint import Blueprint, Surroundings
@@ -38,6 +38,7 @@ from ploinky.runtime.events import EventStream
 from ploinky.runtime.facts import ApiClient, Connection, EngineFacts
 from ploinky.runtime.figures import part_after, read_usage, since_of
 from ploinky.runtime.output import TIMED_OUT, OutputTail, end_of
+from ploinky.runtime.volumes import EngineVolumes, VolumeCopy
 from ploinky.runtime.waiting import Shielded, uncut
 from ploinky.threads import Blocking
 from ploinky.values import InstanceSpec, InstanceStatus, Kind, RunResult
@@ -61,7 +62,7 @@ class _Reactor(IReactorTime, IReactorFromThreads):
     """What the engine needs of a reactor."""
 
 
-@implementer(IRuntime, IRuntimeEvents)
+@implementer(IRuntime, IRuntimeEvents, IRuntimeVolumes)
 class ContainerEngine(Service):
     """One container engine behind its API socket.
 
@@ -94,6 +95,7 @@ class ContainerEngine(Service):
         self._companion = companion
         self._ask = ask
         self._guard = threading.Lock()
+        self._volumes = EngineVolumes(partial(facts.connect, connection), surroundings)
         self._known: tuple[ApiClient, EngineFacts] | None = None
         self._bridge: bool | None = None
         self._ended = threading.Event()
@@ -209,6 +211,11 @@ class ContainerEngine(Service):
         """See `IRuntime`."""
         return await self._blocking.run(self._usage, instance)
 
+    async def open_volume(self, spec: InstanceSpec, name: str) -> IVolumeCopy | None:
+        """See `IRuntimeVolumes`."""
+        pieces = await uncut(self._blocking.run(self._open_volume, spec, name))
+        return None if pieces is None else VolumeCopy(self._blocking, self._translated, pieces)
+
     # --- in threads
 
     def _engine(self) -> tuple[ApiClient, EngineFacts]:
@@ -305,11 +312,8 @@ class ContainerEngine(Service):
         port = self._port(client, found, spec)
         publish = port is not None and not (spec.kind is Kind.SERVICE and self._bridge)
         plan = blueprint.instance_blueprint(spec, found, self._surroundings, port, publish)
-        if spec.kind is not Kind.TASK:
-            with self._translated():
-                for volume in spec.volumes:
-                    name = blueprint.volume_name(spec, volume.name)
-                    client.create_volume(name, labels=blueprint.labels(spec))
+        with self._translated():
+            self._volumes.prepare(client, found, spec)
         container = self._create_and_start(spec, plan)
         with self._translated():
             description = client.inspect_container(container)
@@ -463,6 +467,14 @@ class ContainerEngine(Service):
                     continue  # gone; or Podman's empty answer of one that does not run
                 return read_usage(stats, _HOST_MEMORY_BYTES)
         return None
+
+    def _open_volume(self, spec: InstanceSpec, name: str) -> Iterator[bytes] | None:
+        _, found = self._engine()
+        with self._translated():
+            pieces = self._volumes.pieces(found, spec, name)
+        if pieces is not None and not found.podman:  # it takes a container, if not one that runs
+            self._prepare(spec.image, lambda line: None, self._ended)
+        return pieces
 
     def _from_thread(self, report: Report) -> Report:
         return lambda line: self._reactor.callFromThread(report, line)

@@ -6,6 +6,8 @@ import os
 import shutil
 from pathlib import Path
 
+from attrs import frozen
+
 import ploinky
 from ploinky.errors import StartFailed
 from ploinky.values import InstanceSpec
@@ -83,11 +85,52 @@ def prepare_mountpoint(spec: InstanceSpec) -> None:
                 ) from None
 
 
+def volume_place(deployments: Path, deployment: str, name: str) -> Path:
+    """Say which directory holds one of a deployment's volumes on this host."""
+    return deployments / deployment / "volumes" / name
+
+
 def volume_directory(deployments: Path, spec: InstanceSpec, name: str) -> Path:
     """Make the directory that holds one of a deployment's volumes on this host."""
-    directory = deployments / spec.deployment / "volumes" / name
+    directory = volume_place(deployments, spec.deployment, name)
     directory.mkdir(parents=True, exist_ok=True)
     return directory
+
+
+@frozen
+class RestoredVolume:
+    """What is on record of a volume that an engine keeps, once it came out of a backup.
+
+    It has a name of its own in the engine from then on: whatever bears its usual name may belong
+    to the server that the backup was made of.
+
+    Attributes:
+        directory: Absent where it was never restored.
+    """
+
+    directory: Path
+
+    @classmethod
+    def of(cls, deployments: Path, deployment: str, name: str) -> RestoredVolume:
+        """Say where the record of a deployment's volume is kept."""
+        return cls(deployments / deployment / "engine" / name)
+
+    @property
+    def name_file(self) -> Path:
+        """Holds its name in the engine."""
+        return self.directory / "name"
+
+    @property
+    def tar(self) -> Path:
+        """Holds what is in it until it was filled, before the first instance starts."""
+        return self.directory / "restore.tar"
+
+    def name(self) -> str:
+        """Give its name in the engine; ``""`` where it was never restored."""
+        try:
+            return self.name_file.read_text(encoding="ascii").strip()
+        except FileNotFoundError:
+            return ""
 
 
 def remove_queue(queue_directory: str) -> bool:

@@ -211,6 +211,12 @@ class ProcessRuntime(Service):
             raise StartFailed(f"`user` asks for another user than the server's own, {needs}.")
         if spec.capabilities:
             raise StartFailed(f"`capabilities` asks for some, {needs}.")
+        for volume in spec.volumes:
+            restored = places.RestoredVolume.of(self._deployments, spec.deployment, volume.name)
+            if spec.kind is Kind.SERVICE and restored.tar.exists():
+                raise StartFailed(
+                    f"The volume {volume.name} was restored from a container engine's, {needs}."
+                )
         self._tell_limits(spec)
 
     def _tell_limits(self, spec: InstanceSpec) -> None:

@@ -52,6 +52,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "settings.show": _READ_ALL,
         "settings.change": _ADMIN,
         "all.stop": _ADMIN,
+        "backup": _ADMIN,
         "hooks.push": _EVERYBODY,
         "openapi": _EVERYBODY,
         "docs": _EVERYBODY,

@@ -93,7 +93,7 @@ def master_keys(
     path, unfinished = directory / FILE_NAME, directory / NEXT_NAME
     if not path.exists():
         write_key(path, random_bytes(KEY_BYTES))
-    return [_from_file(one) for one in (path, unfinished) if one.exists()]
+    return [read_key(one) for one in (path, unfinished) if one.exists()]
 
 
 def key_in_force(candidates: Sequence[bytes], noted: str) -> bytes:
@@ -125,7 +125,7 @@ def settle_key(directory: Path, key: bytes) -> None:
     path, unfinished = directory / FILE_NAME, directory / NEXT_NAME
     if not unfinished.exists():
         return
-    if _from_file(unfinished) == key:
+    if read_key(unfinished) == key:
         unfinished.rename(path)
     else:
         unfinished.unlink()
@@ -182,7 +182,12 @@ def _write(path: Path, content: bytes) -> None:
     unfinished.rename(path)
 
 
-def _from_file(path: Path) -> bytes:
+def read_key(path: Path) -> bytes:
+    """Read a key's file.
+
+    Raises:
+        SettingsInvalid: There is none, it holds something else, or others may read it.
+    """
     try:
         if path.stat().st_mode & 0o077:
             raise SettingsInvalid([f"{path}: others may read it; run chmod 600 {path}"])

@@ -44,6 +44,11 @@ class Database:
         self._blocking = blocking
         self._engine: Engine | None = None
 
+    @property
+    def path(self) -> Path:
+        """Where it lies."""
+        return self._path
+
     async def open(self) -> None:
         """Open the file and bring its tables up to this version.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -9,7 +10,7 @@ import attrs
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
-from ploinky.errors import Conflict, NotFound, Unauthenticated
+from ploinky.errors import Conflict, NotFound, StateUnusable, Unauthenticated
 from ploinky.measures import (
     FOREVER,
     RESOLUTIONS,
@@ -28,6 +29,7 @@ from ploinky.store_interfaces import (
     IKeyStore,
     IMetricsStore,
     IRepositoryStore,
+    ISnapshots,
     ITaskStore,
 )
 from ploinky.task_values import (
@@ -394,3 +396,31 @@ class MemoryMetricsStore:
     def _answer(self) -> None:
         if self.refusal is not None:
             raise self.refusal
+
+
+@implementer(ISnapshots)
+class MemorySnapshots:
+    """`ISnapshots` of a database that is not there.
+
+    Attributes:
+        content: What a copy holds.
+        taken: How many there were.
+    """
+
+    def __init__(self, content: bytes = b"a database") -> None:
+        self.content = content
+        self.taken = 0
+
+    async def snapshot(self, destination: str) -> None:
+        """See `ISnapshots`."""
+        try:
+            descriptor = os.open(destination, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError as error:
+            raise StateUnusable(f"{destination} is there already") from error
+        with open(descriptor, "wb") as file:
+            file.write(self.content)
+        self.taken += 1
+
+    async def sealed_with(self) -> str:
+        """See `ISnapshots`."""
+        return "fingerprint"

@@ -27,7 +27,9 @@ from ploinky.api.endpoints import Collaborators
 from ploinky.api.openapi import describe
 from ploinky.api.operations import Operations
 from ploinky.api.streams import Streams
+from ploinky.backup.making import Backups
 from ploinky.configuration import Configuration
+from ploinky.deployment.spec import Layout, Plans
 from ploinky.errors import RepositoryUnreachable
 from ploinky.interfaces import IRuntime, ISource
 from ploinky.observations import InstanceUsage, OutputPart
@@ -53,6 +55,7 @@ from ploinky.testing.store import (
     MemoryKeyStore,
     MemoryMetricsStore,
     MemoryRepositoryStore,
+    MemorySnapshots,
     MemoryTaskStore,
 )
 from ploinky.threads import Blocking
@@ -353,7 +356,8 @@ def _server(settings: Settings, files: Blocking) -> Server:
         return [{"name": "hello", "kind": "handler", "about": f"of {deployment}"}]
 
     numbers = iter(range(1, 10**6))
-    settings.data_directory.mkdir(exist_ok=True)
+    settings.run_directory.mkdir(parents=True, exist_ok=True)
+    (settings.data_directory / "master.key").write_text("needle of a key")
     configuration = Configuration(settings.directory, {}, {})
     configuration.settings = attrs.evolve(settings, workers=configuration.settings.workers)
 
@@ -398,6 +402,15 @@ def _server(settings: Settings, files: Blocking) -> Server:
         history=history,
         deaths=Deaths(clock, history),
         hub=Hub("era"),
+        backups=Backups(
+            clock,
+            files,
+            MemorySnapshots(),
+            deployment_store,
+            runtime,
+            Plans("cluster", Layout(settings.data_directory), settings),
+            settings.data_directory / "master.key",
+        ),
         streams=streams,
         log_directory=settings.directory,
         new_id=lambda: f"made-{next(numbers)}",

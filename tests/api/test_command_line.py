@@ -78,6 +78,7 @@ COMMANDS = [
     ("settings", "set", "taskTimeout=1234"),
     ("config",),
     ("overview",),
+    ("backup", "server.tar.gz", "--plain"),
     ("destroy", "--yes"),
     ("undeploy", *AT),
     ("repo", "remove", "demo"),

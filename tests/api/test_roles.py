@@ -53,6 +53,7 @@ WALK = {
     "settings.show": ("GET", "settings", None, READ_ALL),
     "settings.change": ("POST", "settings", {"taskTimeout": 5}, {"admin"}),
     "all.stop": ("POST", "stopAndDeleteAll", None, {"admin"}),
+    "backup": ("POST", "backup", {}, {"admin"}),
     "overview": ("GET", "overview", None, READ_ALL),
     "metrics": ("GET", "metrics", None, READ),
     "prometheus": ("GET", "/metrics", None, {"admin"}),

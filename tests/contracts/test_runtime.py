@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import attrs
+import docker
 import pytest
 import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.task import Clock, deferLater
+from zope.interface.verify import verifyObject
 
 from ploinky.errors import StartFailed
+from ploinky.interfaces import IRuntimeVolumes, IVolumeCopy
 from ploinky.runtime import places, processes
 from ploinky.runtime.assembly import assembled
 from ploinky.runtime.facts import Connection
@@ -137,6 +141,19 @@ class Process(RuntimeContract):
         """There is no image whose command could be run; the refusal says what to do."""
         with pytest.raises(StartFailed, match="set `command`"):
             await runtime.start(attrs.evolve(spec, kind=Kind.SERVICE, command=()))
+
+    @pytest_twisted.ensureDeferred
+    async def test_a_volume_that_an_engine_has_to_fill_is_not_begun_empty(
+        self, runtime: Any, spec: InstanceSpec, short_directory: Path
+    ) -> None:
+        """It came out of a backup; who starts it here would see nothing of what it holds."""
+        deployments = short_directory / "deployments"
+        restored = places.RestoredVolume.of(deployments, spec.deployment, "data")
+        restored.directory.mkdir(parents=True)
+        restored.tar.touch()
+        volumes = (Volume("data", "/data"),)
+        with pytest.raises(StartFailed, match="use docker or podman"):
+            await runtime.start(attrs.evolve(spec, kind=Kind.SERVICE, volumes=volumes))
 
     @pytest_twisted.ensureDeferred
     async def test_the_servers_environment_is_not_inherited(
@@ -294,6 +311,63 @@ class Engine(RuntimeContract, ImageContract):
         assert result.exit_code == 0, result.output
         written = Path(spec.code_directory, "written")
         assert written.stat().st_uid == os.getuid()
+
+    @pytest_twisted.ensureDeferred
+    async def test_a_volume_is_copied_and_filled_again(
+        self, runtime: Any, spec: InstanceSpec, short_directory: Path, url: str
+    ) -> None:
+        """With owners, modes and links, its own directory's too, and names of any kind."""
+        service = attrs.evolve(
+            spec, kind=Kind.SERVICE, image=IMAGE, port=80, volumes=(Volume("data", "/etc/apk"),)
+        )
+        fills = (
+            "cd /etc/apk && rm -rf * && mkdir proc dev && echo kept > proc/note && ln -s proc/note link"
+            " && chown -R 70:71 . && chown -h 70:71 link && chmod 700 . && chmod 640 proc/note"
+            " && echo done; exec sleep 300"
+        )
+        looks = "cd /etc/apk && stat -c '%n %u:%g %a' . * proc/note && cat link; echo done; exec sleep 300"
+        first = await self._said(runtime, attrs.evolve(service, command=shell(fills)))
+        assert "done" in first
+        before = await self._said(runtime, attrs.evolve(service, command=shell(looks)))
+        assert "proc/note 70:71 640" in before
+        assert ". 70:71 700" in before
+
+        assert verifyObject(IRuntimeVolumes, runtime)
+        copy = await runtime.open_volume(service, "data")
+        assert verifyObject(IVolumeCopy, copy)
+        pieces = []
+        while piece := await copy.read():
+            pieces.append(piece)
+        await copy.close()
+        assert await runtime.instances(spec.cluster) == []
+        assert await runtime.open_volume(service, "absent") is None
+
+        restored = places.RestoredVolume.of(
+            short_directory / "deployments", spec.deployment, "data"
+        )
+        restored.directory.mkdir(parents=True)
+        restored.name_file.write_text(f"ploinky-{spec.deployment}-data-restored")
+        restored.tar.write_bytes(b"".join(pieces))
+        with closing(
+            docker.APIClient(base_url=url)
+        ) as client:  # as one killed in the middle left it
+            client.create_volume(restored.name())
+        after = await self._said(runtime, attrs.evolve(service, command=shell(looks)))
+        assert after == before
+        assert not restored.tar.exists()
+        with closing(docker.APIClient(base_url=url)) as client:
+            for name in ("data", "data-restored"):
+                client.remove_volume(f"ploinky-{spec.deployment}-{name}")
+
+    async def _said(self, runtime: Any, spec: InstanceSpec) -> str:
+        """Run an instance until it says that it is done, and give what it said."""
+        await runtime.start(spec)
+        said = ""
+        while "done" not in said:
+            await moment()
+            said = await runtime.output(spec.instance, 50)
+        await runtime.remove(spec.instance, 0.0)
+        return said
 
 
 @pytest.mark.engine("docker")

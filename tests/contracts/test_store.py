@@ -21,6 +21,7 @@ from ploinky.store.hooks import SqliteHookStore
 from ploinky.store.keys import SqliteKeyStore
 from ploinky.store.metrics import SqliteMetricsStore
 from ploinky.store.repositories import SqliteRepositoryStore
+from ploinky.store.snapshots import SqliteSnapshots
 from ploinky.store.tasks import SqliteTaskStore
 from ploinky.store_interfaces import (
     IAuditTrail,
@@ -29,6 +30,7 @@ from ploinky.store_interfaces import (
     IKeyStore,
     IMetricsStore,
     IRepositoryStore,
+    ISnapshots,
     ITaskStore,
 )
 from ploinky.task_values import TaskQuery
@@ -40,6 +42,7 @@ from ploinky.testing.contracts.store import (
     HookStoreContract,
     KeyStoreContract,
     RepositoryStoreContract,
+    SnapshotsContract,
 )
 from ploinky.testing.store import (
     MemoryAuditTrail,
@@ -48,6 +51,7 @@ from ploinky.testing.store import (
     MemoryKeyStore,
     MemoryMetricsStore,
     MemoryRepositoryStore,
+    MemorySnapshots,
     MemoryTaskStore,
 )
 from ploinky.threads import Blocking
@@ -71,6 +75,31 @@ def database(tmp_path: Path) -> Iterator[Database]:
     yield opened
     pytest_twisted.blockon(Deferred.fromCoroutine(opened.close()))
     blocking.stop()
+
+
+@pytest.fixture
+def destination(tmp_path: Path) -> Path:
+    """Where a copy goes."""
+    return tmp_path / "copy"
+
+
+class TestMemorySnapshots(SnapshotsContract):
+    """The ones that tests use."""
+
+    @pytest.fixture
+    def snapshots(self) -> ISnapshots:
+        return MemorySnapshots()
+
+
+class TestSqliteSnapshots(SnapshotsContract):
+    """The ones that the server uses."""
+
+    @pytest.fixture
+    def snapshots(self, database: Database) -> Iterator[ISnapshots]:
+        blocking = Blocking(reactor, 1, "copying")
+        blocking.start()
+        yield SqliteSnapshots(database, blocking)
+        blocking.stop()
 
 
 class TestMemoryDeploymentStore(DeploymentStoreContract):

@@ -7,19 +7,22 @@ keys, the clock it reads).
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import attrs
 import pytest
 import pytest_twisted
 from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
-from ploinky.errors import Conflict, NotFound, Unauthenticated
+from ploinky.errors import Conflict, NotFound, StateUnusable, Unauthenticated
 from ploinky.store_interfaces import (
     IAuditTrail,
     IDeploymentStore,
     IHookStore,
     IKeyStore,
     IRepositoryStore,
+    ISnapshots,
 )
 from ploinky.values import (
     AuditEntry,
@@ -395,3 +398,23 @@ class AuditTrailContract:
         verdict = await audit_trail.verify("")
         assert (verdict.entries, verdict.problem) == (1, "")
         assert verdict.head == (await audit_trail.entries(0, 1))[1][0].hash
+
+
+class SnapshotsContract:
+    """`ISnapshots`; the fixture `snapshots` gives them, ``destination`` a path where nothing is."""
+
+    def test_it_has_every_method(self, snapshots: ISnapshots) -> None:
+        """Whoever is given one can call all of `ISnapshots`."""
+        assert verifyObject(ISnapshots, snapshots)
+
+    @pytest_twisted.ensureDeferred
+    async def test_a_copy_is_for_its_owner_alone_and_overwrites_nothing(
+        self, snapshots: ISnapshots, destination: Path
+    ) -> None:
+        """What is there may be somebody's."""
+        await snapshots.snapshot(str(destination))
+        assert destination.stat().st_mode & 0o777 == 0o600
+        before = destination.read_bytes()
+        with pytest.raises(StateUnusable):
+            await snapshots.snapshot(str(destination))
+        assert destination.read_bytes() == before
