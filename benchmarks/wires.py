@@ -20,7 +20,7 @@ from benchmarks.client import summary
 from ploinky.errors import CallFailed
 from ploinky.interfaces import IAgentTransport, IAnswer, ILease
 from ploinky.routing.reactor import install
-from ploinky.routing.streams import attach
+from ploinky.routing.streams import Outlet
 from ploinky.routing.upstream import Upstream
 from ploinky.routing.wheel import Wheel
 from ploinky.sockets import SocketPaths
@@ -119,7 +119,7 @@ def run(wire: str, queue: str, connections: int, seconds: float) -> dict[str, fl
     files = FileTransport(reactor, Inotify(reactor))
     upstream = Upstream(reactor, Wheel(reactor), paths)
     http = HttpTransport(upstream)
-    frames = FrameTransport(reactor, paths, attach, http)
+    frames = FrameTransport(reactor, paths, Outlet, http)
     transport = {"file": files, "http": http, "frames": frames}[wire]
     load = Load(reactor, transport, Lease(queue))
     said: dict[str, float] = {}
