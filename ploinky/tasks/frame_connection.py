@@ -41,6 +41,9 @@ _MOST_UNCONFIRMED = 1024
 _MOST_QUEUED = 8 * 1024 * 1024
 """Bytes that an agent may leave unread."""
 
+_MOST_AT_ONCE = 16
+"""Tasks that are sent together: the agent works on them while this process reads the next."""
+
 _LAST_NUMBER = 2**32 - 1
 
 
@@ -107,10 +110,10 @@ class FrameConnection(Protocol):
         self.unsent.append(exchange)
         if number == _LAST_NUMBER:
             self.retire()
-        if self._greeted and not self._flushing:
-            if len(tasks) == 1:
+        if self._greeted:
+            if len(tasks) == 1 or len(self.unsent) >= _MOST_AT_ONCE:
                 self._flush()
-            else:
+            elif not self._flushing:
                 self._flushing = True
                 self._clock.callLater(0, self._flush)
 
