@@ -30,7 +30,7 @@ from ploinky.errors import (
 from ploinky.interfaces import IExchange, ILease, IUpgradeAnswer
 from ploinky.routing import access
 from ploinky.routing.access import Subject, subject
-from ploinky.routing.headers import REQUEST_ID, AnswerFrame, Peer, answer_head, failed_at, refusal
+from ploinky.routing.headers import REQUEST_ID, Peer, answer_head, failed_at, refusal
 from ploinky.routing.http import RequestHead
 from ploinky.routing.plan import Plan
 from ploinky.routing.streams import FULL_BYTES
@@ -243,64 +243,9 @@ class Call:
 
     def complete(self, status: int, fields: Sequence[tuple[bytes, bytes]], body: bytes) -> None:
         """See `IAnswer.complete`."""
-        connection = self._connection
-        plan = self.plan
-        if (
-            self.done
-            or plan is None
-            or self.body is None
-            or not (body and self.head.is_usual and connection.is_ordinary)
-        ):
-            self.started(status, fields, len(body))
-            self.data(body)
-            self.ended()
-            return
-        # The short way: nothing is left to be said, to be waited for or to be closed.
-        gateway = self._gateway
-        now = gateway.clock.seconds()
-        data = self.framed(status, fields, body, now)
-        connection.outlet.send(data)
-        self.done = True
-        self._exchange = None
-        lease = self._lease
-        if lease is not None:
-            lease.release()
-        gateway.access_log.record(
-            plan.subject,
-            self.id,
-            self.command,
-            status,
-            self.bytes_in,
-            len(data),
-            self.began,
-            now,
-            access.SERVED if status < 500 else access.FAILED,
-            "" if status < 500 else failed_at(plan.route.kind, status, fields),
-            self.queued_seconds,
-        )
-        connection.relayed(self, now)
-
-    def framed(
-        self, status: int, fields: Sequence[tuple[bytes, bytes]], body: bytes, now: float
-    ) -> bytes:
-        """Give a whole answer to a usual request as bytes.
-
-        Such answers differ in id and body, and else are as the one before.
-        """
-        connection = self._connection
-        frame = connection.last_frame
-        date = self._gateway.dates.at(now)
-        route = self.route
-        assert route is not None
-        if (
-            frame.fields is not fields
-            or frame.date is not date
-            or frame.status != status
-            or frame.kind is not route.kind
-        ):
-            head = answer_head(route.kind, status, fields, date) + REQUEST_ID
-            frame = connection.last_frame = AnswerFrame(route.kind, status, fields, date, head)
-        return b"%b%b\r\nContent-Length: %d\r\n\r\n%b" % (frame.head, self.id, len(body), body)
+        self.started(status, fields, len(body))
+        self.data(body)
+        self.ended()
 
     def switched(self, fields: Sequence[tuple[bytes, bytes]], protocol: bytes) -> None:
         """See `IUpgradeAnswer.switched`."""

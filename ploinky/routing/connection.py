@@ -22,7 +22,7 @@ from ploinky.routing.bodies import BadFraming, Body, ChunkedBody, LengthBody, Un
 from ploinky.routing.call import Call
 from ploinky.routing.errand import Errand
 from ploinky.routing.halfclose import Departure, hung_up
-from ploinky.routing.headers import NO_FRAME, Peer
+from ploinky.routing.headers import Peer
 from ploinky.routing.http import RequestHead, end_of_head, read_request, unreadable_head
 from ploinky.routing.memo import Memo, may_be_remembered
 from ploinky.routing.plan import Plan
@@ -45,7 +45,6 @@ class Connection(StagedProtocol):
 
     Attributes:
         peer: Who is at the other end.
-        last_frame: What the last answer began with: for `Call`.
         is_ordinary: Nothing is known of that an answer would have to heed: for `ShortWay`.
         outlet: Where answers go.
     """
@@ -61,7 +60,6 @@ class Connection(StagedProtocol):
     def __init__(self, factory: GatewayFactory) -> None:
         super().__init__(factory)
         self.peer = Peer("unix", False)
-        self.last_frame = NO_FRAME
         self._gateway = factory.gateway
         self._buffer = bytearray()
         self._seen = 0
@@ -236,18 +234,6 @@ class Connection(StagedProtocol):
             self._rest(now)
             if self._buffer:
                 self._feed()
-
-    def relayed(self, call: Call, now: float) -> None:
-        """Do as `answered` does, in fewer steps where nothing is left to do."""
-        if self.outlet.queued or self._buffer or not self._reading or not self.is_ordinary:
-            self.answered(call, now)
-            return
-        self._call = None
-        self._factory.busy -= 1
-        self.stage = IDLE
-        self.due = due = now + self._limits.idle_seconds
-        if due < self.noted:
-            self._wheel.set(self, due)
 
     def take_in_hand(self, call: Call, plan: Plan) -> None:
         """Enter a call that is whole, and let the agent's time run."""

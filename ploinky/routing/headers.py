@@ -271,33 +271,6 @@ def _is_ours(kind: Kind, cookie: bytes) -> bool:
     return kind is not Kind.CONTROL and cookie.partition(b"=")[0].strip() == SESSION_COOKIE
 
 
-class AnswerFrame:
-    """What an agent's answer begins with, up to the value of the request's id.
-
-    Attributes:
-        kind, status, fields, date: What `head` was made of.
-    """
-
-    __slots__ = ("date", "fields", "head", "kind", "status")
-
-    def __init__(
-        self,
-        kind: Kind,
-        status: int,
-        fields: Sequence[tuple[bytes, bytes]],
-        date: bytes,
-        head: bytes,
-    ) -> None:
-        self.kind = kind
-        self.status = status
-        self.fields = fields
-        self.date = date
-        self.head = head
-
-
-NO_FRAME = AnswerFrame(Kind.CONTROL, 0, (), b"", b"")
-
-
 def failed_at(kind: Kind, status: int, fields: Sequence[tuple[bytes, bytes]]) -> str:
     """Tell which part failed where an agent answered with 500 or more.
 
