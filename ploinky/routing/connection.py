@@ -20,15 +20,12 @@ from ploinky.errors import BadRequest, CallFailed, HeadTooLarge, RequestTimeout
 from ploinky.routing.beginnings import refuse_no_request
 from ploinky.routing.bodies import BadFraming, Body, ChunkedBody, LengthBody, UntilCloseBody
 from ploinky.routing.call import Call
-from ploinky.routing.errand import Errand
 from ploinky.routing.halfclose import Departure, hung_up
 from ploinky.routing.headers import Peer
 from ploinky.routing.http import RequestHead, end_of_head, read_request, unreadable_head
 from ploinky.routing.memo import Memo, may_be_remembered
-from ploinky.routing.plan import Plan
-from ploinky.routing.relay import Relay
-from ploinky.routing.short import ShortWay
-from ploinky.routing.stages import ANSWER, IDLE, Stage, StagedProtocol
+from ploinky.routing.repeats import RepeatingProtocol
+from ploinky.routing.stages import ANSWER, IDLE, Stage
 from ploinky.routing.streams import Outlet, read_no_more
 from ploinky.routing.tunnel import Tunnel
 
@@ -40,12 +37,11 @@ _UNANSWERED_BYTES = 128 * 1024
 
 
 @implementer(IHalfCloseableProtocol)
-class Connection(StagedProtocol):
+class Connection(RepeatingProtocol):
     """See the module.  Built by `GatewayFactory`, which knows all that live.
 
     Attributes:
         peer: Who is at the other end.
-        is_ordinary: Nothing is known of that an answer would have to heed: for `ShortWay`.
         outlet: Where answers go.
     """
 
@@ -60,19 +56,14 @@ class Connection(StagedProtocol):
     def __init__(self, factory: GatewayFactory) -> None:
         super().__init__(factory)
         self.peer = Peer("unix", False)
-        self._gateway = factory.gateway
         self._buffer = bytearray()
         self._seen = 0
-        self._call: Call | None = None
         self._body: Body | None = None
         self._body_wanted = False
         self._body_held = False
         self._reading = True
         self._feeding = False
         self._ending = False
-        self._memo: Memo | None = None
-        self._short: ShortWay | None = None
-        self.is_ordinary = not factory.draining
 
     # --- what Twisted and the wheel call
 
@@ -84,22 +75,8 @@ class Connection(StagedProtocol):
             self.transport.setTcpNoDelay(True)
         self._allow(IDLE, self._limits.first_byte_seconds)
 
-    def dataReceived(self, data: bytes) -> None:
-        memo = self._memo
-        router = self._gateway.router
-        if memo is not None and self.stage is IDLE and memo.generation == router.generation:
-            said: tuple[bytes, bytes] | None
-            if len(data) == memo.size and data.startswith(memo.raw):
-                said = memo.forwarded, data[memo.head_size :]
-            else:
-                said = memo.varied(data, router)
-            if said is not None:
-                short = self._short
-                forwarded, body = said
-                if short is None or not short.take(forwarded, body, len(data)):
-                    self._repeat(memo, forwarded, body, len(data))
-                return
-        self._unfold()
+    def read(self, data: bytes) -> None:
+        """See `RepeatingProtocol.read`."""
         if not self._ending:
             self._buffer += data
             self._feed()
@@ -185,11 +162,6 @@ class Connection(StagedProtocol):
             or (self._client_ended and not self._buffer)
         )
 
-    @property
-    def on_short_way(self) -> bool:
-        """Whether a request is in hand on the short way."""
-        return self._short is not None and self._short.is_busy()
-
     def send(self, data: bytes) -> int:
         """Send a piece of the answer; give how much is queued."""
         queued = self.outlet.send(data)
@@ -234,19 +206,6 @@ class Connection(StagedProtocol):
             self._rest(now)
             if self._buffer:
                 self._feed()
-
-    def take_in_hand(self, call: Call, plan: Plan) -> None:
-        """Enter a call that is whole, and let the agent's time run."""
-        self._call = call
-        self._factory.busy += 1
-        self.stage = ANSWER
-        self.due = due = call.began + plan.route.timeout_seconds
-        if due < self.noted:
-            self._wheel.set(self, due)
-
-    def leave_short_way(self) -> None:
-        """Have another one made for the next request: this one still has to do with its last."""
-        self._short = None
 
     def cut_off(self) -> None:
         """Close at once: the answer has begun and cannot be finished."""
@@ -373,30 +332,7 @@ class Connection(StagedProtocol):
         call = self._enter_call(head, body, len(raw) + len(body or b""))
         self._gateway.answer(call)
         if call.plan is not None and may_be_remembered(raw, head, call.plan):
-            self._memo = Memo(raw, head, call.plan, generation)
-
-    def _repeat(self, memo: Memo, forwarded: bytes, body: bytes, size: int) -> None:
-        """Answer a whole request that says what the one before said."""
-        gateway = self._gateway
-        if self._short is None and memo.short:
-            way = Relay if memo.plan.form is None else Errand
-            self._short = way(gateway, self, memo)
-            if self._short.take(forwarded, body, size):
-                return
-        call = Call(gateway, self, memo.head, body)
-        call.bytes_in = size
-        call.follow(memo.plan)
-        self.take_in_hand(call, memo.plan)
-        gateway.repeat(call, memo.plan, forwarded)
-
-    def _unfold(self) -> None:
-        """Let a request on the short way go on the general way: something has happened to it."""
-        if self._short is not None:
-            self._short.unfold()
-
-    def _forget(self) -> None:
-        """Remember nothing of the last head."""
-        self._memo = self._short = None
+            self._remember(Memo(raw, head, call.plan, generation))
 
     def _read_body(self, body: Body) -> bool:
         call = self._call
@@ -432,7 +368,12 @@ class Connection(StagedProtocol):
     def _enter_call(self, head: RequestHead, body: bytes | None, size: int) -> Call:
         self._body_wanted = False
         self._factory.busy += 1
-        call = self._call = Call(self._gateway, self, head, body)
+        call = self._call = self.new_call(head, body, size)
+        return call
+
+    def new_call(self, head: RequestHead, body: bytes | None, size: int) -> Call:
+        """See `RepeatingProtocol.new_call`."""
+        call = Call(self._gateway, self, head, body)
         call.bytes_in = size
         return call
 

@@ -22,9 +22,9 @@ from ploinky.routing.short import ShortWay
 from ploinky.values import Kind
 
 if TYPE_CHECKING:
-    from ploinky.routing.connection import Connection
     from ploinky.routing.gateway import Gateway
     from ploinky.routing.memo import Memo
+    from ploinky.routing.repeats import RepeatingProtocol
 
 _OK = 200
 
@@ -46,7 +46,7 @@ class Errand(ShortWay):
         "_until",
     )
 
-    def __init__(self, gateway: Gateway, connection: Connection, memo: Memo) -> None:
+    def __init__(self, gateway: Gateway, connection: RepeatingProtocol, memo: Memo) -> None:
         super().__init__(gateway, connection, memo)
         assert memo.plan.form is not None
         self._form = memo.plan.form

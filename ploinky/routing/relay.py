@@ -14,9 +14,9 @@ from ploinky.routing.short import ShortWay
 from ploinky.routing.upstream import NO_ANSWER, NO_POOL, AgentConnection, LastAnswer, Pool
 
 if TYPE_CHECKING:
-    from ploinky.routing.connection import Connection
     from ploinky.routing.gateway import Gateway
     from ploinky.routing.memo import Memo
+    from ploinky.routing.repeats import RepeatingProtocol
 
 _NOTHING = (b"", b"")
 
@@ -30,7 +30,7 @@ class Relay(ShortWay):
 
     __slots__ = ("_kind", "_last", "_pool", "_said", "agent")
 
-    def __init__(self, gateway: Gateway, connection: Connection, memo: Memo) -> None:
+    def __init__(self, gateway: Gateway, connection: RepeatingProtocol, memo: Memo) -> None:
         super().__init__(gateway, connection, memo)
         self._kind = memo.plan.route.kind
         self._pool: Pool = NO_POOL

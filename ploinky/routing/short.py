@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 from ploinky.errors import CallFailed
 from ploinky.interfaces import ILease, IStanding
 from ploinky.routing.access import SERVED, Sums, line_of
-from ploinky.routing.call import Call
 from ploinky.routing.stages import ANSWER, IDLE
 
 if TYPE_CHECKING:
-    from ploinky.routing.connection import Connection
+    from ploinky.routing.call import Call
     from ploinky.routing.gateway import Gateway
     from ploinky.routing.memo import Memo
+    from ploinky.routing.repeats import RepeatingProtocol
 
 
 class ShortWay:
@@ -45,7 +45,7 @@ class ShortWay:
     _size: int
     _sums: Sums
 
-    def __init__(self, gateway: Gateway, connection: Connection, memo: Memo) -> None:
+    def __init__(self, gateway: Gateway, connection: RepeatingProtocol, memo: Memo) -> None:
         route = memo.plan.route
         self._gateway = gateway
         self._connection = connection
@@ -126,10 +126,9 @@ class ShortWay:
     def _as_call(self, body: bytes) -> Call:
         """Make a call of the request in hand."""
         memo = self._memo
-        call = Call(self._gateway, self._connection, memo.head, body)
+        call = self._connection.new_call(memo.head, body, self._size)
         call.began = self._began
         call.id = b"%b%d" % (self._gateway.id_prefix, self._number)
-        call.bytes_in = self._size
         call.follow(memo.plan)
         self._connection.take_in_hand(call, memo.plan)
         call.claimed(self._lease if self._standing is None else self._standing.lease())
