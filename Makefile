@@ -28,7 +28,7 @@ check: $(VENV)/tested  ## Style, types, layers, docstrings
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/vermin --quiet --no-tips --target=3.8- --violations agentcore/python
-	$(BIN)/pydoctor --config setup.cfg --html-output build/api --warnings-as-errors --quiet --quiet
+	$(BIN)/pydoctor --config setup.cfg --html-output build/api --warnings-as-errors --quiet
 
 unit: $(VENV)/tested
 	$(BIN)/python -m pytest $(TESTS)

@@ -66,7 +66,8 @@ class Relay(ShortWay):
             data: All that the agent has sent.
 
         Returns:
-            False where it is another, or something else is left to do: then nothing has happened.
+            False where it is another one, or where more than that is to be done; nothing has
+            happened then.
         """
         last = self._pool.last
         if (

@@ -65,7 +65,7 @@ class ShortWay:
             size: Of the request as it came, in bytes.
 
         Returns:
-            False where that cannot be done at once: then nothing has happened.
+            False where that cannot be done at once; nothing has happened then.
         """
         raise NotImplementedError
 
