@@ -181,7 +181,7 @@ class AccessLog:
         records, self._records = self._records, []
         if not records:
             return
-        wall = self._wall_clock() - self._clock.seconds()
+        begin = f'{{"time":{self._wall_clock():.3f},'  # one for all, as records are written up soon
         alike: dict[Sums, list[Record]] = {}
         for record in records:
             alike.setdefault(record[0], []).append(record)
@@ -190,7 +190,7 @@ class AccessLog:
                 self._counted.append(sums)
             sums.add(of_it)
         lines = [
-            f'{{"time":{wall + ended:.3f},{line}{id}","bytesIn":{bytes_in},'
+            f'{begin}{line}{id}","bytesIn":{bytes_in},'
             f'"bytesOut":{bytes_out},"seconds":{ended - began:.6f}}}\n'
             for _, line, id, bytes_in, bytes_out, began, ended in records
         ]
