@@ -22,6 +22,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from attrs import evolve
+
 from benchmarks.bench import Bench
 from benchmarks.report import Result
 from benchmarks.rivals import BODY, TOKEN
@@ -35,6 +37,7 @@ _KINDS = {
     "same": "equal heads",
     "heads": "traceparent and cookie differ",
     "targets": "targets differ",
+    "routes": "another deployment each time",
     "tasks": "a task in a frame",
 }
 _CALL = '{"command":"hello","params":["World"]}'
@@ -49,7 +52,8 @@ def run(bench: Bench) -> Result:
     lines: list[list[str | float]] = [[name, *same[name]] for name in names]
     lines.append(["all, equal heads", *_sums(same)])
     lines += [
-        [f"all, {_KINDS[kind]}", *_sums(found[kind])] for kind in ("heads", "targets", "tasks")
+        [f"all, {_KINDS[kind]}", *_sums(found[kind])]
+        for kind in ("heads", "targets", "routes", "tasks")
     ]
     return Result(
         name="steps",
@@ -148,7 +152,7 @@ class _Steps:
 def _requests(kind: str) -> list[bytes]:
     made = []
     for number in range(_CLIENTS * 3):
-        target = f"/app/{number}" if kind == "targets" else "/app/hello"
+        target = {"targets": f"/app/{number}", "routes": f"/app{number}"}.get(kind, "/app/hello")
         lines = [f"GET {target} HTTP/1.1", "Host: localhost", f"Authorization: Bearer {TOKEN}"]
         if kind == "heads":
             lines += [f"traceparent: 00-{number:032x}-{number:016x}-01"]
@@ -192,8 +196,12 @@ def main(kind: str, directory: str) -> None:
         backend = _Backend(address.path)
         route_kind, target = Kind.EXTERNAL, Target("", address)
     route = Route(key, route_kind, "app", 1, (target,), auth=CallAuth.KEY)
+    others = [
+        evolve(route, key=DeploymentKey("localhost", f"/app{number}"))
+        for number in range(_CLIENTS * 3)
+    ]
     admin = Principal("Admin", Role.ADMIN, hashlib.sha256(TOKEN.encode()).hexdigest())
-    snapshot = RouteSnapshot(1, (route,), (admin,))
+    snapshot = RouteSnapshot(1, (route, *others), (admin,))
     rooms.router.adopt(snapshot)
     rooms.orchestrator.adopt(snapshot)
     port = reactor.listenTCP(0, rooms.gateway, interface="127.0.0.1", backlog=1024)

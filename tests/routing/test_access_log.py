@@ -31,9 +31,7 @@ class Log:
     def __init__(self) -> None:
         self.clock = Clock()
         self.batches: list[str] = []
-        self.log = AccessLog(
-            self.clock, lambda: 1_800_000_000.5, self.batches.append
-        )
+        self.log = AccessLog(self.clock, lambda: 1_800_000_000.5, self.batches.append)
 
     def entries(self) -> list[dict[str, Any]]:
         return [msgspec.json.decode(line) for line in "".join(self.batches).splitlines()]
