@@ -7,6 +7,7 @@ Validated here, so that errors are the same on every wire to an agent.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TypeVar
 from urllib.parse import parse_qsl
 
@@ -127,6 +128,7 @@ def _params_alone(body: bytes) -> bytes:
     return params if params[:1] == b"[" else b"[" + params + b"]"
 
 
+@lru_cache(maxsize=1024)
 def _checked(name: str) -> str:
     if COMMAND_NAME.match(name) is None or len(name) > _LONGEST_COMMAND:
         raise BadCommand(
