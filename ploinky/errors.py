@@ -1,5 +1,6 @@
 """Everything that can go wrong, as one shallow tree.
 
+The branches of deploys, sources and engines are in `ploinky.deploy_errors`.
 Nothing enters; what leaves are exceptions that carry a ``code`` (part of the
 public contract), an HTTP ``status`` and a message that names the cause and,
 where there is one, the next step.  This module knows nothing of HTTP framing:
@@ -400,124 +401,6 @@ class AgentNotFound(RequestRefused):
 
     code = "AGENT_NOT_FOUND"
     status = 404
-
-
-# --- a release that did not come up -----------------------------------------
-
-
-class DeployFailed(PloinkyError):
-    """A release did not come up; what served before still serves.
-
-    Attributes:
-        step: ``source``, ``image``, ``install``, ``start`` or ``probe``.
-        output: The last lines that the failed step printed, or ``""``.
-        failed_at: The step, unless more is known: `MEMORY`, `AGENT`, `TIMEOUT`.
-    """
-
-    code = "DEPLOY_FAILED"
-    status = 422
-    step: ClassVar[str] = "deploy"
-
-    def __init__(
-        self, message: str, *, output: str = "", details: Any = None, failed_at: str = ""
-    ) -> None:
-        super().__init__(message, details=details)
-        self.output = output
-        self.failed_at = failed_at or self.step
-
-
-class SourceFailed(DeployFailed):
-    """The code could not be fetched or checked out."""
-
-    code = "SOURCE_FAILED"
-    step = "source"
-
-
-class ImageFailed(DeployFailed):
-    """The image is absent and could not be pulled."""
-
-    code = "IMAGE_FAILED"
-    step = "image"
-
-
-class InstallFailed(DeployFailed):
-    """``install`` (or ``update``) exited non-zero or ran out of time."""
-
-    code = "INSTALL_FAILED"
-    step = "install"
-
-
-class StartFailed(DeployFailed):
-    """The engine would not create or start the instance."""
-
-    code = "START_FAILED"
-    step = "start"
-
-
-class ProbeFailed(DeployFailed):
-    """The instance started and never became ready."""
-
-    code = "PROBE_FAILED"
-    step = "probe"
-
-
-# --- Git --------------------------------------------------------------------
-
-
-class SourceError(PloinkyError):
-    """Git would not give what was asked for."""
-
-    code = "SOURCE_ERROR"
-    status = 422
-    failed_at = "source"
-
-
-class UrlRefused(SourceError):
-    """The repository URL is of a kind, or points to a place, that is not allowed."""
-
-    code = "URL_REFUSED"
-    status = 400
-
-
-class RepositoryUnreachable(SourceError):
-    """The repository could not be reached, read or authenticated to."""
-
-    code = "REPOSITORY_UNREACHABLE"
-
-
-class RefNotFound(SourceError):
-    """The repository has no such branch, tag, commit or sub-directory."""
-
-    code = "REF_NOT_FOUND"
-
-
-class SourceTooLarge(SourceError):
-    """The repository or checkout is over the size limit."""
-
-    code = "SOURCE_TOO_LARGE"
-
-
-# --- engines ----------------------------------------------------------------
-
-
-class EngineError(PloinkyError):
-    """The container engine refused a request; the message has its own words."""
-
-    code = "ENGINE_ERROR"
-    status = 502
-
-
-class EngineUnavailable(EngineError):
-    """The engine does not answer."""
-
-    code = "ENGINE_UNAVAILABLE"
-    status = 503
-
-
-class ImageUnavailable(EngineError):
-    """The image is not here and the engine could not pull it."""
-
-    code = "IMAGE_UNAVAILABLE"
 
 
 # --- this server ------------------------------------------------------------

@@ -22,7 +22,8 @@ from zope.interface.exceptions import Invalid
 from zope.interface.verify import verifyObject
 
 from ploinky import plugins
-from ploinky.errors import EngineUnavailable, PloinkyError
+from ploinky.deploy_errors import EngineUnavailable
+from ploinky.errors import PloinkyError
 from ploinky.interfaces import IAuthenticatorFactory, IRuntime, IRuntimeFactory
 from ploinky.settings import AUTO
 

@@ -29,11 +29,8 @@ from ploinky.deployment.spec import Layout
 from ploinky.errors import SettingsInvalid, StateUnusable
 from ploinky.extensions import select_runtime
 from ploinky.git.source import GitRepositories
-from ploinky.interfaces import (
-    IRuntime,
-    IRuntimeFactory,
-    ISource,
-)
+from ploinky.interfaces import IRuntime, IRuntimeFactory
+from ploinky.leader_interfaces import ISource
 from ploinky.link import WorkerLinks
 from ploinky.management import CONTROL_SOCKET, Managed, start_management
 from ploinky.processgroup import LeaderLock, ProcessGroup, WorkerCommand, WorkerRecords

@@ -13,7 +13,7 @@ from pathlib import Path
 from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 
-from ploinky.interfaces import ISecretBox
+from ploinky.leader_interfaces import ISecretBox
 from ploinky.security.secrets import (
     FILE_NAME,
     VARIABLE,

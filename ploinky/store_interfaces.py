@@ -12,19 +12,13 @@ from zope.interface import Interface
 
 if TYPE_CHECKING:
     from ploinky.measures import CountBatch, Counts, KeptCounts, Point
+    from ploinky.source_values import Repository
     from ploinky.task_values import (
         Task,
         TaskPage,
         TaskQuery,
     )
-    from ploinky.values import (
-        AuditEntry,
-        AuditVerdict,
-        Deployment,
-        Principal,
-        Release,
-        Repository,
-    )
+    from ploinky.values import AuditEntry, AuditVerdict, Deployment, Principal, Release
 
 
 class IDeploymentStore(Interface):

@@ -18,7 +18,7 @@ import pytest_twisted
 from twisted.plugin import IPlugin
 from zope.interface import implementer
 
-from ploinky.errors import EngineUnavailable
+from ploinky.deploy_errors import EngineUnavailable
 from ploinky.extensions import load, select_runtime
 from ploinky.interfaces import IAuthenticatorFactory, IRuntimeFactory
 

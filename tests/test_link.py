@@ -22,7 +22,7 @@ from twisted.test.iosim import FakeTransport, IOPump, connect
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from ploinky.interfaces import IWorkerGroup
+from ploinky.leader_interfaces import IWorkerGroup
 from ploinky.link import (
     ICorridor,
     Identity,

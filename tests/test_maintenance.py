@@ -19,6 +19,7 @@ from ploinky.errors import AlreadyRunning, SettingsInvalid, StateUnusable
 from ploinky.maintenance import rotate_key, verify_audit
 from ploinky.processgroup import LeaderLock
 from ploinky.security.secrets import SecretBox, fingerprint, write_key
+from ploinky.source_values import GitCredential, Repository
 from ploinky.state import DATABASE, open_box
 from ploinky.store.database import Database
 from ploinky.store.deployments import SqliteDeploymentStore
@@ -28,7 +29,6 @@ from ploinky.store.resealing import reseal
 from ploinky.store.tables import METADATA
 from ploinky.testing.contracts.store import DEMO, release
 from ploinky.threads import Blocking
-from ploinky.values import GitCredential, Repository
 
 PRIVATE = Repository("private", "https://git.example/x.git", credential=GitCredential("u", "t"))
 

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ploinky.errors import ValidationFailed
-from ploinky.values import COMMAND_NAME, Address, DeploymentKey, GitCredential, Principal
+from ploinky.source_values import GitCredential
+from ploinky.values import COMMAND_NAME, Address, DeploymentKey, Principal
 
 
 @pytest.mark.parametrize(

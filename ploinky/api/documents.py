@@ -14,15 +14,14 @@ from attrs import Factory, frozen
 
 from ploinky.api.shapes import Page, Success
 from ploinky.observations import InstanceDeath
+from ploinky.source_values import AgentListing, Repository
 from ploinky.values import (
-    AgentListing,
     Deployment,
     DeploymentState,
     DeploymentView,
     DeployRequest,
     Release,
     ReleaseState,
-    Repository,
 )
 
 MASK = "********"

@@ -21,12 +21,13 @@ from ploinky.api.requests import Call
 from ploinky.api.streams import Outlet, Stream
 from ploinky.api.task_events import TaskEvents
 from ploinky.errors import NotFound
+from ploinky.instance_values import InstanceSpec
 from ploinky.measures import Counts
 from ploinky.observations import InstanceDeath
 from ploinky.security.roles import is_confined, reaches
 from ploinky.telemetry.counters import by_deployment
 from ploinky.telemetry.hub import Event, Sees
-from ploinky.values import DeploymentKey, InstanceSpec
+from ploinky.values import DeploymentKey
 
 HEARTBEAT_SECONDS = 15.0
 """Between comments, so that nobody between takes the connection for dead."""

@@ -12,9 +12,9 @@ from twisted.logger import Logger
 from ploinky.api.endpoints import Collaborators
 from ploinky.api.places import mask_of
 from ploinky.api.streams import Outlet
-from ploinky.errors import EngineError
+from ploinky.deploy_errors import EngineError
+from ploinky.instance_values import InstanceStatus
 from ploinky.telemetry.masking import NoMask, StreamMask
-from ploinky.values import InstanceStatus
 
 FOLLOW_SECONDS = 1.0
 """Between looks at what instances have printed, where they are silent."""

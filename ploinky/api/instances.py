@@ -14,12 +14,14 @@ from ploinky.api.places import Places, masked
 from ploinky.api.requests import Call
 from ploinky.api.shapes import Domain, KeyForm, Place, whole
 from ploinky.api.streams import Stream
-from ploinky.errors import EngineError, EngineUnavailable, NotFound
+from ploinky.deploy_errors import EngineError, EngineUnavailable
+from ploinky.errors import NotFound
+from ploinky.instance_values import InstanceStatus
 from ploinky.routing.endings import ENDINGS
 from ploinky.telemetry.history import Starts
 from ploinky.telemetry.load import Load
 from ploinky.telemetry.usages import Figures
-from ploinky.values import InstanceStatus, Release
+from ploinky.values import Release
 
 MOST_LINES = 10_000
 LOOK_SECONDS = 2.0

@@ -10,23 +10,25 @@ import attrs
 from ploinky.api.documents import revision
 from ploinky.api.endpoints import Collaborators
 from ploinky.api.requests import Call
-from ploinky.errors import (
-    AgentAmbiguous,
-    AgentNotFound,
-    Conflict,
+from ploinky.deploy_errors import (
     DeployFailed,
     EngineError,
     EngineUnavailable,
-    EnvironmentMissing,
     ImageFailed,
     InstallFailed,
-    ManifestInvalid,
-    NotFound,
-    PreconditionFailed,
     ProbeFailed,
     SourceFailed,
     StartFailed,
     UrlRefused,
+)
+from ploinky.errors import (
+    AgentAmbiguous,
+    AgentNotFound,
+    Conflict,
+    EnvironmentMissing,
+    ManifestInvalid,
+    NotFound,
+    PreconditionFailed,
 )
 from ploinky.observations import InstanceDeath
 from ploinky.telemetry.masking import NoMask, StreamMask

@@ -15,9 +15,9 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.exceptions import MethodNotAllowed as WrongMethod
 
 from ploinky.api.answers import Answer, as_json
+from ploinky.deploy_errors import DeployFailed
 from ploinky.errors import (
     CallFailed,
-    DeployFailed,
     InternalError,
     MethodNotAllowed,
     NotFound,

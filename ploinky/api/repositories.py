@@ -15,17 +15,10 @@ from ploinky.api.documents import AgentDocument, RepositoryDocument
 from ploinky.api.endpoints import API, Collaborators, Endpoint
 from ploinky.api.requests import Call
 from ploinky.api.shapes import SECRET, NameForm, Page, PageQuery, Success
-from ploinky.errors import (
-    Conflict,
-    NotFound,
-    PloinkyError,
-    RefNotFound,
-    RepositoryUnreachable,
-    SourceTooLarge,
-    UrlRefused,
-    ValidationFailed,
-)
-from ploinky.values import GitCredential, GitSource, Repository, Role
+from ploinky.deploy_errors import RefNotFound, RepositoryUnreachable, SourceTooLarge, UrlRefused
+from ploinky.errors import Conflict, NotFound, PloinkyError, ValidationFailed
+from ploinky.source_values import GitCredential, GitSource, Repository
+from ploinky.values import Role
 
 GIT = (UrlRefused, RepositoryUnreachable, RefNotFound, SourceTooLarge)
 """What may come of looking into a repository."""

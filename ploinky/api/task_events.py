@@ -63,7 +63,7 @@ class TaskEvents:
         self._notes: dict[DeploymentKey, _Notes] = {}
 
     def changed(self, task: Task) -> None:
-        """Note a change; see `ploinky.interfaces.IDurableTasks.watch`."""
+        """Note a change; see `ploinky.leader_interfaces.IDurableTasks.watch`."""
         notes = self._notes.get(task.key)
         if notes is None:
             if not self._notes:

@@ -24,13 +24,15 @@ from ploinky.deployment.entries import RUNNING
 from ploinky.deployment.manifest import Manifest
 from ploinky.deployment.spec import Plans, kind_of
 from ploinky.errors import Conflict, ManifestInvalid, PloinkyError, StateUnusable
-from ploinky.interfaces import IRuntime, IRuntimeVolumes, IVolumeCopy
+from ploinky.instance_values import Volume
+from ploinky.interfaces import IRuntime
+from ploinky.leader_interfaces import IRuntimeVolumes, IVolumeCopy
 from ploinky.packing import pack
 from ploinky.runtime.places import volume_place
 from ploinky.settings import config_path
 from ploinky.store_interfaces import IDeploymentStore, ISnapshots
 from ploinky.threads import Blocking
-from ploinky.values import Deployment, Kind, Release, ReleaseState, Volume
+from ploinky.values import Deployment, Kind, Release, ReleaseState
 
 DATABASE = "database.sqlite"
 CONFIGURATION = "config.json"

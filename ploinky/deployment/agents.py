@@ -12,17 +12,12 @@ from collections.abc import Sequence
 import attrs
 from attrs import frozen
 
-from ploinky.errors import (
-    AgentAmbiguous,
-    AgentNotFound,
-    NotFound,
-    RefNotFound,
-    SourceError,
-    ValidationFailed,
-)
-from ploinky.interfaces import ISource
+from ploinky.deploy_errors import RefNotFound, SourceError
+from ploinky.errors import AgentAmbiguous, AgentNotFound, NotFound, ValidationFailed
+from ploinky.leader_interfaces import ISource
+from ploinky.source_values import AgentListing, GitSource, Repository
 from ploinky.store_interfaces import IRepositoryStore
-from ploinky.values import AgentListing, DeployRequest, GitSource, Repository
+from ploinky.values import DeployRequest
 
 _SEGMENT = re.compile(r"[A-Za-z0-9_@][A-Za-z0-9_.@+-]{0,99}")
 _MOST_NAMED = 20

@@ -12,7 +12,7 @@ import attrs
 from twisted.internet.defer import DeferredLock
 
 from ploinky.errors import Conflict
-from ploinky.interfaces import IInstances, IWorkerGroup
+from ploinky.leader_interfaces import IInstances, IWorkerGroup
 from ploinky.values import DeploymentKey, Route, Target
 
 ABSENT = "none of its instances is healthy"

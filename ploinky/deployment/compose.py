@@ -15,7 +15,8 @@ from ploinky.deployment.manager import DeploymentManager
 from ploinky.deployment.recovery import Recovery
 from ploinky.deployment.releases import ReleaseBuilder
 from ploinky.deployment.spec import Layout, Plans
-from ploinky.interfaces import IInstances, IRuntime, ISource, IWorkerGroup
+from ploinky.interfaces import IRuntime
+from ploinky.leader_interfaces import IInstances, ISource, IWorkerGroup
 from ploinky.settings import Settings
 from ploinky.store_interfaces import IDeploymentStore, IRepositoryStore
 from ploinky.threads import Blocking

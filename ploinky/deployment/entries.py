@@ -9,11 +9,12 @@ from typing import Any
 from attrs import define, field
 from twisted.internet.defer import CancelledError
 
+from ploinky.deploy_errors import DeployFailed
 from ploinky.deployment.jobs import Job
 from ploinky.deployment.life import Life
 from ploinky.deployment.releases import OUTPUT_CHARACTERS, Say
 from ploinky.deployment.spec import replicas_of
-from ploinky.errors import GATEWAY, DeployFailed, PloinkyError
+from ploinky.errors import GATEWAY, PloinkyError
 from ploinky.interfaces import Report
 from ploinky.values import (
     Deployment,

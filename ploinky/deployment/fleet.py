@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterable
 from twisted.internet.defer import DeferredSemaphore
 from twisted.logger import Logger
 
+from ploinky.deploy_errors import EngineError, StartFailed
 from ploinky.deployment.jobs import together
 from ploinky.deployment.releases import Say, remove_tree
 from ploinky.deployment.sites import check_site
 from ploinky.deployment.spec import Plans, external_target, kind_of, replicas_of
-from ploinky.errors import EngineError, StartFailed
-from ploinky.interfaces import IInstances, IWorkerGroup
+from ploinky.leader_interfaces import IInstances, IWorkerGroup
 from ploinky.threads import Blocking
 from ploinky.values import DeploymentKey, Kind, Release, Target
 

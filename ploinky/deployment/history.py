@@ -10,7 +10,8 @@ from typing import Any
 
 import attrs
 
-from ploinky.errors import Conflict, DeployFailed, NotFound, PloinkyError
+from ploinky.deploy_errors import DeployFailed
+from ploinky.errors import Conflict, NotFound, PloinkyError
 from ploinky.interfaces import Report
 from ploinky.telemetry.redaction import Redactor
 from ploinky.values import Deployment, DeployRequest, Release, ReleaseState

@@ -22,6 +22,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from ploinky.deploy_errors import DeployFailed, ProbeFailed
 from ploinky.deployment.admission import Admission
 from ploinky.deployment.board import RouteBoard
 from ploinky.deployment.entries import (
@@ -40,8 +41,9 @@ from ploinky.deployment.life import Life, life_machine
 from ploinky.deployment.recovery import Recovery, Survey, Survivor
 from ploinky.deployment.releases import ReleaseBuilder, Say
 from ploinky.deployment.spec import Plans, replicas_of
-from ploinky.errors import Conflict, DeployFailed, NotFound, PloinkyError, ProbeFailed
-from ploinky.interfaces import IDeploymentManager, IInstances, Report
+from ploinky.errors import Conflict, NotFound, PloinkyError
+from ploinky.interfaces import IDeploymentManager, Report
+from ploinky.leader_interfaces import IInstances
 from ploinky.settings import Settings
 from ploinky.store_interfaces import IDeploymentStore
 from ploinky.values import (

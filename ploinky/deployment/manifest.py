@@ -18,8 +18,9 @@ from attrs import field, frozen
 from ploinky.deployment.fields import FIELDS, SERVER_VARIABLES
 from ploinky.deployment.readers import document, resembling
 from ploinky.errors import EnvironmentMissing, ManifestInvalid, ValidationFailed
+from ploinky.instance_values import Health, Resources, Volume
 from ploinky.task_values import Schedule
-from ploinky.values import CallAuth, Health, Kind, RateLimit, Resources, Volume, Wire
+from ploinky.values import CallAuth, Kind, RateLimit, Wire
 
 DEFAULT_IMAGE = "node:18-alpine"
 

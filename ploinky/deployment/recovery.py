@@ -25,17 +25,19 @@ import attrs
 from attrs import frozen
 from twisted.logger import Logger
 
+from ploinky.deploy_errors import ProbeFailed
 from ploinky.deployment.entries import RUNNING, error_record, interrupted_record
 from ploinky.deployment.fleet import Fleet
 from ploinky.deployment.jobs import together
 from ploinky.deployment.manifest import Manifest
 from ploinky.deployment.releases import remove_tree
 from ploinky.deployment.spec import Layout, external_target, kind_of, replicas_of
-from ploinky.errors import ManifestInvalid, ProbeFailed
-from ploinky.interfaces import IInstances
+from ploinky.errors import ManifestInvalid
+from ploinky.instance_values import InstanceStatus
+from ploinky.leader_interfaces import IInstances
 from ploinky.store_interfaces import IDeploymentStore
 from ploinky.threads import Blocking
-from ploinky.values import Deployment, InstanceStatus, Kind, Release, ReleaseState, Target
+from ploinky.values import Deployment, Kind, Release, ReleaseState, Target
 
 
 @frozen

@@ -17,23 +17,23 @@ from typing import Any
 import attrs
 from attrs import frozen
 
-from ploinky.deployment.agents import AgentFinder, Located
-from ploinky.deployment.documents import MANIFEST, parse_manifest, read_manifest_file
-from ploinky.deployment.manifest import Manifest, effective
-from ploinky.deployment.spec import Layout, Plans, kind_of
-from ploinky.errors import (
+from ploinky.deploy_errors import (
     DeployFailed,
     EngineError,
     ImageFailed,
     ImageUnavailable,
     InstallFailed,
-    NotFound,
     SourceError,
     SourceFailed,
     UrlRefused,
-    ValidationFailed,
 )
-from ploinky.interfaces import IRuntime, ISource
+from ploinky.deployment.agents import AgentFinder, Located
+from ploinky.deployment.documents import MANIFEST, parse_manifest, read_manifest_file
+from ploinky.deployment.manifest import Manifest, effective
+from ploinky.deployment.spec import Layout, Plans, kind_of
+from ploinky.errors import NotFound, ValidationFailed
+from ploinky.interfaces import IRuntime
+from ploinky.leader_interfaces import ISource
 from ploinky.threads import Blocking
 from ploinky.values import DeployRequest, Kind, Release
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 
+from ploinky.deploy_errors import ProbeFailed
 from ploinky.deployment.documents import MANIFEST
-from ploinky.errors import ProbeFailed
 from ploinky.values import Files
 
 INDEX = "index.html"

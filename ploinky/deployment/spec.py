@@ -12,13 +12,13 @@ from attrs import define, frozen
 
 from ploinky.deployment.manifest import Manifest
 from ploinky.errors import ValidationFailed
+from ploinky.instance_values import InstanceSpec
 from ploinky.settings import Settings
 from ploinky.values import (
     Address,
     Deployment,
     DeploymentKey,
     Files,
-    InstanceSpec,
     Kind,
     Release,
     Route,

@@ -1,7 +1,7 @@
 """The Git room: from a repository's URL to a directory with one commit's files.
 
-In come a `ploinky.values.GitSource` and a commit; out go commit ids, listings
-and checkouts (`ploinky.interfaces.ISource`).  `source` is the door and the only
+In come a `ploinky.source_values.GitSource` and a commit; out go commit ids, listings
+and checkouts (`ploinky.leader_interfaces.ISource`).  `source` is the door and the only
 part that knows Deferreds; everything below it blocks, is given `Bounds`, and
 runs in a pool of threads.  This room knows nothing of deployments or stores.
 

@@ -11,14 +11,14 @@ import io
 import json
 from pathlib import Path
 
-from ploinky.errors import SourceTooLarge
+from ploinky.deploy_errors import SourceTooLarge
 from ploinky.git import problems
 from ploinky.git.bounds import Bounds, Limits
 from ploinky.git.problems import MirrorBroken
 from ploinky.git.program import GitFailed, GitProgram
 from ploinky.git.trees import Entry, entries
 from ploinky.git.urls import Remote
-from ploinky.values import AgentListing
+from ploinky.source_values import AgentListing
 
 _MANIFEST = "manifest.json"
 _DEEPEST = 4

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from attrs import frozen
 
-from ploinky.errors import RefNotFound, SourceError, SourceTooLarge
+from ploinky.deploy_errors import RefNotFound, SourceError, SourceTooLarge
 from ploinky.git import problems
 from ploinky.git.bounds import Bounds, Limits
 from ploinky.git.problems import MirrorBroken

@@ -9,7 +9,7 @@ import difflib
 import re
 from pathlib import Path
 
-from ploinky.errors import RefNotFound
+from ploinky.deploy_errors import RefNotFound
 from ploinky.git import problems
 from ploinky.git.bounds import Bounds
 from ploinky.git.mirrors import HEAD

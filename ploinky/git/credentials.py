@@ -17,10 +17,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from shlex import quote
 
-from ploinky.errors import RepositoryUnreachable
+from ploinky.deploy_errors import RepositoryUnreachable
 from ploinky.git.program import Access
 from ploinky.git.urls import ALLOWED, Remote
-from ploinky.values import GitCredential
+from ploinky.source_values import GitCredential
 
 
 class Credentials:

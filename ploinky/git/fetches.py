@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 
 from ploinky.git.bounds import Bounds
 from ploinky.git.urls import Remote
-from ploinky.values import GitCredential
+from ploinky.source_values import GitCredential
 
 T = TypeVar("T")
 

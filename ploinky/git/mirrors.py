@@ -21,13 +21,13 @@ from pathlib import Path
 
 from attrs import frozen
 
-from ploinky.errors import SourceTooLarge
+from ploinky.deploy_errors import SourceTooLarge
 from ploinky.git import problems
 from ploinky.git.bounds import Bounds, Limits, OutOfTime
 from ploinky.git.credentials import Credentials
 from ploinky.git.program import Access, GitFailed, GitProgram
 from ploinky.git.urls import Remote
-from ploinky.values import GitCredential
+from ploinky.source_values import GitCredential
 
 HEAD = "refs/ploinky/head"
 """Where a mirror keeps the commit of the remote's default branch."""

@@ -1,6 +1,6 @@
 """Git's words to ours: what a failed run of git means for whoever asked.
 
-`GitFailed` and its siblings enter, a `ploinky.errors.SourceError` with a cause
+`GitFailed` and its siblings enter, a `ploinky.deploy_errors.SourceError` with a cause
 and a next step leaves, or None where git's words do not say that the remote is
 at fault.  Nothing leaves that a credential could be read from.
 """
@@ -10,11 +10,11 @@ from __future__ import annotations
 import re
 from urllib.parse import quote
 
-from ploinky.errors import RepositoryUnreachable, SourceError, UrlRefused
+from ploinky.deploy_errors import RepositoryUnreachable, SourceError, UrlRefused
 from ploinky.git.bounds import Limits, OutOfTime
 from ploinky.git.program import GitFailed, GitMissing
 from ploinky.git.urls import Remote
-from ploinky.values import GitCredential
+from ploinky.source_values import GitCredential
 
 _REGISTER = "p-cli cloud repo add <name> <url>"
 _SHORTEST_SECRET = 16

@@ -21,7 +21,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from ploinky.errors import RepositoryUnreachable, SourceError
+from ploinky.deploy_errors import RepositoryUnreachable, SourceError
 from ploinky.git import problems
 from ploinky.git.agents import list_agents
 from ploinky.git.bounds import Abandoned, Bounds, Limits, OutOfTime
@@ -32,9 +32,9 @@ from ploinky.git.mirrors import Fetched, Mirrors
 from ploinky.git.problems import MirrorBroken
 from ploinky.git.program import GitFailed, GitMissing, GitProgram
 from ploinky.git.urls import Remote, admit, check_ref, followed, parse
-from ploinky.interfaces import ISource
+from ploinky.leader_interfaces import ISource
+from ploinky.source_values import AgentListing, GitCredential, GitSource
 from ploinky.threads import Blocking
-from ploinky.values import AgentListing, GitCredential, GitSource
 
 T = TypeVar("T")
 

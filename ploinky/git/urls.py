@@ -16,7 +16,7 @@ from urllib.parse import quote, unquote_to_bytes
 
 from attrs import frozen
 
-from ploinky.errors import RefNotFound, RepositoryUnreachable, UrlRefused
+from ploinky.deploy_errors import RefNotFound, RepositoryUnreachable, UrlRefused
 
 _KINDS = "use https://host/path, ssh://user@host/path, user@host:path or file:///path"
 _HOST = re.compile(

@@ -24,7 +24,7 @@ from twisted.protocols import amp
 from twisted.python.failure import Failure
 from zope.interface import Interface, implementer
 
-from ploinky.interfaces import IWorkerGroup
+from ploinky.leader_interfaces import IWorkerGroup
 from ploinky.link.wire import (
     Adopt,
     Conversation,

@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 from zope.interface import implementer
 
-from ploinky.interfaces import IWorkerGroup
+from ploinky.leader_interfaces import IWorkerGroup
 from ploinky.values import Principal, Route, RouteSnapshot
 
 

@@ -13,10 +13,11 @@ from typing import Any
 from attrs import frozen
 from docker.types import Mount
 
+from ploinky.instance_values import InstanceSpec, Resources
 from ploinky.runtime import places
 from ploinky.runtime.facts import EngineFacts
 from ploinky.runtime.places import AGENT_DIRECTORY, AGENTCORE_DIRECTORY, QUEUE_DIRECTORY
-from ploinky.values import InstanceSpec, Kind, Resources
+from ploinky.values import Kind
 
 AGENTCORE_PORT = 7000
 """Inside, where AgentCore's socket cannot be reached and ``$PORT`` is published instead."""

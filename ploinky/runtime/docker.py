@@ -9,7 +9,7 @@ from typing import Any
 
 from docker.utils import kwargs_from_env
 
-from ploinky.errors import EngineUnavailable
+from ploinky.deploy_errors import EngineUnavailable
 from ploinky.interfaces import IRuntime
 from ploinky.runtime import facts
 from ploinky.runtime.assembly import assembled, first_of

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ploinky.errors import AGENT, MEMORY
+from ploinky.instance_values import InstanceStatus
 from ploinky.observations import InstanceDeath
-from ploinky.values import InstanceStatus
 
 OUTPUT_LINES = 50
 

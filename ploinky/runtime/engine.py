@@ -24,13 +24,10 @@ from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from ploinky.errors import (
-    EngineError,
-    EngineUnavailable,
-    ImageUnavailable,
-    StartFailed,
-)
-from ploinky.interfaces import IRuntime, IRuntimeEvents, IRuntimeVolumes, IVolumeCopy, Report
+from ploinky.deploy_errors import EngineError, EngineUnavailable, ImageUnavailable, StartFailed
+from ploinky.instance_values import InstanceSpec, InstanceStatus, RunResult
+from ploinky.interfaces import IRuntime, Report
+from ploinky.leader_interfaces import IRuntimeEvents, IRuntimeVolumes, IVolumeCopy
 from ploinky.observations import LAST_WORDS_BYTES, InstanceUsage, OutputPart
 from ploinky.runtime import blueprint, facts, inspection, places
 from ploinky.runtime.blueprint import Blueprint, Surroundings
@@ -41,7 +38,7 @@ from ploinky.runtime.output import TIMED_OUT, OutputTail, end_of
 from ploinky.runtime.volumes import EngineVolumes, VolumeCopy
 from ploinky.runtime.waiting import Shielded, uncut
 from ploinky.threads import Blocking
-from ploinky.values import InstanceSpec, InstanceStatus, Kind, RunResult
+from ploinky.values import Kind
 
 T = TypeVar("T")
 

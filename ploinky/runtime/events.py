@@ -16,7 +16,7 @@ import docker.errors
 import requests
 import urllib3.exceptions
 
-from ploinky.errors import EngineUnavailable
+from ploinky.deploy_errors import EngineUnavailable
 from ploinky.runtime import facts
 from ploinky.runtime.blueprint import LABEL_INSTANCE
 from ploinky.runtime.facts import Connection

@@ -15,7 +15,7 @@ import docker.errors
 import requests
 from attrs import field, frozen
 
-from ploinky.errors import EngineUnavailable
+from ploinky.deploy_errors import EngineUnavailable
 
 PING_SECONDS = 5.0
 

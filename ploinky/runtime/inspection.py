@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ploinky.instance_values import InstanceStatus
 from ploinky.runtime import blueprint
-from ploinky.values import Address, InstanceStatus
+from ploinky.values import Address
 
 LOOPBACK = "127.0.0.1"
 

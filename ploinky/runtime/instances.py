@@ -14,14 +14,17 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ploinky.errors import EngineError, PloinkyError, StartFailed
-from ploinky.interfaces import IInstanceHistory, IInstances, IRuntime, IRuntimeEvents, Report
+from ploinky.deploy_errors import EngineError, StartFailed
+from ploinky.errors import PloinkyError
+from ploinky.instance_values import InstanceSpec, InstanceStatus
+from ploinky.interfaces import IRuntime, Report
+from ploinky.leader_interfaces import IInstanceHistory, IInstances, IRuntimeEvents
 from ploinky.runtime import places
 from ploinky.runtime.endings import death_of
 from ploinky.runtime.life import Core, Life, new_life, observe
 from ploinky.runtime.probes import Prober, Readiness
 from ploinky.runtime.waiting import uncut
-from ploinky.values import InstanceSpec, InstanceStatus, Target
+from ploinky.values import Target
 
 SWEEP_SECONDS = 0.5
 """Between looks at the engine while something is starting, or has ended ..."""

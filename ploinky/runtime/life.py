@@ -29,15 +29,9 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ploinky.errors import (
-    GATEWAY,
-    INSTANCE,
-    DeployFailed,
-    EngineError,
-    PloinkyError,
-    ProbeFailed,
-    StartFailed,
-)
+from ploinky.deploy_errors import DeployFailed, EngineError, ProbeFailed, StartFailed
+from ploinky.errors import GATEWAY, INSTANCE, PloinkyError
+from ploinky.instance_values import InstanceSpec, InstanceStatus
 from ploinky.interfaces import IRuntime
 from ploinky.observations import InstanceDeath
 from ploinky.runtime import places
@@ -49,7 +43,6 @@ from ploinky.runtime.endings import (
     part_that_failed,
 )
 from ploinky.runtime.probes import Prober, Readiness, said_failure
-from ploinky.values import InstanceSpec, InstanceStatus
 
 FIRST_BACKOFF_SECONDS = 1.0
 LONGEST_BACKOFF_SECONDS = 60.0

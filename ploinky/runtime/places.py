@@ -9,8 +9,8 @@ from pathlib import Path
 from attrs import frozen
 
 import ploinky
-from ploinky.errors import StartFailed
-from ploinky.values import InstanceSpec
+from ploinky.deploy_errors import StartFailed
+from ploinky.instance_values import InstanceSpec
 
 AGENT_DIRECTORY = "/agent"
 QUEUE_DIRECTORY = f"{AGENT_DIRECTORY}/.ploinky/queue"

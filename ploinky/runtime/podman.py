@@ -18,7 +18,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from ploinky.errors import EngineUnavailable
+from ploinky.deploy_errors import EngineUnavailable
 from ploinky.interfaces import IRuntime
 from ploinky.runtime import children, facts
 from ploinky.runtime.assembly import assembled, first_of

@@ -28,10 +28,12 @@ from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
-from ploinky.errors import AGENT, ProbeFailed
+from ploinky.deploy_errors import ProbeFailed
+from ploinky.errors import AGENT
+from ploinky.instance_values import InstanceSpec, InstanceStatus
 from ploinky.runtime import places
 from ploinky.sockets import SocketPaths
-from ploinky.values import Address, InstanceSpec, InstanceStatus, Kind, Target, Wire
+from ploinky.values import Address, Kind, Target, Wire
 
 FIRST_POLL_SECONDS = 0.01
 SLOWEST_POLL_SECONDS = 0.25

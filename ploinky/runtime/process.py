@@ -22,8 +22,10 @@ from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from ploinky.errors import EngineError, StartFailed
-from ploinky.interfaces import IRuntime, IRuntimeEvents, Report
+from ploinky.deploy_errors import EngineError, StartFailed
+from ploinky.instance_values import InstanceSpec, InstanceStatus, RunResult
+from ploinky.interfaces import IRuntime, Report
+from ploinky.leader_interfaces import IRuntimeEvents
 from ploinky.observations import LAST_WORDS_BYTES, InstanceUsage, OutputPart
 from ploinky.runtime import children, output, places, processes, sandbox
 from ploinky.runtime.children import FDReactor, OutputPipe, WatchedProcess
@@ -34,7 +36,7 @@ from ploinky.runtime.records import Record, Records
 from ploinky.runtime.sandbox import Sandbox
 from ploinky.runtime.waiting import uncut
 from ploinky.threads import Blocking
-from ploinky.values import Address, InstanceSpec, InstanceStatus, Kind, RunResult
+from ploinky.values import Address, Kind
 
 INHERITED = ("PATH", "LANG", "LC_ALL", "TZ")
 """Of the server's own environment, all that an agent sees."""

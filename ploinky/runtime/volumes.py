@@ -23,8 +23,9 @@ from attrs import evolve
 from docker.types import Mount
 from zope.interface import implementer
 
-from ploinky.errors import EngineError
-from ploinky.interfaces import IVolumeCopy
+from ploinky.deploy_errors import EngineError
+from ploinky.instance_values import InstanceSpec
+from ploinky.leader_interfaces import IVolumeCopy
 from ploinky.packing import PIECE_BYTES, TOP
 from ploinky.runtime import blueprint
 from ploinky.runtime.blueprint import Surroundings
@@ -32,7 +33,7 @@ from ploinky.runtime.facts import ApiClient, EngineFacts
 from ploinky.runtime.places import RestoredVolume
 from ploinky.runtime.waiting import uncut
 from ploinky.threads import Blocking
-from ploinky.values import InstanceSpec, Kind
+from ploinky.values import Kind
 
 COPY_SECONDS = 3600.0
 """A client's patience with a copy: an engine is silent while it goes through many small files."""

@@ -8,7 +8,7 @@ from twisted.internet.defer import DeferredLock
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
-from ploinky.interfaces import IWorkerGroup
+from ploinky.leader_interfaces import IWorkerGroup
 from ploinky.store_interfaces import IKeyStore
 from ploinky.values import Principal
 

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from zope.interface import implementer
 
 from ploinky.errors import SettingsInvalid, StateUnusable
-from ploinky.interfaces import ISecretBox
+from ploinky.leader_interfaces import ISecretBox
 
 KEY_BYTES = 32
 VARIABLE = "PLOINKY_MASTER_KEY"

@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from zope.interface import implementer
 
 from ploinky.errors import Conflict, NotFound
-from ploinky.interfaces import ISecretBox
+from ploinky.leader_interfaces import ISecretBox
 from ploinky.store import records
 from ploinky.store.database import Database
 from ploinky.store.tables import DEPLOYMENTS, RELEASES

@@ -8,7 +8,7 @@ from sqlalchemy.exc import IntegrityError
 from zope.interface import implementer
 
 from ploinky.errors import NotFound
-from ploinky.interfaces import ISecretBox
+from ploinky.leader_interfaces import ISecretBox
 from ploinky.store.database import Database
 from ploinky.store.records import hook_purpose
 from ploinky.store.tables import HOOKS

@@ -12,16 +12,15 @@ from typing import Any
 
 import attrs
 
-from ploinky.interfaces import ISecretBox
+from ploinky.leader_interfaces import ISecretBox
+from ploinky.source_values import GitCredential, Repository
 from ploinky.values import (
     Deployment,
     DeploymentKey,
     DeployRequest,
-    GitCredential,
     Principal,
     Release,
     ReleaseState,
-    Repository,
     Role,
 )
 

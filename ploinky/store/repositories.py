@@ -10,12 +10,12 @@ from sqlalchemy.exc import IntegrityError
 from zope.interface import implementer
 
 from ploinky.errors import Conflict, NotFound
-from ploinky.interfaces import ISecretBox
+from ploinky.leader_interfaces import ISecretBox
+from ploinky.source_values import Repository
 from ploinky.store import records
 from ploinky.store.database import Database
 from ploinky.store.tables import DOMAINS, REPOSITORIES
 from ploinky.store_interfaces import IRepositoryStore
-from ploinky.values import Repository
 
 
 @implementer(IRepositoryStore)

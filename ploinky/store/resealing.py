@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, insert, select, update
 
-from ploinky.interfaces import ISecretBox
+from ploinky.leader_interfaces import ISecretBox
 from ploinky.store import records
 from ploinky.store.database import Database
 from ploinky.store.tables import HOOKS, RELEASES, REPOSITORIES, SEALED_WITH

@@ -36,7 +36,8 @@ from ploinky.errors import (
     StateUnusable,
     TaskExpired,
 )
-from ploinky.interfaces import Cause, IDurableTasks, IOrchestrator
+from ploinky.interfaces import Cause, IOrchestrator
+from ploinky.leader_interfaces import IDurableTasks
 from ploinky.store_interfaces import ITaskStore
 from ploinky.task_values import (
     Submission,

@@ -26,7 +26,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from ploinky.errors import NotFound, PloinkyError
-from ploinky.interfaces import IDurableTasks
+from ploinky.leader_interfaces import IDurableTasks
 from ploinky.task_values import (
     Planned,
     Schedule,

@@ -25,7 +25,7 @@ class ToldChanges:
         self._listeners: list[Changed] = []
 
     def listen(self, changed: Changed) -> None:
-        """See `ploinky.interfaces.IDurableTasks.watch`."""
+        """See `ploinky.leader_interfaces.IDurableTasks.watch`."""
         self._listeners.append(changed)
 
     async def add(self, task: Task) -> Task:

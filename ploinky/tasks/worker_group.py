@@ -8,7 +8,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, gatherResults
 from zope.interface import implementer
 
-from ploinky.interfaces import IWorkerGroup
+from ploinky.leader_interfaces import IWorkerGroup
 from ploinky.tasks.durable import DurableTasks
 from ploinky.values import Principal, Route
 

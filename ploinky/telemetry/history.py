@@ -21,10 +21,10 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from ploinky.interfaces import IInstanceHistory
+from ploinky.instance_values import InstanceSpec
+from ploinky.leader_interfaces import IInstanceHistory
 from ploinky.observations import LAST_WORDS_BYTES, InstanceDeath
 from ploinky.threads import Blocking
-from ploinky.values import InstanceSpec
 
 MOST_BYTES = 256 * 1024 * 1024
 """Of all outputs together; the oldest go first."""

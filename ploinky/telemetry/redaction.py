@@ -13,7 +13,7 @@ from typing import Any
 
 from zope.interface import implementer
 
-from ploinky.interfaces import ISecretBox
+from ploinky.leader_interfaces import ISecretBox
 from ploinky.telemetry.masking import (
     SHORTEST_SECRET,
     Secret,

@@ -13,10 +13,10 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ploinky.errors import EngineError
+from ploinky.deploy_errors import EngineError
+from ploinky.instance_values import InstanceStatus
 from ploinky.interfaces import IRuntime
 from ploinky.observations import InstanceUsage
-from ploinky.values import InstanceStatus
 
 SAMPLE_SECONDS = 10.0
 

@@ -12,7 +12,8 @@ from zope.interface import implementer
 
 from ploinky.deployment.history import earlier_release
 from ploinky.errors import Conflict, NotFound, PloinkyError
-from ploinky.interfaces import IDeploymentManager, IDurableTasks, IWorkerGroup, Report
+from ploinky.interfaces import IDeploymentManager, Report
+from ploinky.leader_interfaces import IDurableTasks, IWorkerGroup
 from ploinky.store_interfaces import IDeploymentStore, ITaskStore
 from ploinky.task_values import (
     Submission,

@@ -16,10 +16,10 @@ from typing import Protocol
 from attrs import define, field, frozen
 from zope.interface import implementer
 
-from ploinky.errors import RefNotFound, RepositoryUnreachable
+from ploinky.deploy_errors import RefNotFound, RepositoryUnreachable
 from ploinky.git.agents import listing
-from ploinky.interfaces import ISource
-from ploinky.values import AgentListing, GitSource
+from ploinky.leader_interfaces import ISource
+from ploinky.source_values import AgentListing, GitSource
 
 
 @frozen

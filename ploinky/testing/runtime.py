@@ -11,10 +11,12 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from zope.interface import implementer
 
-from ploinky.errors import EngineUnavailable, ImageUnavailable, ProbeFailed, StartFailed
-from ploinky.interfaces import IInstanceHistory, IInstances, IRuntime, Report
+from ploinky.deploy_errors import EngineUnavailable, ImageUnavailable, ProbeFailed, StartFailed
+from ploinky.instance_values import InstanceSpec, InstanceStatus, RunResult
+from ploinky.interfaces import IRuntime, Report
+from ploinky.leader_interfaces import IInstanceHistory, IInstances
 from ploinky.observations import InstanceDeath, InstanceUsage, OutputPart
-from ploinky.values import Address, InstanceSpec, InstanceStatus, Kind, RunResult, Target, Wire
+from ploinky.values import Address, Kind, Target, Wire
 
 TIMED_OUT = 124
 

@@ -22,6 +22,7 @@ from ploinky.measures import (
     Sums,
     added,
 )
+from ploinky.source_values import Repository
 from ploinky.store_interfaces import (
     IAuditTrail,
     IDeploymentStore,
@@ -38,15 +39,7 @@ from ploinky.task_values import (
     TaskQuery,
     TaskState,
 )
-from ploinky.values import (
-    AuditEntry,
-    AuditVerdict,
-    Deployment,
-    Principal,
-    Release,
-    ReleaseState,
-    Repository,
-)
+from ploinky.values import AuditEntry, AuditVerdict, Deployment, Principal, Release, ReleaseState
 
 KEY_SECONDS = 86_400.0
 

@@ -29,9 +29,11 @@ from ploinky.api.operations import Operations
 from ploinky.api.streams import Streams
 from ploinky.backup.making import Backups
 from ploinky.configuration import Configuration
+from ploinky.deploy_errors import RepositoryUnreachable
 from ploinky.deployment.spec import Layout, Plans
-from ploinky.errors import RepositoryUnreachable
-from ploinky.interfaces import IRuntime, ISource
+from ploinky.instance_values import InstanceStatus
+from ploinky.interfaces import IRuntime
+from ploinky.leader_interfaces import ISource
 from ploinky.observations import InstanceUsage, OutputPart
 from ploinky.security.admission import Admission
 from ploinky.security.authenticator import KeyAuthenticator
@@ -41,6 +43,7 @@ from ploinky.security.published import PublishedKeys
 from ploinky.security.throttle import LoginThrottle
 from ploinky.security.tokens import token_hash
 from ploinky.settings import Settings
+from ploinky.source_values import AgentListing, GitSource
 from ploinky.telemetry.deaths import Deaths
 from ploinky.telemetry.history import InstanceHistory
 from ploinky.telemetry.hub import Hub
@@ -59,7 +62,7 @@ from ploinky.testing.store import (
     MemoryTaskStore,
 )
 from ploinky.threads import Blocking
-from ploinky.values import AgentListing, GitSource, InstanceStatus, Principal, Role
+from ploinky.values import Principal, Role
 from tests.api.conformance import Description
 
 API = "/management/api"

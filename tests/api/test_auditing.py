@@ -9,7 +9,8 @@ import pytest_twisted
 from twisted.internet.defer import Deferred
 from twisted.web.client import ResponseNeverReceived
 
-from ploinky.errors import ImageFailed, StateUnusable
+from ploinky.deploy_errors import ImageFailed
+from ploinky.errors import StateUnusable
 
 DEMO = {"domain": "localhost", "path": "/demo", "agent": "demo"}
 

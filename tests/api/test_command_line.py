@@ -13,8 +13,8 @@ from twisted.internet.threads import deferToThread
 
 from ploinky.api.application import make_site, routes
 from ploinky.cli.main import cli
+from ploinky.source_values import AgentListing
 from ploinky.task_values import Submission
-from ploinky.values import AgentListing
 
 URL = "https://git.example/x.git"
 AT = ("localhost", "/demo")

@@ -8,8 +8,10 @@ import pytest_twisted
 from twisted.internet.defer import Deferred
 from twisted.web.client import ResponseNeverReceived
 
-from ploinky.errors import ImageFailed, ManifestInvalid
-from ploinky.values import DeploymentKey, InstanceStatus
+from ploinky.deploy_errors import ImageFailed
+from ploinky.errors import ManifestInvalid
+from ploinky.instance_values import InstanceStatus
+from ploinky.values import DeploymentKey
 
 DEMO = DeploymentKey("localhost", "/demo")
 

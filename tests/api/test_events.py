@@ -9,11 +9,12 @@ import pytest_twisted
 from twisted.internet.task import Clock
 
 from ploinky.api.task_events import GATHER_SECONDS, MOST_AT_ONCE, MOST_OF_ONE, TaskEvents
+from ploinky.instance_values import InstanceSpec
 from ploinky.observations import InstanceDeath
 from ploinky.security.tokens import token_hash
 from ploinky.task_values import Submission, Task, TaskState
 from ploinky.telemetry.hub import MOST_WAITING, REMEMBERED, Hub
-from ploinky.values import DeploymentKey, DeploymentState, InstanceSpec, Kind
+from ploinky.values import DeploymentKey, DeploymentState, Kind
 
 KEY = DeploymentKey("localhost", "/demo")
 

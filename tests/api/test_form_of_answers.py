@@ -8,8 +8,8 @@ import re
 import pytest
 import pytest_twisted
 
-from ploinky.errors import EngineUnavailable
-from ploinky.values import Repository
+from ploinky.deploy_errors import EngineUnavailable
+from ploinky.source_values import Repository
 from tests.api.conformance import fits
 
 

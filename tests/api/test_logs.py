@@ -13,8 +13,9 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
+from ploinky.instance_values import InstanceSpec, InstanceStatus
 from ploinky.observations import InstanceDeath, InstanceUsage
-from ploinky.values import DeploymentKey, InstanceSpec, InstanceStatus, Kind
+from ploinky.values import DeploymentKey, Kind
 
 DAY = "2023-11-14"
 KEY = DeploymentKey("localhost", "/demo")

@@ -10,7 +10,8 @@ from zope.interface.verify import verifyObject
 
 from ploinky.api.operations import REMEMBERED, Operation, Operations
 from ploinky.errors import Conflict, Draining
-from ploinky.interfaces import IDeploymentManager, IWorkerGroup
+from ploinky.interfaces import IDeploymentManager
+from ploinky.leader_interfaces import IWorkerGroup
 from ploinky.testing.api import MemoryDeploymentManager, RecordedWorkers
 from ploinky.testing.store import MemoryDeploymentStore
 

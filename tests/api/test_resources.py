@@ -9,8 +9,10 @@ import re
 import pytest
 import pytest_twisted
 
-from ploinky.errors import ImageFailed, StateUnusable
-from ploinky.values import AgentListing, DeploymentKey, DeploymentState, GitCredential, GitSource
+from ploinky.deploy_errors import ImageFailed
+from ploinky.errors import StateUnusable
+from ploinky.source_values import AgentListing, GitCredential, GitSource
+from ploinky.values import DeploymentKey, DeploymentState
 
 URL = "https://git.example/x.git"
 ONE_PAGE = {"total": 1, "page": 1, "perPage": 100}

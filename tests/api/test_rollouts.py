@@ -6,7 +6,7 @@ import pytest
 import pytest_twisted
 from twisted.internet.defer import Deferred
 
-from ploinky.errors import ImageFailed
+from ploinky.deploy_errors import ImageFailed
 
 DEMO = {"domain": "localhost", "path": "/demo"}
 
@@ -113,7 +113,7 @@ async def test_of_two_that_saw_the_same_one_is_let_through(server):
 @pytest_twisted.ensureDeferred
 async def test_secret_variables_are_masked_in_output(server):
     """Whatever an agent prints of them; other variables are not hunted for."""
-    from ploinky.values import InstanceStatus
+    from ploinky.instance_values import InstanceStatus
 
     deployment = await server.deploy(secrets={"S": "needle-1"}, environment={"A": "plain-2"})
     assert deployment["secrets"] == ["S"]

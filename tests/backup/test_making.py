@@ -17,22 +17,17 @@ from zope.interface import implementer
 
 from ploinky.backup.archive import Reader
 from ploinky.backup.making import Backups, Wanted
+from ploinky.deploy_errors import EngineError
 from ploinky.deployment.entries import RUNNING
 from ploinky.deployment.spec import Layout, Plans
-from ploinky.errors import BackupInvalid, Conflict, EngineError
-from ploinky.interfaces import IRuntimeVolumes, IVolumeCopy
+from ploinky.errors import BackupInvalid, Conflict
+from ploinky.instance_values import InstanceSpec
+from ploinky.leader_interfaces import IRuntimeVolumes, IVolumeCopy
 from ploinky.settings import Settings
 from ploinky.testing.runtime import MemoryHost, MemoryRuntime
 from ploinky.testing.store import MemoryDeploymentStore, MemorySnapshots
 from ploinky.threads import Blocking
-from ploinky.values import (
-    Deployment,
-    DeploymentKey,
-    DeployRequest,
-    InstanceSpec,
-    Release,
-    ReleaseState,
-)
+from ploinky.values import Deployment, DeploymentKey, DeployRequest, Release, ReleaseState
 
 PASSPHRASE = "correct horse battery staple"
 KEY = "needle of a master key"

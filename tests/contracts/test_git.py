@@ -10,7 +10,7 @@ import pytest_twisted
 from twisted.internet import reactor
 
 from ploinky.git.source import GitRepositories
-from ploinky.interfaces import ISource
+from ploinky.leader_interfaces import ISource
 from ploinky.testing.contracts.git import SourceContract
 from ploinky.testing.git import FakeSource, LocalOrigin, Origin
 from ploinky.threads import Blocking

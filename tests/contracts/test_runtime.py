@@ -17,8 +17,9 @@ from twisted.internet import reactor
 from twisted.internet.task import Clock, deferLater
 from zope.interface.verify import verifyObject
 
-from ploinky.errors import StartFailed
-from ploinky.interfaces import IRuntimeVolumes, IVolumeCopy
+from ploinky.deploy_errors import StartFailed
+from ploinky.instance_values import InstanceSpec, Resources, Volume
+from ploinky.leader_interfaces import IRuntimeVolumes, IVolumeCopy
 from ploinky.runtime import places, processes
 from ploinky.runtime.assembly import assembled
 from ploinky.runtime.facts import Connection
@@ -33,7 +34,7 @@ from ploinky.testing.contracts.runtime import (
     shell,
 )
 from ploinky.testing.runtime import MemoryHost, MemoryRuntime
-from ploinky.values import InstanceSpec, Kind, Resources, Volume
+from ploinky.values import Kind
 
 IMAGE = "node:18-alpine"
 

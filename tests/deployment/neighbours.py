@@ -17,25 +17,18 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
+from ploinky.deploy_errors import EngineUnavailable, ImageUnavailable, ProbeFailed, SourceError
 from ploinky.deployment.compose import Neighbours, make_deployment_manager
 from ploinky.deployment.manager import DeploymentManager
-from ploinky.errors import EngineUnavailable, ImageUnavailable, ProbeFailed, SourceError
-from ploinky.interfaces import IInstances, IRuntime, IWorkerGroup, Report
+from ploinky.instance_values import InstanceSpec, InstanceStatus, RunResult
+from ploinky.interfaces import IRuntime, Report
+from ploinky.leader_interfaces import IInstances, IWorkerGroup
 from ploinky.settings import Settings
+from ploinky.source_values import GitSource
 from ploinky.testing.deployment import CONTROL, DirectBlocking
 from ploinky.testing.git import FakeSource
 from ploinky.testing.store import MemoryDeploymentStore, MemoryRepositoryStore
-from ploinky.values import (
-    Address,
-    DeploymentKey,
-    DeployRequest,
-    GitSource,
-    InstanceSpec,
-    InstanceStatus,
-    Route,
-    RunResult,
-    Target,
-)
+from ploinky.values import Address, DeploymentKey, DeployRequest, Route, Target
 
 URL = "https://git.example/agents.git"
 KEY = DeploymentKey("localhost", "/demo")

@@ -7,17 +7,11 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 
+from ploinky.deploy_errors import RefNotFound, RepositoryUnreachable
 from ploinky.deployment.agents import AgentFinder, Located, check_place
-from ploinky.errors import (
-    AgentAmbiguous,
-    AgentNotFound,
-    NotFound,
-    RefNotFound,
-    RepositoryUnreachable,
-    ValidationFailed,
-)
+from ploinky.errors import AgentAmbiguous, AgentNotFound, NotFound, ValidationFailed
+from ploinky.source_values import GitCredential, Repository
 from ploinky.testing.store import MemoryRepositoryStore
-from ploinky.values import GitCredential, Repository
 from tests.deployment.neighbours import Source, only, request
 
 ONE, TWO = "https://git.example/one.git", "https://git.example/two.git"

@@ -9,31 +9,26 @@ from typing import Any
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
 
+from ploinky.deploy_errors import (
+    ImageFailed,
+    InstallFailed,
+    ProbeFailed,
+    RepositoryUnreachable,
+    SourceFailed,
+    UrlRefused,
+)
 from ploinky.deployment.documents import parse_manifest, read_manifest_file
 from ploinky.errors import (
     AgentNotFound,
     Conflict,
     EnvironmentMissing,
-    ImageFailed,
-    InstallFailed,
     ManifestInvalid,
     NotFound,
-    ProbeFailed,
-    RepositoryUnreachable,
-    SourceFailed,
-    UrlRefused,
     ValidationFailed,
 )
-from ploinky.values import (
-    Address,
-    CallAuth,
-    DeploymentKey,
-    DeploymentState,
-    Kind,
-    ReleaseState,
-    Repository,
-    RunResult,
-)
+from ploinky.instance_values import RunResult
+from ploinky.source_values import Repository
+from ploinky.values import Address, CallAuth, DeploymentKey, DeploymentState, Kind, ReleaseState
 from tests.deployment.neighbours import KEY, URL, Ground, Leader, only, with_settings
 
 

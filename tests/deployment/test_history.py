@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from ploinky.errors import Conflict, InstallFailed, NotFound, ProbeFailed
-from ploinky.values import DeploymentState, RunResult
+from ploinky.deploy_errors import InstallFailed, ProbeFailed
+from ploinky.errors import Conflict, NotFound
+from ploinky.instance_values import RunResult
+from ploinky.values import DeploymentState
 from tests.deployment.neighbours import KEY, Ground, Leader, only, with_settings
 
 

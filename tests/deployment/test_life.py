@@ -6,7 +6,8 @@ import attrs
 import pytest
 from twisted.internet.defer import CancelledError
 
-from ploinky.errors import Conflict, NotFound, ProbeFailed
+from ploinky.deploy_errors import ProbeFailed
+from ploinky.errors import Conflict, NotFound
 from ploinky.values import Address, DeploymentKey, DeploymentState, ReleaseState
 from tests.deployment.neighbours import KEY, Ground, Leader, only
 

@@ -23,7 +23,8 @@ from ploinky.deployment.manifest import (
     effective,
 )
 from ploinky.errors import EnvironmentMissing, ManifestInvalid, ValidationFailed
-from ploinky.values import CallAuth, Health, Kind, RateLimit, Resources, Volume, Wire
+from ploinky.instance_values import Health, Resources, Volume
+from ploinky.values import CallAuth, Kind, RateLimit, Wire
 
 # --- as a file ------------------------------------------------------------------
 

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
-from ploinky.errors import InstallFailed, ProbeFailed, ValidationFailed
+from ploinky.deploy_errors import InstallFailed, ProbeFailed
+from ploinky.errors import ValidationFailed
+from ploinky.instance_values import RunResult
 from ploinky.testing.git import File
-from ploinky.values import DeploymentState, Files, Kind, RunResult
+from ploinky.values import DeploymentState, Files, Kind
 from tests.deployment.neighbours import URL, Ground, Leader, only, with_settings
 
 SITE = {"demo/dist/index.html": "<h1>home</h1>"}

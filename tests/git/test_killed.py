@@ -15,10 +15,10 @@ from twisted.internet.defer import CancelledError, ensureDeferred
 from twisted.internet.task import Clock
 from twisted.internet.threads import deferToThread
 
-from ploinky.errors import RepositoryUnreachable
+from ploinky.deploy_errors import RepositoryUnreachable
 from ploinky.git.bounds import Limits
+from ploinky.source_values import GitSource
 from ploinky.testing.git import LocalOrigin
-from ploinky.values import GitSource
 
 SERVER = """
 import sys

@@ -11,8 +11,8 @@ import pytest
 import pytest_twisted
 from twisted.logger import LogPublisher, globalLogPublisher
 
-from ploinky.errors import RepositoryUnreachable, SourceError, UrlRefused
-from ploinky.values import GitCredential, GitSource
+from ploinky.deploy_errors import RepositoryUnreachable, SourceError, UrlRefused
+from ploinky.source_values import GitCredential, GitSource
 from tests.git.remotes import HttpRemote
 
 SSH = pytest.mark.program("ssh")

@@ -13,7 +13,7 @@ import pytest_twisted
 from twisted.internet.defer import ensureDeferred, gatherResults
 from twisted.internet.task import Clock
 
-from ploinky.errors import (
+from ploinky.deploy_errors import (
     RefNotFound,
     RepositoryUnreachable,
     SourceError,
@@ -21,8 +21,8 @@ from ploinky.errors import (
     UrlRefused,
 )
 from ploinky.git.bounds import Limits
+from ploinky.source_values import GitCredential, GitSource
 from ploinky.testing.git import File, LocalOrigin
-from ploinky.values import GitCredential, GitSource
 
 A_MINUTE = 60.0
 

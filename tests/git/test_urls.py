@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ploinky.errors import RefNotFound, RepositoryUnreachable, UrlRefused
+from ploinky.deploy_errors import RefNotFound, RepositoryUnreachable, UrlRefused
 from ploinky.git.urls import admit, check_ref, followed, parse
 
 

@@ -15,6 +15,7 @@ from attrs import define, field
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
 
+from ploinky.instance_values import Health, InstanceSpec
 from ploinky.runtime import places
 from ploinky.runtime.assembly import assembled
 from ploinky.runtime.facts import Connection
@@ -24,7 +25,7 @@ from ploinky.runtime.process import ProcessRuntime
 from ploinky.runtime.sandbox import find_sandbox
 from ploinky.sockets import SocketPaths
 from ploinky.testing.runtime import RecordedHistory
-from ploinky.values import DeploymentKey, Health, InstanceSpec, Kind
+from ploinky.values import DeploymentKey, Kind
 from tests.conftest import engine_url
 
 ON_ENGINES = [

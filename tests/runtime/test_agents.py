@@ -17,9 +17,10 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
-from ploinky.errors import ProbeFailed, StartFailed
+from ploinky.deploy_errors import ProbeFailed, StartFailed
+from ploinky.instance_values import Health, Resources, Volume
 from ploinky.runtime import processes
-from ploinky.values import Health, Kind, Resources, Target, Volume, Wire
+from ploinky.values import Kind, Target, Wire
 from tests.runtime.conftest import EVERYWHERE, ON_ENGINES, House
 
 NODE = "node:18-alpine"

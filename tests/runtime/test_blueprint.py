@@ -9,11 +9,12 @@ from typing import Any
 import attrs
 import pytest
 
+from ploinky.instance_values import InstanceSpec, Volume
 from ploinky.runtime import blueprint, inspection
 from ploinky.runtime.docker import connections
 from ploinky.runtime.engine import _next_step, _without_secrets
 from ploinky.runtime.facts import EngineFacts, read_facts
-from ploinky.values import Address, DeploymentKey, InstanceSpec, Kind, Volume
+from ploinky.values import Address, DeploymentKey, Kind
 
 SPEC = InstanceSpec(
     instance="aaaaaaaaaaaa",

@@ -13,12 +13,12 @@ import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
 
-from ploinky.errors import EngineUnavailable, ImageUnavailable, StartFailed
+from ploinky.deploy_errors import EngineUnavailable, ImageUnavailable, StartFailed
+from ploinky.instance_values import Resources
 from ploinky.runtime import assembly, facts
 from ploinky.runtime.engine import ContainerEngine
 from ploinky.runtime.facts import Connection, EngineFacts
 from ploinky.threads import Blocking
-from ploinky.values import Resources
 from tests.runtime.conftest import ON_ENGINES, House
 
 BUSYBOX = "busybox"

@@ -16,22 +16,15 @@ from attrs import define, field
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 
-from ploinky.errors import EngineUnavailable, ProbeFailed, StartFailed
+from ploinky.deploy_errors import EngineUnavailable, ProbeFailed, StartFailed
+from ploinky.instance_values import Health, InstanceSpec, InstanceStatus
 from ploinky.runtime.endings import how_it_ended
 from ploinky.runtime.instances import Instances
 from ploinky.runtime.life import Core, Step, new_life
 from ploinky.runtime.probes import Readiness
 from ploinky.runtime.waiting import uncut
 from ploinky.testing.runtime import MemoryHost, MemoryRuntime, RecordedHistory
-from ploinky.values import (
-    Address,
-    DeploymentKey,
-    Health,
-    InstanceSpec,
-    InstanceStatus,
-    Kind,
-    Target,
-)
+from ploinky.values import Address, DeploymentKey, Kind, Target
 
 CLUSTER = "cluster"
 

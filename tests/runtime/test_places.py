@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from ploinky.errors import StartFailed
+from ploinky.deploy_errors import StartFailed
+from ploinky.instance_values import InstanceSpec
 from ploinky.runtime import places
-from ploinky.values import DeploymentKey, InstanceSpec, Kind, Wire
+from ploinky.values import DeploymentKey, Kind, Wire
 
 
 def a_spec(directory: Path, **given: Any) -> InstanceSpec:

@@ -12,7 +12,7 @@ from attrs import frozen
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
 
-from ploinky.errors import EngineUnavailable
+from ploinky.deploy_errors import EngineUnavailable
 from ploinky.runtime import facts
 from ploinky.runtime.facts import Connection
 from ploinky.runtime.podman import PodmanService, available, check_program, connections, create

@@ -16,19 +16,11 @@ from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import deferLater
 
-from ploinky.errors import ProbeFailed
+from ploinky.deploy_errors import ProbeFailed
+from ploinky.instance_values import Health, InstanceSpec, InstanceStatus
 from ploinky.runtime.probes import Readiness, SocketProber, said_failure
 from ploinky.sockets import SocketPaths
-from ploinky.values import (
-    Address,
-    DeploymentKey,
-    Health,
-    InstanceSpec,
-    InstanceStatus,
-    Kind,
-    Target,
-    Wire,
-)
+from ploinky.values import Address, DeploymentKey, Kind, Target, Wire
 
 RUNNING = InstanceStatus("aaaaaaaaaaaa", "d", 1, running=True)
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"

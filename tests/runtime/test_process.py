@@ -18,11 +18,11 @@ import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
 
-from ploinky.errors import StartFailed
+from ploinky.deploy_errors import StartFailed
+from ploinky.instance_values import InstanceSpec, Resources
 from ploinky.runtime import output, processes
 from ploinky.runtime.sandbox import find_sandbox
 from ploinky.testing.contracts.runtime import a_spec, shell
-from ploinky.values import InstanceSpec, Resources
 from tests.runtime.conftest import SANDBOX, make_runtime
 
 LEADER = textwrap.dedent("""

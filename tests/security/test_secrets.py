@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from zope.interface.verify import verifyObject
 
 from ploinky.errors import SettingsInvalid, StateUnusable
-from ploinky.interfaces import ISecretBox
+from ploinky.leader_interfaces import ISecretBox
 from ploinky.security.secrets import SecretBox, master_keys
 
 KEY = b"k" * 32

@@ -15,11 +15,11 @@ from sqlalchemy import Connection, text
 
 from ploinky.errors import StateUnusable
 from ploinky.security.secrets import SecretBox
+from ploinky.source_values import GitCredential, Repository
 from ploinky.store.deployments import SqliteDeploymentStore
 from ploinky.store.repositories import SqliteRepositoryStore
 from ploinky.store.tables import METADATA
 from ploinky.testing.contracts.store import DEMO, release
-from ploinky.values import GitCredential, Repository
 
 BOX = SecretBox(b"k" * 32, os.urandom)
 

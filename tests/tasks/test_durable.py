@@ -23,7 +23,7 @@ from ploinky.errors import (
     NotFound,
     Overloaded,
 )
-from ploinky.interfaces import IDurableTasks, IWorkerGroup
+from ploinky.leader_interfaces import IDurableTasks, IWorkerGroup
 from ploinky.observations import InstanceDeath
 from ploinky.task_values import (
     Task,

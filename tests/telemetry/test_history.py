@@ -11,11 +11,12 @@ import pytest_twisted
 from twisted.internet import reactor
 from zope.interface.verify import verifyObject
 
-from ploinky.interfaces import IInstanceHistory
+from ploinky.instance_values import InstanceSpec
+from ploinky.leader_interfaces import IInstanceHistory
 from ploinky.observations import LAST_WORDS_BYTES, InstanceDeath
 from ploinky.telemetry.history import MOST_DEATHS, MOST_OUTPUTS, InstanceHistory, Starts
 from ploinky.threads import Blocking
-from ploinky.values import DeploymentKey, InstanceSpec, Kind
+from ploinky.values import DeploymentKey, Kind
 
 
 def spec(instance: str) -> InstanceSpec:

@@ -13,10 +13,10 @@ import pytest
 import pytest_twisted
 from zope.interface.verify import verifyObject
 
-from ploinky.errors import RefNotFound, RepositoryUnreachable
-from ploinky.interfaces import ISource
+from ploinky.deploy_errors import RefNotFound, RepositoryUnreachable
+from ploinky.leader_interfaces import ISource
+from ploinky.source_values import AgentListing, GitSource
 from ploinky.testing.git import File, Origin
-from ploinky.values import AgentListing, GitSource
 
 
 class SourceContract:

@@ -17,10 +17,11 @@ import pytest_twisted
 from twisted.internet.defer import CancelledError, Deferred
 from zope.interface.verify import verifyObject
 
-from ploinky.errors import ImageUnavailable, StartFailed
+from ploinky.deploy_errors import ImageUnavailable, StartFailed
+from ploinky.instance_values import InstanceSpec, InstanceStatus
 from ploinky.interfaces import IRuntime
 from ploinky.testing.runtime import Script
-from ploinky.values import DeploymentKey, InstanceSpec, InstanceStatus, Kind
+from ploinky.values import DeploymentKey, Kind
 
 Pause = Callable[[], Awaitable[None]]
 

@@ -16,6 +16,7 @@ from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
 from ploinky.errors import Conflict, NotFound, StateUnusable, Unauthenticated
+from ploinky.source_values import GitCredential, Repository
 from ploinky.store_interfaces import (
     IAuditTrail,
     IDeploymentStore,
@@ -29,11 +30,9 @@ from ploinky.values import (
     Deployment,
     DeploymentKey,
     DeployRequest,
-    GitCredential,
     Principal,
     Release,
     ReleaseState,
-    Repository,
     Role,
 )
 
