@@ -67,8 +67,8 @@ class InstanceSpec:
         instance: Unique id (``[a-z0-9]{12}``); container name and labels derive from it.
         cluster: This server's id; only what carries it is ever touched.
         command: Overrides the image's command; empty: AgentCore's ``run.sh``
-            for `TASK`, the image's own command for `SERVICE`.
-        entrypoint: Of a `SERVICE`, overrides the image's, and then its command too;
+            for `Kind.TASK`, the image's own command for `Kind.SERVICE`.
+        entrypoint: Of a `Kind.SERVICE`, overrides the image's, and then its command too;
             empty: the image's own.
         environment: The deployment's own variables (may hold secrets) and the
             ``PLOINKY_*`` ones of the contract that do not depend on the runtime.

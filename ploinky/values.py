@@ -440,7 +440,7 @@ class Deployment:
     Attributes:
         id: Unique for ever (``[a-z0-9]{12}``); directories and labels derive from it.
         active_release: Number of the release that serves; 0 before the first one did.
-        wanted: `running` or ``stopped``: what its owner last asked for.
+        wanted: ``running`` or ``stopped``: what its owner last asked for.
     """
 
     id: str

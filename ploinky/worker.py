@@ -46,9 +46,7 @@ from ploinky.routing.table import RouteTable
 from ploinky.routing.upstream import Upstream
 from ploinky.routing.wheel import Wheel
 from ploinky.sockets import SocketPaths
-from ploinky.task_values import (
-    DURABLE_PREFIX,
-)
+from ploinky.task_values import DURABLE_PREFIX
 from ploinky.tasks.file_transport import FileTransport
 from ploinky.tasks.frame_transport import FrameTransport
 from ploinky.tasks.http_transport import HttpTransport

@@ -10,8 +10,7 @@ not wait for one another.  What may happen to a deployment is written down in `l
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain, repeat
 
 import attrs
@@ -39,9 +38,10 @@ from ploinky.deployment.history import Mask, earlier_release, with_replicas
 from ploinky.deployment.jobs import Job, Jobs, Turns
 from ploinky.deployment.life import Life, life_machine
 from ploinky.deployment.recovery import Recovery, Survey, Survivor
+from ploinky.deployment.register import Register
 from ploinky.deployment.releases import ReleaseBuilder, Say
 from ploinky.deployment.spec import Plans, replicas_of
-from ploinky.errors import Conflict, NotFound, PloinkyError
+from ploinky.errors import Conflict, PloinkyError
 from ploinky.interfaces import IDeploymentManager, Report
 from ploinky.leader_interfaces import IInstances
 from ploinky.settings import Settings
@@ -104,14 +104,13 @@ class DeploymentManager(Service):
         self._instances = instances
         self._plans = plans
         self._new_life = life_machine()
-        self._entries: dict[DeploymentKey, Entry] = {}
+        self._register = Register(board)
         self._turns: Turns[DeploymentKey] = Turns()
         self._jobs = Jobs()
         self._tried: set[DeploymentKey] = set()
         self._reviving = DeferredSemaphore(_REVIVED_AT_ONCE)
         self._domains_in_turn = DeferredLock()
         self._opened = False
-        self._watchers: list[Callable[[DeploymentKey, str], None]] = []
 
     # --- deploy -----------------------------------------------------------------
 
@@ -123,10 +122,10 @@ class DeploymentManager(Service):
     async def _deploy(self, request: DeployRequest, report: Report, job: Job) -> DeploymentView:
         mask = Mask(request)
         async with self._turns.of(request.key):
-            entry = self._entries.get(request.key) or self._new_entry(request)
+            entry = self._register.entries.get(request.key) or self._new_entry(request)
             entry.life.deploy()
             before = self._board.targets(entry.id)
-            with self._working(entry, job, report, mask) as say:
+            with self._register.working(entry, job, report, mask) as say:
                 attempt = self._begin(entry, request)
                 try:
                     await self._draft(entry, attempt, say)
@@ -143,7 +142,7 @@ class DeploymentManager(Service):
                 await self._switch(entry, release, attempt.launched, say)
                 await self._retire(before, say)
                 await self._prune(entry)
-            return self._view(entry)
+            return self._register.view(entry)
 
     def _new_entry(self, request: DeployRequest) -> Entry:
         now = self._clock.seconds()
@@ -151,7 +150,7 @@ class DeploymentManager(Service):
             self._new_id(), request.key, request.agent, created_at=now, updated_at=now
         )
         entry = Entry(deployment, self._new_life(request.key))
-        self._entries[request.key] = entry
+        self._register.entries[request.key] = entry
         return entry
 
     def _begin(self, entry: Entry, request: DeployRequest) -> Attempt:
@@ -251,11 +250,13 @@ class DeploymentManager(Service):
         finally:
             entry.life.gave_up()
             if not entry.on_record:
-                del self._entries[entry.key]
+                del self._register.entries[entry.key]
 
     def _check_room(self, entry: Entry, wanted: int) -> None:
         most = self._plans.settings.max_containers
-        others = sum(other.places() for other in self._entries.values() if other is not entry)
+        others = sum(
+            other.places() for other in self._register.entries.values() if other is not entry
+        )
         if others + wanted > most:
             raise Conflict(
                 f"{entry.key} wants {wanted} instances, and {others} of at most {most} are taken;"
@@ -278,10 +279,10 @@ class DeploymentManager(Service):
     ) -> DeploymentView:
         """Start the active release anew, switch to the new instances, retire those before."""
         async with self._turns.of(key):
-            entry = self._existing(key)
+            entry = self._register.existing(key)
             if begin(entry.life):
                 await self._replace_instances(entry, entry.serving(), job)
-            return self._view(entry)
+            return self._register.view(entry)
 
     async def rollback(self, key: DeploymentKey, number: int) -> DeploymentView:
         """See `IDeploymentManager.rollback`."""
@@ -289,13 +290,13 @@ class DeploymentManager(Service):
 
     async def _rollback(self, key: DeploymentKey, number: int, job: Job) -> DeploymentView:
         async with self._turns.of(key):
-            entry = self._existing(key)
+            entry = self._register.existing(key)
             known = await self._store.releases(entry.id)
             release = earlier_release(known, entry.deployment, number)
             await self._releases.check_kept(release)
             entry.life.deploy()
             await self._replace_instances(entry, release, job)
-            return self._view(entry)
+            return self._register.view(entry)
 
     async def scale(self, key: DeploymentKey, replicas: int) -> DeploymentView:
         """See `IDeploymentManager.scale`."""
@@ -303,12 +304,12 @@ class DeploymentManager(Service):
 
     async def _scale(self, key: DeploymentKey, replicas: int, job: Job) -> DeploymentView:
         async with self._turns.of(key):
-            entry = self._existing(key)
+            entry = self._register.existing(key)
             scaled = entry.release and with_replicas(entry.release, replicas)
             entry.life.restart()  # it refuses what never served
             if scaled is not None:
                 await self._replace_instances(entry, scaled, job, anew=False)
-            return self._view(entry)
+            return self._register.view(entry)
 
     async def _replace_instances(
         self, entry: Entry, release: Release, job: Job, *, anew: bool = True
@@ -321,7 +322,7 @@ class DeploymentManager(Service):
         before = self._board.targets(entry.id)
         launched: tuple[Target, ...] = ()
         wanted = replicas_of(release)
-        with self._working(entry, job, unreported) as say:
+        with self._register.working(entry, job, unreported) as say:
             try:
                 self._check_room(entry, wanted)
                 release = await self._releases.image_here(release, say)
@@ -355,12 +356,12 @@ class DeploymentManager(Service):
 
     async def _stop(self, key: DeploymentKey, job: Job) -> DeploymentView:
         async with self._turns.of(key):
-            entry = self._existing(key)
+            entry = self._register.existing(key)
             if entry.life.stop():
                 job.commit()
-                with self._working(entry, job, unreported) as say:
+                with self._register.working(entry, job, unreported) as say:
                     await self._withdraw_instances(entry, say)
-            return self._view(entry)
+            return self._register.view(entry)
 
     async def _withdraw_instances(self, entry: Entry, say: Say) -> None:
         before = self._board.targets(entry.id)
@@ -386,7 +387,7 @@ class DeploymentManager(Service):
 
     async def remove(self, key: DeploymentKey) -> None:
         """See `IDeploymentManager.remove`.  A deploy in progress is cancelled; volumes stay."""
-        entry = self._existing(key)
+        entry = self._register.existing(key)
         entry.life.remove()
         if entry.job is not None:
             entry.job.cancel()
@@ -395,9 +396,9 @@ class DeploymentManager(Service):
     async def _remove(self, entry: Entry, job: Job) -> None:
         job.commit()
         async with self._turns.of(entry.key):
-            if self._entries.get(entry.key) is not entry:
+            if self._register.entries.get(entry.key) is not entry:
                 return
-            with self._working(entry, job, unreported) as say:
+            with self._register.working(entry, job, unreported) as say:
                 before = self._board.targets(entry.id)
                 await self._want(entry, REMOVED)
                 self._board.withdraw(entry.id)
@@ -405,13 +406,13 @@ class DeploymentManager(Service):
                 await self._retire(before, say)
                 await self._releases.forget(entry.id)
                 await self._store.delete_deployment(entry.id)
-                del self._entries[entry.key]
+                del self._register.entries[entry.key]
         self.log.info("{key} is removed", key=str(entry.key))
 
     async def adopt(self, settings: Settings) -> None:
         """Go by these settings from now on; fires once every worker does."""
         self._plans.settings = settings
-        for entry in self._entries.values():
+        for entry in self._register.entries.values():
             if entry.release is not None and (route := self._board.posted(entry.id)) is not None:
                 fresh = self._plans.route(entry.deployment, entry.release, route.targets)
                 self._board.post(attrs.evolve(fresh, reason=route.reason))
@@ -419,50 +420,23 @@ class DeploymentManager(Service):
 
     async def adopt_domains(self) -> None:
         """See `IDeploymentManager.adopt_domains`."""
-        before = {key for key in self._entries if self._board.is_hidden(key)}
+        before = {key for key in self._register.entries if self._board.is_hidden(key)}
         # One at a time: what was read first must not be adopted last.
         async with self._domains_in_turn:
             self._board.disable(await self._admission.disabled_domains())
         await self._board.publish()
-        for key in [key for key in self._entries if self._board.is_hidden(key) != (key in before)]:
-            self._tell(key)
+        for key in [
+            key for key in self._register.entries if self._board.is_hidden(key) != (key in before)
+        ]:
+            self._register.tell(key)
 
     def deployments(self) -> list[DeploymentView]:
         """See `IDeploymentManager.deployments`."""
-        return [self._view(self._entries[key]) for key in sorted(self._entries)]
+        return self._register.views()
 
     def watch(self, changed: Callable[[DeploymentKey, str], None]) -> None:
         """See `IDeploymentManager.watch`."""
-        self._watchers.append(changed)
-
-    def _tell(self, key: DeploymentKey, line: str = "") -> None:
-        for changed in self._watchers:
-            changed(key, line)
-
-    @contextlib.contextmanager
-    def _working(
-        self, entry: Entry, job: Job, report: Report, mask: Mask | None = None
-    ) -> Iterator[Say]:
-        """Show that a job has its turn, what it says (masked), and that it has ended."""
-
-        def told(line: str) -> None:
-            report(line)
-            self._tell(entry.key, line)
-
-        try:
-            with entry.working(job, mask.report(told) if mask else told) as say:
-                yield say
-        finally:
-            self._tell(entry.key)
-
-    def _existing(self, key: DeploymentKey) -> Entry:
-        if key not in self._entries:
-            raise NotFound(f"nothing is deployed at {key}; see p-cli cloud deployments")
-        return self._entries[key]
-
-    def _view(self, entry: Entry) -> DeploymentView:
-        healthy = len(self._board.healthy(self._board.targets(entry.id)))
-        return entry.view(healthy, is_hidden=self._board.is_hidden(entry.key))
+        self._register.watch(changed)
 
     # --- from start to stop of the server ---------------------------------------
 
@@ -489,7 +463,7 @@ class DeploymentManager(Service):
         life = self._new_life(deployment.key)
         entry = Entry(deployment, life, survivor.release, survivor.failed, survivor.newest)
         entry.on_record = True
-        self._entries[deployment.key] = entry
+        self._register.entries[deployment.key] = entry
         if survivor.release is None:
             life.found_failed()
         elif deployment.wanted == STOPPED:
@@ -535,7 +509,7 @@ class DeploymentManager(Service):
             missing = self._missing(entry)
             if not missing:
                 return
-            with self._working(entry, job, unreported) as say:
+            with self._register.working(entry, job, unreported) as say:
                 release = await self._releases.image_here(entry.serving(), say)
                 launched = await self._fleet.launch(release, entry.key, say, missing)
                 job.commit()
@@ -547,9 +521,9 @@ class DeploymentManager(Service):
             return
         if self._opened:
             self._jobs.start(lambda job: self._board.publish())
-        for entry in self._entries.values():
+        for entry in self._register.entries.values():
             if any(one.instance == instance for one in self._board.targets(entry.id)):
-                self._tell(entry.key)
+                self._register.tell(entry.key)
 
     def stopService(self) -> Deferred[None]:
         """Cancel deploys that have not switched yet and wait for all work.  Instances stay."""

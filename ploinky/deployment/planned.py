@@ -6,9 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from ploinky.deployment.manifest import Manifest
 from ploinky.deployment.spec import kind_of
-from ploinky.task_values import (
-    Planned,
-)
+from ploinky.task_values import Planned
 from ploinky.values import (
     DeploymentState,
     DeploymentView,

@@ -20,8 +20,9 @@ from ploinky.instance_values import InstanceSpec, InstanceStatus
 from ploinky.interfaces import IRuntime, Report
 from ploinky.leader_interfaces import IInstanceHistory, IInstances, IRuntimeEvents
 from ploinky.runtime import places
+from ploinky.runtime.core import Core
 from ploinky.runtime.endings import death_of
-from ploinky.runtime.life import Core, Life, new_life, observe
+from ploinky.runtime.life import Life, new_life, observe
 from ploinky.runtime.probes import Prober, Readiness
 from ploinky.runtime.waiting import uncut
 from ploinky.values import Target

@@ -22,9 +22,7 @@ from ploinky.task_values import (
     TaskQuery,
     TaskState,
 )
-from ploinky.values import (
-    DeploymentKey,
-)
+from ploinky.values import DeploymentKey
 
 T = TypeVar("T")
 

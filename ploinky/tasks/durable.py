@@ -50,9 +50,7 @@ from ploinky.tasks.attempts import Attempts
 from ploinky.tasks.durable_queues import DurableQueues
 from ploinky.tasks.shelf import Shelf
 from ploinky.tasks.told_changes import ToldChanges
-from ploinky.values import (
-    Route,
-)
+from ploinky.values import Route
 
 SWEEP_SECONDS = 60.0
 

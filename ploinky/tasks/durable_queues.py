@@ -29,9 +29,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from ploinky.errors import AgentBroken
-from ploinky.task_values import (
-    DURABLE_PREFIX,
-)
+from ploinky.task_values import DURABLE_PREFIX
 from ploinky.tasks.inotify import IN_CREATE, IN_DELETE, IN_MOVED_TO, Inotify
 from ploinky.tasks.queue_directory import (
     ERRORS,

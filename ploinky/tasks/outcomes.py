@@ -23,9 +23,7 @@ from ploinky.task_values import (
 from ploinky.tasks.durable_queues import Answered, Broken, Ending, Lost
 from ploinky.tasks.messages import Outcome, error_outcome, result_outcome
 from ploinky.tasks.queue_directory import RESULTS
-from ploinky.values import (
-    TaskCall,
-)
+from ploinky.values import TaskCall
 
 LARGEST_BYTES = 16 * 1024 * 1024
 """Of a result that is kept; AgentCore lets no larger one through unless it is told to."""

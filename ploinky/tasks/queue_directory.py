@@ -25,9 +25,7 @@ import stat
 from itertools import islice
 
 from ploinky.errors import AgentBroken
-from ploinky.task_values import (
-    DURABLE_PREFIX,
-)
+from ploinky.task_values import DURABLE_PREFIX
 
 TASKS = "tasks"
 RESULTS = "results"

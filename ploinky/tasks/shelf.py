@@ -13,9 +13,7 @@ from attrs import define, field
 from twisted.internet.defer import Deferred
 
 from ploinky.errors import Draining
-from ploinky.task_values import (
-    Task,
-)
+from ploinky.task_values import Task
 from ploinky.tasks.durable_queues import Errand
 
 KEPT_IN_MEMORY_BYTES = 16 * 1024

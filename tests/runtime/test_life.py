@@ -18,9 +18,10 @@ from twisted.internet.task import Clock
 
 from ploinky.deploy_errors import EngineUnavailable, ProbeFailed, StartFailed
 from ploinky.instance_values import Health, InstanceSpec, InstanceStatus
+from ploinky.runtime.core import Core, Step
 from ploinky.runtime.endings import how_it_ended
 from ploinky.runtime.instances import Instances
-from ploinky.runtime.life import Core, Step, new_life
+from ploinky.runtime.life import new_life
 from ploinky.runtime.probes import Readiness
 from ploinky.runtime.waiting import uncut
 from ploinky.testing.runtime import MemoryHost, MemoryRuntime, RecordedHistory
