@@ -57,13 +57,13 @@ class Listener(Protocol):
 
 @dataclass
 class Core:
-    """What the machine works with.
+    """One instance as its life works with it, and the step in hand.
 
     Attributes:
         chronicle: Told what becomes of it.
         changed: Told (instance, healthy) after the first time that it was ready.
         over: Told once it is gone.
-        first: Fires once with the outcome of `launch` or `adopt`.
+        first: Fires once with the outcome of its first start, or of its adoption.
         readiness: While it is ready, else None.
         present: Whether the engine has it, as far as we know.
         era: Grows whenever that changes; what was seen in another era is not about this one.
