@@ -10,10 +10,14 @@ from twisted.internet.interfaces import IReactorTime
 from ploinky.deployment.admission import Admission
 from ploinky.deployment.agents import AgentFinder
 from ploinky.deployment.board import RouteBoard
+from ploinky.deployment.cutover import Cutover
 from ploinky.deployment.fleet import Fleet
 from ploinky.deployment.manager import DeploymentManager
 from ploinky.deployment.recovery import Recovery
+from ploinky.deployment.register import Register
 from ploinky.deployment.releases import ReleaseBuilder
+from ploinky.deployment.revival import Revival
+from ploinky.deployment.rollout import Rollout
 from ploinky.deployment.spec import Layout, Plans
 from ploinky.interfaces import IRuntime
 from ploinky.leader_interfaces import IInstances, ISource, IWorkerGroup
@@ -64,15 +68,19 @@ def make_deployment_manager(
     board = RouteBoard(near.workers, near.instances, built_in_routes)
     fleet = Fleet(new_id, blocking, near.instances, near.workers, plans, board.forget)
     finder = AgentFinder(near.source, near.repositories)
+    releases = ReleaseBuilder(new_id, blocking, near.source, finder, near.runtime, plans)
+    register = Register(clock, new_id, board, plans)
+    cutover = Cutover(clock, near.store, board, fleet, plans)
     return DeploymentManager(
-        clock,
-        new_id,
         near.store,
         Admission(near.repositories, board, layout),
-        ReleaseBuilder(new_id, blocking, near.source, finder, near.runtime, plans),
+        register,
+        releases,
         fleet,
         board,
+        Rollout(clock, near.store, releases, fleet, board, register, plans),
+        cutover,
         Recovery(blocking, near.store, near.instances, fleet, layout),
+        Revival(clock, releases, fleet, board, register, cutover),
         near.instances,
-        plans,
     )

@@ -5,5 +5,6 @@ instance answers its probe, a `Target`.  This room knows nothing of routes,
 releases or repositories.
 
 `engine` speaks to Docker and Podman, `process` starts AgentCore on the host,
-`instances` keeps each instance alive whichever of them runs it.
+`instances` keeps each instance alive whichever of them runs it: `life` says what comes next,
+`steps` does it, `chronicle` tells what became of it.
 """

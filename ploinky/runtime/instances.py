@@ -20,10 +20,11 @@ from ploinky.instance_values import InstanceSpec, InstanceStatus
 from ploinky.interfaces import IRuntime, Report
 from ploinky.leader_interfaces import IInstanceHistory, IInstances, IRuntimeEvents
 from ploinky.runtime import places
-from ploinky.runtime.core import Core
+from ploinky.runtime.chronicle import Chronicle
 from ploinky.runtime.endings import death_of
 from ploinky.runtime.life import Life, new_life, observe
 from ploinky.runtime.probes import Prober, Readiness
+from ploinky.runtime.steps import Core
 from ploinky.runtime.waiting import uncut
 from ploinky.values import Target
 
@@ -180,7 +181,7 @@ class Instances(Service):
             runtime=self._runtime,
             prober=self._prober,
             spec=spec,
-            history=self._history,
+            chronicle=Chronicle(self._clock, spec, self._history),
             changed=self._tell,
             over=self._forget,
         )

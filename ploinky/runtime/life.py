@@ -1,5 +1,8 @@
 """One instance's life, as a machine.
 
+What the engine says of it enters (`observe`), and what its owner wants; which of its `steps` is
+taken next leaves.
+
 What really happens to an instance, and has its place below:
 
 - it dies while starting (a handler raises on load), once or again and again, because the
@@ -24,13 +27,13 @@ from automat import TypeMachineBuilder
 
 from ploinky.deploy_errors import StartFailed
 from ploinky.instance_values import InstanceStatus
-from ploinky.runtime.core import Core
 from ploinky.runtime.endings import how_it_ended
 from ploinky.runtime.probes import Readiness
+from ploinky.runtime.steps import Core, Listener
 
 
-class Life(Protocol):
-    """What may happen to an instance."""
+class Life(Listener, Protocol):
+    """What may happen to an instance, besides what comes of its steps."""
 
     def launch(self) -> None:
         """It is wanted for the first time."""
@@ -38,26 +41,11 @@ class Life(Protocol):
     def adopt(self, status: InstanceStatus) -> None:
         """An earlier leader started it, and it runs."""
 
-    def came_up(self, readiness: Readiness) -> None:
-        """It answers its probe."""
-
-    def failed(self, error: Exception) -> None:
-        """The step in hand did: the engine refused, or it was not ready in time."""
-
-    def died(self, reason: str) -> None:
-        """Its process ended, its container is gone, or it is unwell."""
-
     def was_restarted(self, status: InstanceStatus) -> None:
         """The engine started it again by itself, after a steady life."""
 
-    def retry(self) -> None:
-        """The back-off is over."""
-
     def end(self, grace_seconds: float) -> None:
         """It is wanted no more."""
-
-    def gone(self) -> None:
-        """It is removed."""
 
     def leave(self) -> None:
         """The leader stops; what is ready lives on."""
@@ -71,14 +59,14 @@ def observe(life: Life, core: Core, status: InstanceStatus | None) -> None:
     """
     if not core.present:
         return
-    if status is not None and (not status.running or status.restarts > core.restarts):
-        core.seen = status
-    core.vanished = status is None
+    restarted = status is not None and status.restarts > core.restarts
+    ended = status is not None and (not status.running or restarted)
+    core.chronicle.was_seen(status, ended=ended)
     if status is None:
         life.died("It was removed by somebody else")
     elif not status.running:
         life.died(how_it_ended(status))
-    elif status.restarts > core.restarts:
+    elif restarted:
         core.restarts = status.restarts
         if core.steady():
             life.was_restarted(status)
@@ -118,7 +106,7 @@ def _build() -> Callable[[Core], Life]:
     @coming_up.upon(Life.failed).to(failing)
     def clean_up(life: Life, core: Core, error: Exception) -> None:
         core.failure = error
-        core.fell_with(error)
+        core.chronicle.fell_with(error)
         core.begin(life, partial(core.take_away, life, 0.0))
 
     @failing.upon(Life.gone).to(gone)
@@ -141,14 +129,14 @@ def _build() -> Callable[[Core], Life]:
     @ready.upon(Life.died).to(waiting)
     def went_down(life: Life, core: Core, reason: str) -> None:
         core.is_down(reason)
-        core.fell(reason)
+        core.chronicle.fell(reason)
         core.begin(life, partial(core.back_off, life))
 
     @ready.upon(Life.failed).to(waiting)
     @reviving.upon(Life.failed).to(waiting)
     def try_again(life: Life, core: Core, error: Exception) -> None:
         core.is_down(str(error))
-        core.fell_with(error)
+        core.chronicle.fell_with(error)
         core.log.warn(
             "instance {instance} does not come back: {reason}",
             instance=core.instance,
@@ -159,7 +147,7 @@ def _build() -> Callable[[Core], Life]:
     @ready.upon(Life.was_restarted).to(reviving)
     def rejoin(life: Life, core: Core, status: InstanceStatus) -> None:
         core.is_down("it ended, and the engine started it again")
-        core.fell(f"{how_it_ended(status)}, and the engine started it again")
+        core.chronicle.fell(f"{how_it_ended(status)}, and the engine started it again")
         core.begin(life, partial(core.take_back, life, status))
 
     @waiting.upon(Life.retry).to(reviving)

@@ -18,11 +18,12 @@ from twisted.internet.task import Clock
 
 from ploinky.deploy_errors import EngineUnavailable, ProbeFailed, StartFailed
 from ploinky.instance_values import Health, InstanceSpec, InstanceStatus
-from ploinky.runtime.core import Core, Step
+from ploinky.runtime.chronicle import Chronicle
 from ploinky.runtime.endings import how_it_ended
 from ploinky.runtime.instances import Instances
 from ploinky.runtime.life import new_life
 from ploinky.runtime.probes import Readiness
+from ploinky.runtime.steps import Core, Step
 from ploinky.runtime.waiting import uncut
 from ploinky.testing.runtime import MemoryHost, MemoryRuntime, RecordedHistory
 from ploinky.values import Address, DeploymentKey, Kind, Target
@@ -596,12 +597,13 @@ def test_what_was_seen_before_it_was_started_again_is_not_heard(world: World) ->
 
 def test_a_step_that_was_given_up_before_its_turn_is_never_taken(world: World) -> None:
     """The one before it took its time to let go."""
+    spec = world.spec()
     core = Core(
         world.clock,
         MemoryRuntime(world.clock, world.host),
         world.prober,
-        world.spec(),
-        world.history,
+        spec,
+        Chronicle(world.clock, spec, world.history),
         changed=lambda instance, healthy: None,
         over=lambda instance: None,
     )

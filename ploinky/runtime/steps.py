@@ -1,7 +1,7 @@
-"""What one instance's life has in hand, and the steps that it takes: start, watch, end.
+"""The steps of one instance's life: brought up, kept well, brought back, taken away.
 
-A life calls these in its states (`ploinky.runtime.life`) and hears how each ended.  Here is what
-is said to the runtime and to whoever waits; not what follows from it.
+A life says which step begins, and hears what came of it.  At most one is in hand at a time, and one
+that is given up says nothing more.  Which step follows which is not decided here, but in `life`.
 """
 
 from __future__ import annotations
@@ -9,31 +9,22 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
-from attrs import evolve
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ploinky.deploy_errors import DeployFailed, EngineError, ProbeFailed
-from ploinky.errors import GATEWAY, INSTANCE, PloinkyError
+from ploinky.deploy_errors import EngineError, ProbeFailed
+from ploinky.errors import PloinkyError
 from ploinky.instance_values import InstanceSpec, InstanceStatus
 from ploinky.interfaces import IRuntime
-from ploinky.observations import InstanceDeath
 from ploinky.runtime import places
-from ploinky.runtime.endings import (
-    OUTPUT_LINES,
-    how_it_was_seen,
-    last_words,
-    part_that_failed,
-)
+from ploinky.runtime.chronicle import Chronicle
+from ploinky.runtime.endings import OUTPUT_LINES
 from ploinky.runtime.probes import Prober, Readiness, said_failure
-
-if TYPE_CHECKING:
-    from ploinky.runtime.life import Life
 
 FIRST_BACKOFF_SECONDS = 1.0
 LONGEST_BACKOFF_SECONDS = 60.0
@@ -45,21 +36,38 @@ Said = Callable[[], None]
 Step = Callable[[], Coroutine[Deferred[Any], Any, Said]]
 
 
+class Listener(Protocol):
+    """The life that the steps are taken in: it hears what came of each."""
+
+    def came_up(self, readiness: Readiness) -> None:
+        """It answers its probe."""
+
+    def failed(self, error: Exception) -> None:
+        """The step in hand did: the engine refused, or it was not ready in time."""
+
+    def died(self, reason: str) -> None:
+        """Its process ended, its container is gone, or it is unwell."""
+
+    def retry(self) -> None:
+        """The back-off is over."""
+
+    def gone(self) -> None:
+        """It is removed."""
+
+
 @dataclass
 class Core:
-    """What the machine works with.
+    """One instance as its life works with it, and the step in hand.
 
     Attributes:
-        history: Provides `IInstanceHistory`.
+        chronicle: Told what becomes of it.
         changed: Told (instance, healthy) after the first time that it was ready.
         over: Told once it is gone.
-        first: Fires once with the outcome of ``launch`` or ``adopt``.
+        first: Fires once with the outcome of its first start, or of its adoption.
         readiness: While it is ready, else None.
         present: Whether the engine has it, as far as we know.
         era: Grows whenever that changes; what was seen in another era is not about this one.
         restarts: As the engine last counted them.
-        seen: What the engine said when it was last seen dead.
-        vanished: Whether the engine has it no more, and we did not remove it.
         attempts: Starts again since it last led a steady life.
         enders: Who waits until it is gone.
     """
@@ -68,7 +76,7 @@ class Core:
     runtime: IRuntime
     prober: Prober
     spec: InstanceSpec
-    history: Any
+    chronicle: Chronicle
     changed: Callable[[str, bool], None]
     over: Callable[[str], None]
     first: Deferred[Readiness] = field(default_factory=Deferred)
@@ -76,8 +84,6 @@ class Core:
     present: bool = False
     era: int = 0
     restarts: int = 0
-    seen: InstanceStatus | None = None
-    vanished: bool = False
     attempts: int = 0
     ready_at: float = 0.0
     failure: Exception | None = None
@@ -86,8 +92,6 @@ class Core:
     _turn: object = None
     _probing: Deferred[Readiness] | None = None
     _cause: str = ""
-    _began_at: float | None = None
-    _death: InstanceDeath | None = None
     log: ClassVar[Logger] = Logger()
 
     @property
@@ -107,7 +111,7 @@ class Core:
 
     # --- at most one step at a time; the next waits until the last has let go
 
-    def begin(self, life: Life, step: Step) -> None:
+    def begin(self, life: Listener, step: Step) -> None:
         """Give up the step in hand and begin another; what it returns is said at its end."""
         previous, turn = self._work, object()
         self._turn = turn
@@ -152,7 +156,7 @@ class Core:
 
     # --- steps
 
-    async def bring_up(self, life: Life, status: InstanceStatus | None) -> Said:
+    async def bring_up(self, life: Listener, status: InstanceStatus | None) -> Said:
         """Start it (unless it runs: `status`) and wait until it is ready."""
         try:
             if status is None:
@@ -164,24 +168,24 @@ class Core:
             return partial(life.failed, error)
         return partial(life.came_up, readiness)
 
-    async def take_back(self, life: Life, status: InstanceStatus) -> Said:
+    async def take_back(self, life: Listener, status: InstanceStatus) -> Said:
         """Tell how it died, though its container lives on, and wait until it is ready."""
-        self.tell_death(await self._last_output())
+        self.chronicle.tell_death(await self._last_output())
         return await self.bring_up(life, status)
 
-    async def bring_back(self, life: Life) -> Said:
+    async def bring_back(self, life: Listener) -> Said:
         """Remove what is left of it and start it afresh."""
         try:
-            self._parted(await self.runtime.remove(self.instance, RESTART_GRACE_SECONDS))
+            self.chronicle.parted(await self.runtime.remove(self.instance, RESTART_GRACE_SECONDS))
         except EngineError as error:
             return partial(life.failed, error)
         self._is_present(False)
         return await self.bring_up(life, None)
 
-    async def back_off(self, life: Life) -> Said:
+    async def back_off(self, life: Listener) -> Said:
         """Wait: not at all the first time, then ever longer.  Its last words do not wait."""
         if printed := await self._last_output():
-            self.tell_death(printed)
+            self.chronicle.tell_death(printed)
         seconds = 0.0
         if self.attempts:
             seconds = min(
@@ -191,7 +195,7 @@ class Core:
         await deferLater(self.clock, seconds)
         return life.retry
 
-    async def stay_well(self, life: Life) -> Said:
+    async def stay_well(self, life: Listener) -> Said:
         """Ask it how it is until it has been unwell too often in a row."""
         assert self.readiness is not None
         health = self.spec.health
@@ -203,10 +207,10 @@ class Core:
             if failures >= health.retries:
                 return partial(life.died, f"{failures} probes in a row failed: {problem}")
 
-    async def take_away(self, life: Life, grace_seconds: float) -> Said:
+    async def take_away(self, life: Listener, grace_seconds: float) -> Said:
         """Stop and remove it, and its queue."""
         try:
-            self._parted(await self.runtime.remove(self.instance, grace_seconds))
+            self.chronicle.parted(await self.runtime.remove(self.instance, grace_seconds))
         except EngineError as error:
             return partial(life.failed, error)
         self._is_present(False)
@@ -215,8 +219,7 @@ class Core:
 
     async def _started(self) -> InstanceStatus:
         places.prepare_queue(self.spec)
-        self._began_at, self.seen = self.clock.seconds(), None
-        self.vanished = False
+        self.chronicle.begins()
         status: InstanceStatus = await self.runtime.start(self.spec)
         self._is_present(True)
         return status
@@ -236,7 +239,7 @@ class Core:
             if not self._cause:
                 raise
             error = said_failure(self.spec) or ProbeFailed(
-                f"{self._cause}.", failed_at=self._part_that_failed()
+                f"{self._cause}.", failed_at=self.chronicle.part_that_failed()
             )
         except ProbeFailed as failed:
             error = failed
@@ -245,12 +248,9 @@ class Core:
         raise ProbeFailed(
             error.message,
             output=await self._last_output(),
-            details={**how_it_was_seen(self.seen), **(error.details or {})},
+            details={**self.chronicle.how_it_was_seen(), **(error.details or {})},
             failed_at=error.failed_at,
         )
-
-    def _part_that_failed(self) -> str:
-        return INSTANCE if self.vanished else part_that_failed(self.seen)
 
     def _is_present(self, present: bool) -> None:
         self.present = present
@@ -268,9 +268,7 @@ class Core:
         """Keep where it is reached."""
         self.readiness = readiness
         self.ready_at = self.clock.seconds()
-        began_at, self._began_at = self._began_at, None
-        if began_at is not None:
-            self.history.started(self.spec, self.ready_at - began_at)
+        self.chronicle.is_ready()
 
     def is_down(self, reason: str) -> None:
         """Tell once that it cannot be called."""
@@ -282,41 +280,6 @@ class Core:
                 "instance {instance} is down: {reason}", instance=self.instance, reason=reason
             )
             self.changed(self.instance, False)
-
-    def fell(self, reason: str, failed_at: str = "", probe: str = "") -> None:
-        """Say how it ended; it is told again with its last words, once its container is removed."""
-        self._death = InstanceDeath(
-            instance=self.instance,
-            deployment=self.spec.deployment,
-            release=self.spec.release,
-            at=self.clock.seconds(),
-            reason=reason,
-            failed_at=failed_at or self._part_that_failed(),
-            exit_code=self.seen.exit_code if self.seen else None,
-            out_of_memory=bool(self.seen and self.seen.out_of_memory),
-            probe=probe,
-        )
-        self.history.fell(self._death)
-
-    def fell_with(self, error: Exception) -> None:
-        """Note that it ended as an error says."""
-        if isinstance(error, DeployFailed):
-            probe = (error.details or {}).get("probe", "")
-            self.fell(error.message, error.failed_at, probe)
-        elif self._death is None:
-            self.fell(str(error), getattr(error, "failed_at", GATEWAY))
-
-    def tell_death(self, printed: str = "") -> None:
-        """Tell of its death, if it was not told before."""
-        death, self._death = self._death, None
-        if death is not None:
-            self.history.died(evolve(death, output=last_words(printed)))
-
-    def _parted(self, printed: str) -> None:
-        if printed:
-            spec = self.spec
-            self.history.parted(spec.deployment, spec.release, spec.instance, printed)
-        self.tell_death(printed)
 
     def launch_failed(self, error: Exception) -> None:
         """Tell who launched it, once."""
