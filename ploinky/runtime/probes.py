@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from attrs import frozen
-from twisted.internet.defer import Deferred, TimeoutError
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.endpoints import (
     TCP4ClientEndpoint,
     TCP6ClientEndpoint,
     UNIXClientEndpoint,
 )
-from twisted.internet.error import ConnectError, ConnectionDone
+from twisted.internet.error import ConnectError, ConnectingCancelledError, ConnectionDone
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Factory
 from twisted.internet.protocol import Protocol as TwistedProtocol
@@ -155,7 +155,10 @@ class SocketProber:
         asked = _Question(question.encode("ascii", "replace") if path else b"")
         factory = Factory.forProtocol(lambda: asked)
         factory.noisy = False
-        await self._endpoint(address).connect(factory)
+        try:
+            await self._endpoint(address).connect(factory)
+        except ConnectingCancelledError as error:
+            raise CancelledError from error  # it is none to whoever waits for one
         try:
             answer = await asked.answer
         finally:

@@ -12,9 +12,11 @@ import attrs
 import pytest
 import pytest_twisted
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import deferLater
+from twisted.internet.testing import MemoryReactorClock
+from twisted.python.failure import Failure
 
 from ploinky.deploy_errors import ProbeFailed
 from ploinky.instance_values import Health, InstanceSpec, InstanceStatus
@@ -291,3 +293,32 @@ async def test_an_address_of_the_runtimes_wins_over_the_socket(
     address = serve(OK)
     status = InstanceStatus(spec.instance, "d", 1, running=True, address=address)
     assert (await prober.when_ready(spec, status)).target.address == address
+
+
+def connecting(directory: Path) -> tuple[MemoryReactorClock, Deferred[Readiness]]:
+    """Give a probe of a host that answers no attempt to connect."""
+    silent = MemoryReactorClock()
+    prober = SocketProber(silent, SocketPaths(str(directory)))
+    status = attrs.evolve(RUNNING, address=Address(host="10.0.0.1", port=8000))
+    spec = a_spec(directory, Kind.SERVICE, start_period_seconds=1.0)
+    return silent, Deferred.fromCoroutine(prober.when_ready(spec, status))
+
+
+def test_a_probe_that_is_given_up_while_it_connects_is_given_up(short_directory: Path) -> None:
+    """And has not broken: whoever asked has seen the instance die meanwhile."""
+    _, probing = connecting(short_directory)
+    ended: list[Failure] = []
+    probing.addErrback(ended.append)
+    probing.cancel()
+    assert [failure.type for failure in ended] == [CancelledError]
+
+
+def test_a_host_that_takes_no_connection_is_told_of(short_directory: Path) -> None:
+    """As one that did not answer in time."""
+    silent, probing = connecting(short_directory)
+    ended: list[Failure] = []
+    probing.addErrback(ended.append)
+    silent.advance(2.0)
+    (failure,) = ended
+    assert failure.type is ProbeFailed
+    assert "did not answer within 2 s" in str(failure.value)
