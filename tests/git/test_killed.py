@@ -26,8 +26,8 @@ from pathlib import Path
 from twisted.internet import reactor
 from twisted.internet.defer import ensureDeferred
 from ploinky.git.source import GitRepositories
+from ploinky.source_values import GitSource
 from ploinky.threads import Blocking
-from ploinky.values import GitSource
 
 directory, url = sys.argv[1:]
 blocking = Blocking(reactor, 2, "git")
