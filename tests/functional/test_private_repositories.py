@@ -76,7 +76,7 @@ def ssh(origin: LocalOrigin, short_directory: Path) -> Iterator[SshRemote]:
 def refused(server: Server, *arguments: str, says: str, stdin: str = "") -> None:
     """A repository that cannot be added, and why."""
     done = server.p_cli("cloud", "repo", "add", *arguments, check=False, stdin=stdin)
-    assert done.returncode == 1
+    assert done.returncode == 4
     assert says in done.stderr
 
 
