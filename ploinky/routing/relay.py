@@ -46,7 +46,9 @@ class Relay(ShortWay):
         """Send a request; False where there is no free place or no idle connection."""
         if not self._claim():
             return False
-        idle = self._pool.idle or self._idle()
+        idle = self._pool.idle
+        if self._standing is None or not idle:
+            idle = self._idle()
         if not idle:
             self._lease.release()
             return False
@@ -104,7 +106,7 @@ class Relay(ShortWay):
         call.handed_over(exchange)
 
     def _idle(self) -> list[AgentConnection]:
-        """Give the idle connections that there are now, to where there were none."""
+        """Turn to the claimed instance, and give its idle connections."""
         address = self._lease.target.address
         self._pool = self._gateway.upstream.pool(address) or NO_POOL
         return self._pool.idle

@@ -79,16 +79,18 @@ class FakeStanding:
 
 @implementer(IOrchestrator)
 class FakeOrchestrator:
-    """Gives a lease on a route's first target, or lets the test say when.
+    """Gives a lease on a route's first target or the `chosen` one, or lets the test say when.
 
     Attributes:
         full: `claim` gives nothing, so that callers wait.
+        chosen: Which of a route's targets leases are on.
         leases: All that were given, in order.
         waiting: Who waits, as (route, Deferred that fires with a lease).
     """
 
     def __init__(self) -> None:
         self.full = False
+        self.chosen = 0
         self.leases: list[FakeLease] = []
         self.waiting: list[tuple[Route, Deferred[FakeLease]]] = []
 
@@ -126,7 +128,7 @@ class FakeOrchestrator:
         return sum(not lease.released for lease in self.leases)
 
     def _lease(self, route: Route) -> FakeLease:
-        lease = FakeLease(route, route.targets[0])
+        lease = FakeLease(route, route.targets[self.chosen])
         self.leases.append(lease)
         return lease
 

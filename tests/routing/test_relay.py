@@ -327,6 +327,26 @@ async def test_one_of_several_instances_is_claimed_for_each_request(wires: Any) 
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_request_goes_to_the_instance_at_which_its_place_is(wires: Any) -> None:
+    """Not to where the request before went: what is counted there would drain too early."""
+    route = wires.router.match(b"localhost", b"/shop")
+    other = wires.router.match(b"localhost", b"/tcp").targets[0]
+    wires.publish(attrs.evolve(route, targets=(*route.targets, other)))
+    client = await wires.connect()
+    for _ in range(3):
+        await exchanged(wires, client)
+    wires.orchestrator.chosen = 1
+    for _ in range(3):
+        assert (await exchanged(wires, client, agent=2)).body == b"ok"
+    wires.orchestrator.chosen = 0
+    assert (await exchanged(wires, client, agent=1)).body == b"ok"
+    wires.orchestrator.chosen = 1
+    assert (await exchanged(wires, client, agent=2)).body == b"ok"
+    assert len(wires.agents.accepted) == 2
+    assert wires.orchestrator.in_flight() == 0
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_new_generation_of_routes_holds_for_the_next_request(wires: Any) -> None:
     """Also for one that is the same, byte for byte."""
     client = await wires.connect()
