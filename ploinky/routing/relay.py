@@ -43,16 +43,16 @@ class Relay(ShortWay):
         return self.agent is not None
 
     def take(self, forwarded: bytes, body: bytes, size: int) -> bool:
-        """Send a request; False where there is no free place or no idle connection."""
+        """Send a request; False where there is no free place."""
         if not self._claim():
             return False
         idle = self._pool.idle
         if self._standing is None or not idle:
             idle = self._idle()
-        if not idle:
-            self._lease.release()
-            return False
         number = self._begin(size)
+        if not idle:
+            self._connect(forwarded, body)
+            return True
         self._said = forwarded, body
         self.agent = agent = idle.pop()
         agent.relay = self
@@ -104,6 +104,14 @@ class Relay(ShortWay):
         exchange = Exchange(agent.address, b"%b%b\r\n\r\n" % (forwarded, call.id), body, call)
         agent.carry(exchange)
         call.handed_over(exchange)
+
+    def _connect(self, forwarded: bytes, body: bytes) -> None:
+        """Go the general way to the instance that is claimed, which has no idle connection."""
+        call = self._as_call(body)
+        head = b"%b%b\r\n\r\n" % (forwarded, call.id)
+        call.handed_over(
+            self._gateway.upstream.exchange(self._lease.target.address, head, body, call)
+        )
 
     def _idle(self) -> list[AgentConnection]:
         """Turn to the claimed instance, and give its idle connections."""

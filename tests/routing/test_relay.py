@@ -343,6 +343,8 @@ async def test_a_request_goes_to_the_instance_at_which_its_place_is(wires: Any) 
     wires.orchestrator.chosen = 1
     assert (await exchanged(wires, client, agent=2)).body == b"ok"
     assert len(wires.agents.accepted) == 2
+    # One each, also where there was no connection yet: or the next in turn is never reached.
+    assert len(wires.orchestrator.leases) == 8
     assert wires.orchestrator.in_flight() == 0
 
 
