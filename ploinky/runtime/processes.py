@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Iterable, Iterator
 
 from attrs import frozen
@@ -17,6 +18,10 @@ from ploinky.observations import InstanceUsage
 
 CLUSTER = "PLOINKY_CLUSTER"
 INSTANCE = "PLOINKY_INSTANCE"
+
+READS = 1000
+"""How often an environment is read that is not there yet, and the pause in between."""
+PAUSE_SECONDS = 0.0001
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -101,13 +106,31 @@ def _all() -> Iterator[Member]:
 
 
 def _environment(place: str) -> dict[str, str]:
-    with open(f"{place}/environ", "rb") as file:
-        raw = file.read()
+    """Read what it was given; of a process in the midst of execve(2), what it will have."""
+    raw = b""
+    for _ in range(READS):
+        with open(f"{place}/environ", "rb") as file:
+            raw = file.read()
+        if raw or _has_no_environment(place):
+            break
+        time.sleep(PAUSE_SECONDS)
     if CLUSTER.encode() not in raw:
         return {}
     pairs = (each.partition(b"=") for each in raw.split(b"\0"))
     wanted = {CLUSTER.encode(), INSTANCE.encode()}
     return {k.decode(): v.decode(errors="replace") for k, _, v in pairs if k in wanted}
+
+
+def _has_no_environment(place: str) -> bool:
+    """Tell whether it was given none.
+
+    execve(2) puts an empty address space in place and fills it, which takes some
+    microseconds, or as long as others have the processor; where the program's text begins is
+    told last.  Kernel threads and what has ended have no address space at all.
+    """
+    fields = _fields(place)
+    space, text, start, end = (int(fields[each]) for each in (20, 23, 47, 48))
+    return space == 0 or (text > 0 and start == end)
 
 
 def _parent(place: str) -> int:

@@ -254,3 +254,19 @@ async def test_what_an_agent_that_died_left_running_is_ended(
         await deferLater(reactor, 0.02)
     while processes.members(instance=spec.instance):
         await deferLater(reactor, 0.02)
+
+
+def test_a_process_that_becomes_another_program_is_seen_throughout() -> None:
+    """At every moment of execve(2), in some of which proc(5) shows no environment."""
+    variables = {processes.CLUSTER: secrets.token_hex(6), "PATH": os.defpath}
+    for number in range(200):
+        variables[processes.INSTANCE] = str(number)
+        command = ["/bin/sh", "-c", "exec sleep 300"]
+        with subprocess.Popen(command, env=variables) as child:
+            try:
+                found = processes.members(
+                    instance=str(number), cluster=variables[processes.CLUSTER]
+                )
+            finally:
+                child.kill()
+        assert [each.pid for each in found] == [child.pid]
