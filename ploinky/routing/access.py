@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Callable
 from functools import lru_cache, partial
 from operator import sub
@@ -99,7 +100,7 @@ class Sums:
         self.queued_seconds = 0.0
         self.bytes_in = 0
         self.bytes_out = 0
-        self.buckets = [0] * (len(BOUNDS_SECONDS) + 1)
+        self.buckets: defaultdict[int, int] = defaultdict(int)
 
 
 class AccessLog:
@@ -172,7 +173,7 @@ class AccessLog:
         sums = self._known.get(label)
         if sums is None:
             if len(self._known) >= _KEYS_AT_ONCE:
-                label = (label[0], _OTHER, status, failed_at)
+                label = (label[0], label[1] and _OTHER, status, failed_at)
             sums = self._known.get(label) or self._known.setdefault(label, Sums(label))
         return sums
 
@@ -239,7 +240,7 @@ def _entry(sums: Sums) -> dict[str, Any]:
         "bytesIn": sums.bytes_in,
         "bytesOut": sums.bytes_out,
         "queuedMicroseconds": round(sums.queued_seconds * 1_000_000),
-        "buckets": [[i, n] for i, n in enumerate(sums.buckets) if n],
+        "buckets": sorted(sums.buckets.items()),
     }
 
 

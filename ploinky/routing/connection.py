@@ -328,11 +328,19 @@ class Connection(RepeatingProtocol):
             body = bytes(buffer[:length])
             del buffer[:length]
         self._forget()
-        generation = self._gateway.router.generation
-        call = self._enter_call(head, body, len(raw) + len(body or b""))
-        self._gateway.answer(call)
-        if call.plan is not None and may_be_remembered(raw, head, call.plan):
-            self._remember(Memo(raw, head, call.plan, generation))
+        gateway = self._gateway
+        size = len(raw) + len(body or b"")
+        plan = gateway.plan_ahead(head, self.peer)
+        if plan is not None and may_be_remembered(raw, head, plan):
+            memo = Memo(raw, head, plan, gateway.router.generation)
+            self._remember(memo)
+            if body is not None and not buffer:
+                self._repeat(memo, plan.forwarded, body, size)
+                return
+        call = self._enter_call(head, body, size)
+        if plan is not None:
+            call.follow(plan)
+        gateway.answer(call)
 
     def _read_body(self, body: Body) -> bool:
         call = self._call

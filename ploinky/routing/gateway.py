@@ -11,16 +11,13 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import count
 from math import ceil
 
-import attrs
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ploinky.errors import (
-    BodyTooLarge,
     CallFailed,
-    Forbidden,
     NoSuchRoute,
     TooManyRequests,
     Unauthenticated,
@@ -35,24 +32,22 @@ from ploinky.interfaces import (
     IRouter,
     IUpstream,
 )
-from ploinky.routing.access import AccessLog, subject
+from ploinky.routing.access import AccessLog
 from ploinky.routing.call import Call
 from ploinky.routing.durable import SLACK_SECONDS, LeadersAnswer, Wish, submission_head
 from ploinky.routing.endings import Endings, explained
-from ploinky.routing.forms import task_form
 from ploinky.routing.headers import (
     SESSION_COOKIE,
     Dates,
+    Peer,
     TrustedProxies,
-    forwarded_head,
 )
 from ploinky.routing.http import Limits, RequestHead
-from ploinky.routing.plan import Plan
+from ploinky.routing.plan import Plan, in_scope, plan_again, plan_of
 from ploinky.routing.rates import client_of
 from ploinky.routing.spool import Spool
-from ploinky.routing.static import FileServer, asked_of
-from ploinky.routing.upgrades import protocols_asked
-from ploinky.routing.uploads import UPLOAD, Reception, UploadForm, upload_form
+from ploinky.routing.static import FileServer
+from ploinky.routing.uploads import UPLOAD, Reception, UploadForm
 from ploinky.routing.wheel import Wheel
 from ploinky.values import (
     NOBODY,
@@ -194,10 +189,8 @@ class Gateway:
             if route.kind is not Kind.TASK:
                 raise NoSuchRoute(f"{route.key} takes no uploads any more")
             self._admit_still(route, plan.principal)
-            _admit(route, plan.principal)
+            call.plan = plan = plan_again(plan, call.head.method, route)
             call.route = route
-            who = subject(call.head.method, str(route.key), route.deployment, plan.principal.id)
-            call.plan = plan = attrs.evolve(plan, route=route, subject=who)
             call.await_agent()
             self._claim(call, plan, plan.forwarded)
         except CallFailed as error:
@@ -224,6 +217,17 @@ class Gateway:
         for call in [one for one in self._going_on if not self.router.knows(one.principal)]:
             call.revoked()
 
+    def plan_ahead(self, head: RequestHead, peer: Peer) -> Plan | None:
+        """Plan a request that no call was made of yet; None where `answer` has to say why not."""
+        try:
+            route = self.router.match(head.host, head.path)
+            if route.rate_limit is not None:
+                return None
+            principal, spent = self._identify(head)
+            return plan_of(head, peer, route, principal, spent)
+        except CallFailed:
+            return None
+
     def _plan(self, call: Call) -> Plan:
         """Match and admit: all that follows from the head alone."""
         head = call.head
@@ -232,26 +236,7 @@ class Gateway:
         call.principal = principal
         if route.rate_limit is not None:
             self._count(call, route, route.rate_limit)
-        _admit(route, principal)
-        form = upload = asked = None
-        most: int | None = None
-        if route.kind is Kind.TASK:
-            form = task_form(head, route)
-            upload = upload_form(head, form.command)
-            most = route.max_body_bytes if upload is None else route.max_upload_bytes
-        elif route.kind is Kind.STATIC:
-            asked = asked_of(head, route)
-        elif route.kind is Kind.CONTROL:
-            most = route.max_body_bytes
-        if most is not None and (head.length or 0) > most:
-            raise BodyTooLarge(f"the body is over {most} bytes")
-        forwarded = upgrade = b""
-        if form is None and asked is None:
-            forwarded = forwarded_head(head, route, principal, call.peer, spent)
-            if head.options and route.kind is not Kind.CONTROL:
-                upgrade = protocols_asked(head)
-        who = subject(head.method, str(route.key), route.deployment, principal.id)
-        return Plan(route, principal, who, form, forwarded, upload, asked, most, upgrade)
+        return plan_of(head, call.peer, route, principal, spent)
 
     def _identify(self, head: RequestHead) -> tuple[Principal, bytes]:
         """Say who calls, and in which field a credential came that was for us alone."""
@@ -414,23 +399,6 @@ def _credentials(head: RequestHead) -> Iterator[tuple[str, bytes]]:
                 yield value.strip(b' \t"').decode("latin-1"), b""
 
 
-def _admit(route: Route, principal: Principal) -> None:
-    """Let in who may call; closed to whoever is not known to be let in."""
-    if route.auth is CallAuth.NONE:
-        return
-    by_session = route.auth is CallAuth.SESSION
-    if principal.role is None or principal.session is not by_session:
-        how = "log in first" if by_session else "send an API key as Authorization: Bearer <key>"
-        raise Unauthenticated(f"{route.key} takes no anonymous calls: {how}")
-    if principal.role is Role.VIEWER or not _in_scope(principal, route):
-        raise Forbidden(f"{principal.id} may not call {route.key}")
-
-
-def _in_scope(principal: Principal, route: Route) -> bool:
-    scope = principal.scope
-    return not scope or route.key.domain in scope or str(route.key) in scope
-
-
 def _may_read_output(principal: Principal, route: Route) -> bool:
     """Tell whether a caller may read what an agent prints, as ``deployments/logs`` would let them."""
-    return principal.role in _READERS and _in_scope(principal, route)
+    return principal.role in _READERS and in_scope(principal, route)

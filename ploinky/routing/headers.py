@@ -36,6 +36,7 @@ _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 SESSION_COOKIE = b"authorizationToken"
 REQUEST_ID = b"\r\nX-Request-Id: "
 FAILED_AT = b"X-Ploinky-Failed-At: "
+_PREFIX = b"\r\nX-Forwarded-Prefix: "
 _FAILED_AT = b"x-ploinky-failed-at"
 
 _REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
@@ -166,6 +167,25 @@ def forwarded_head(
     return b"\r\n".join(lines) + REQUEST_ID
 
 
+def forwarded_elsewhere(
+    forwarded: bytes, method: bytes, known: Route, route: Route, path: bytes, query: bytes | None
+) -> bytes:
+    """Give what an agent gets of a request that differs in its target alone.
+
+    Args:
+        forwarded: What the agent of `known` got of the other one, see `forwarded_head`.
+        route: Where this one leads; neither is a built-in one.
+    """
+    rest = forwarded[forwarded.index(b"\r\n") :]
+    if route is not known:
+        # No client's field of this name stands before: see `_passes`.
+        before, name, rest = rest.partition(_PREFIX)
+        said, line_end, rest = rest.partition(b"\r\n")
+        said = said.removesuffix(_prefix(known).encode()) + _prefix(route).encode()
+        rest = before + name + said + line_end + rest
+    return b"%b %b HTTP/1.1%b" % (method, onward_target(route, path, query), rest)
+
+
 def onward_target(route: Route, path: bytes, query: bytes | None) -> bytes:
     """Give the target that an agent gets: without the route's own path."""
     target = path[len(_prefix(route)) :] or b"/"
@@ -194,10 +214,12 @@ def _passed_on(head: RequestHead, prefix: str, address: str, user: str) -> bytes
 
 
 def _origin(way: str, scheme: bytes, host: bytes, prefix: bytes, user: str) -> bytes:
-    said = (
-        b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\n"
-        b"X-Forwarded-Host: %b\r\nX-Forwarded-Prefix: %b"
-    ) % (way.encode("latin-1"), scheme, host, prefix)
+    said = (b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b") % (
+        way.encode("latin-1"),
+        scheme,
+        host,
+    )
+    said += _PREFIX + prefix
     return said + b"\r\nX-Ploinky-User: " + field_text(user) if user else said
 
 

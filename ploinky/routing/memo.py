@@ -2,9 +2,9 @@
 
 A valid head and the plan made of it enter.  They hold for the same bytes; for heads
 that differ in nothing but values that the gateway passes on unread (a trace's id, a
-visitor's cookie); and for those that differ in nothing but the target, where that leads
-to the same route; all under the same generation of the route table.  A head with
-anything unusual is never remembered.  This module knows no connection.
+visitor's cookie); and for those that differ in nothing but the target, which may lead to
+another route; all under the same generation of the route table.  A head with anything
+unusual is never remembered.  This module knows no connection.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from functools import lru_cache
 
 from ploinky.errors import NoSuchRoute
 from ploinky.interfaces import IRouter
-from ploinky.routing.headers import SESSION_COOKIE, onward_target, passes_unread
+from ploinky.routing.headers import SESSION_COOKIE, forwarded_elsewhere, passes_unread
 from ploinky.routing.http import RequestHead, has_dot_segment
-from ploinky.routing.plan import Plan
+from ploinky.routing.plan import Plan, plan_elsewhere
 
 _LARGEST_BYTES = 2048
 """Of a head that is remembered: an idle connection must stay small."""
@@ -53,6 +53,7 @@ class Memo:
 
     Attributes:
         raw: The head.
+        head: What it says, but for its target: it may be that of one which differed in that.
         head_size: Of it, in bytes.
         size: Of the head with its body.
         forwarded: See `Plan.forwarded`.
@@ -87,11 +88,12 @@ class Memo:
         self._variety: _Variety | None = None
         head.forget_fields()
 
-    def varied(self, data: bytes, router: IRouter) -> tuple[bytes, bytes] | None:
+    def varied(self, data: bytes, router: IRouter) -> tuple[Memo, bytes, bytes] | None:
         """Read a whole request that is not, byte for byte, the one that is remembered.
 
         Returns:
-            What the agent gets in place of `Plan.forwarded`, and the body; None where the
+            What to remember from now on: this, but for a target that leads to another route;
+            what the agent gets in place of `Plan.forwarded`; and the body.  None where the
             request may mean something else.
         """
         if len(data) > _LARGEST_VARIED_BYTES:
@@ -105,15 +107,15 @@ class Memo:
         if variety is None:
             variety = self._variety = _Variety(self.raw, self.head, self.plan)
         forwarded = variety.forwarded(data[:end])
-        return None if forwarded is None else (forwarded, data[end:])
+        return None if forwarded is None else (self, forwarded, data[end:])
 
-    def _elsewhere(self, data: bytes, router: IRouter) -> tuple[bytes, bytes] | None:
+    def _elsewhere(self, data: bytes, router: IRouter) -> tuple[Memo, bytes, bytes] | None:
         """Read a request with another target, and else the same head."""
-        raw, plan, forwarded = self.raw, self.plan, self.plan.forwarded
+        raw, plan = self.raw, self.plan
         before = len(self._line)
         line_end = data.find(b"\r\n") + 2
         end = line_end + len(raw) - before
-        if not forwarded or len(data) - end != (self.head.length or 0):
+        if not plan.forwarded or len(data) - end != (self.head.length or 0):
             return None
         if data[line_end:end] != raw[before:]:
             return None
@@ -123,17 +125,21 @@ class Memo:
         target = data[len(method) + 1 : line_end - 11]
         if _TARGET.match(target) is None:
             return None
-        path, question_mark, query = target.partition(b"?")
+        path, question_mark, rest = target.partition(b"?")
+        query = rest if question_mark else None
         if has_dot_segment(path):
             return None
         try:
-            if router.match(self.head.host, path) is not plan.route:
-                return None
+            route = router.match(self.head.host, path)
         except NoSuchRoute:
             return None
-        onward = onward_target(plan.route, path, query if question_mark else None)
-        rest = forwarded[forwarded.index(b"\r\n") :]
-        return b"%b %b HTTP/1.1%b" % (method, onward, rest), data[end:]
+        if route is plan.route:
+            forwarded = forwarded_elsewhere(plan.forwarded, method, route, route, path, query)
+            return self, forwarded, data[end:]
+        there = plan_elsewhere(plan, method, route, path, query)
+        if there is None:
+            return None
+        return Memo(data[:end], self.head, there, self.generation), there.forwarded, data[end:]
 
 
 class _Variety:

@@ -53,16 +53,18 @@ class RepeatingProtocol(StagedProtocol):
         memo = self._memo
         router = self._gateway.router
         if memo is not None and self.stage is IDLE and memo.generation == router.generation:
-            said: tuple[bytes, bytes] | None
+            said: tuple[Memo, bytes, bytes] | None
             if len(data) == memo.size and data.startswith(memo.raw):
-                said = memo.forwarded, data[memo.head_size :]
+                said = memo, memo.forwarded, data[memo.head_size :]
             else:
                 said = memo.varied(data, router)
             if said is not None:
+                known, forwarded, body = said
+                if known is not memo:
+                    self._remember(known)
                 short = self._short
-                forwarded, body = said
                 if short is None or not short.take(forwarded, body, len(data)):
-                    self._repeat(memo, forwarded, body, len(data))
+                    self._repeat(known, forwarded, body, len(data))
                 return
         self._unfold()
         self.read(data)
@@ -88,6 +90,7 @@ class RepeatingProtocol(StagedProtocol):
     def _remember(self, memo: Memo) -> None:
         """Know the next request by this head, if it is the same."""
         self._memo = memo
+        self._short = None
 
     def _forget(self) -> None:
         """Remember nothing of the last head."""

@@ -9,21 +9,39 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ploinky.errors import CallFailed
-from ploinky.routing.access import subject
-from ploinky.routing.forms import task_form
-from ploinky.routing.headers import Peer, forwarded_head
+from ploinky.routing import plan as plans
+from ploinky.routing.headers import Peer
 from ploinky.routing.http import Limits, end_of_head, read_request
 from ploinky.routing.memo import Memo, may_be_remembered
 from ploinky.routing.plan import Plan
 from ploinky.routing.table import RouteTable
-from ploinky.values import NOBODY, DeploymentKey, Kind, Route, RouteSnapshot
+from ploinky.values import (
+    NOBODY,
+    CallAuth,
+    DeploymentKey,
+    Kind,
+    Principal,
+    RateLimit,
+    Role,
+    Route,
+    RouteSnapshot,
+)
 
 SERVICE = Route(DeploymentKey("localhost", "/shop"), Kind.SERVICE, "shop")
 TASK = Route(DeploymentKey("localhost", "/demo"), Kind.TASK, "demo")
 INNER = Route(DeploymentKey("localhost", "/shop/admin"), Kind.SERVICE, "admin")
+KEYED = Route(DeploymentKey("localhost", "/keyed"), Kind.SERVICE, "keyed", auth=CallAuth.KEY)
+RATED = Route(
+    DeploymentKey("localhost", "/rated"), Kind.SERVICE, "rated", rate_limit=RateLimit(1, 1.0)
+)
+OUTER = Route(DeploymentKey("localhost", "/outer"), Kind.EXTERNAL, "outer")
+BUILT_IN = Route(DeploymentKey("*", "/management"), Kind.CONTROL)
 ROUTER = RouteTable(lambda: 0.0)
-ROUTER.adopt(RouteSnapshot(1, (SERVICE, INNER, TASK)))
+HEALTH = Route(DeploymentKey("*", "/health"), Kind.CONTROL, max_body_bytes=1)
+ROUTER.adopt(RouteSnapshot(1, (SERVICE, INNER, TASK, KEYED, RATED, OUTER, BUILT_IN, HEALTH)))
 PEER = Peer("192.0.2.1", False)
+PROXY = Peer("192.0.2.2", True)
+SHOPPER = Principal("Shopper", Role.DEPLOYER, "", scope=("localhost/shop", "localhost/keyed"))
 
 FIELDS = (
     b"Host: localhost",
@@ -39,21 +57,21 @@ def head_of(*fields: bytes, target: bytes = b"/shop/cart") -> bytes:
     return b"\r\n".join((b"POST " + target + b" HTTP/1.1", *fields, b"Content-Length: 2", b"", b""))
 
 
-def plan_of(raw: bytes) -> tuple[Any, Plan]:
+def plan_of(raw: bytes, principal: Principal = NOBODY, peer: Peer = PEER) -> tuple[Any, Plan]:
     """Read a head in the ordinary way."""
     head = read_request(raw, Limits())
-    route = ROUTER.match(head.host, head.path)
-    who = subject(head.method, str(route.key), route.deployment, NOBODY.id)
-    if route.kind is Kind.TASK:
-        return head, Plan(route, NOBODY, who, form=task_form(head, route))
-    forwarded = forwarded_head(head, route, NOBODY, PEER, b"")
-    return head, Plan(route, NOBODY, who, forwarded=forwarded)
+    return head, plans.plan_of(head, peer, ROUTER.match(head.host, head.path), principal, b"")
 
 
-def memo_of(raw: bytes) -> Memo:
-    head, plan = plan_of(raw)
+def memo_of(raw: bytes, principal: Principal = NOBODY, peer: Peer = PEER) -> Memo:
+    head, plan = plan_of(raw, principal, peer)
     assert may_be_remembered(raw, head, plan)
     return Memo(raw, head, plan, 1)
+
+
+def says(plan: Plan) -> tuple[Any, ...]:
+    """Give all that a plan says."""
+    return (plan.route, plan.principal, plan.subject.text, plan.subject.deployment, plan.form)
 
 
 def test_a_value_that_passes_unread_may_change() -> None:
@@ -62,7 +80,8 @@ def test_a_value_that_passes_unread_may_change() -> None:
     changed = head_of(*FIELDS[:2], b"traceparent: 00-cc-dd-00", b"Cookie: theme=light", *FIELDS[4:])
     varied = memo.varied(changed + b"{}", ROUTER)
     assert varied is not None
-    forwarded, body = varied
+    known, forwarded, body = varied
+    assert known is memo
     assert forwarded == plan_of(changed)[1].forwarded
     assert b"traceparent: 00-cc-dd-00\r\nCookie: theme=light\r\n" in forwarded
     assert body == b"{}"
@@ -112,22 +131,54 @@ def test_a_call_is_read_anew_where_a_field_may_mean_something(field: bytes) -> N
     changed = before.replace(b": one\r\nContent-L", b": two\r\nContent-L")
     assert memo.varied(changed + b"{}", ROUTER) is None
     varied = memo.varied(before.replace(b"theme=dark", b"theme=light") + b"{}", ROUTER)
-    assert varied == (b"", b"{}")
+    assert varied == (memo, b"", b"{}")
 
 
 @pytest.mark.parametrize("target", [b"/shop", b"/shop/", b"/shop/a/b?c=d?e", b"/shop/%41;v=1"])
 def test_another_target_of_the_same_route_needs_no_second_reading(target: bytes) -> None:
     """The agent gets it without the route's own path, and else the same head."""
     changed = head_of(*FIELDS, target=target)
-    varied = memo_of(head_of(*FIELDS)).varied(changed + b"{}", ROUTER)
-    assert varied == (plan_of(changed)[1].forwarded, b"{}")
+    memo = memo_of(head_of(*FIELDS))
+    varied = memo.varied(changed + b"{}", ROUTER)
+    assert varied == (memo, plan_of(changed)[1].forwarded, b"{}")
+
+
+@pytest.mark.parametrize("peer", [PEER, PROXY])
+@pytest.mark.parametrize(
+    ("principal", "before", "after"),
+    [
+        (NOBODY, b"/shop/cart", b"/shop/admin/users?all"),
+        (SHOPPER, b"/shop/admin", b"/shop"),
+        (SHOPPER, b"/keyed", b"/shop/a"),
+        (SHOPPER, b"/shop", b"/keyed"),
+    ],
+)
+def test_another_route_needs_no_second_reading(
+    principal: Principal, before: bytes, after: bytes, peer: Peer
+) -> None:
+    """The other agent gets what it would have got, and the next such request is known."""
+    fields = (*FIELDS, b"X-Forwarded-Prefix: /front", b"X-Forwarded-For: 203.0.113.9")
+    raw = head_of(*fields, target=before)
+    changed = head_of(*fields, target=after)
+    varied = memo_of(raw, principal, peer).varied(changed + b"{}", ROUTER)
+    assert varied is not None
+    known, forwarded, body = varied
+    _, anew = plan_of(changed, principal, peer)
+    assert says(known.plan) == says(anew)
+    assert forwarded == known.forwarded == anew.forwarded
+    assert (known.raw, known.size, known.generation, body) == (changed, len(changed) + 2, 1, b"{}")
+    assert known.varied(raw + b"{}", ROUTER) is not None
 
 
 @pytest.mark.parametrize(
     "target",
     [
-        b"/shop/admin/users",
         b"/elsewhere",
+        b"/keyed",
+        b"/rated",
+        b"/outer",
+        b"/demo",
+        b"/management/api",
         b"/shop/../demo",
         b"/shop/%2e%2e/demo",
         b"/shop/a#b",
@@ -140,9 +191,15 @@ def test_another_target_of_the_same_route_needs_no_second_reading(target: bytes)
     ],
 )
 def test_a_target_that_may_lead_elsewhere_is_read_anew(target: bytes) -> None:
-    """To another route, to none, or nowhere that can be told at a glance."""
+    """To none, to one of another kind, one that may refuse, or nowhere that is told at a glance."""
     changed = head_of(*FIELDS, target=target)
     assert memo_of(head_of(*FIELDS)).varied(changed + b"{}", ROUTER) is None
+
+
+def test_another_built_in_route_is_read_anew() -> None:
+    """It may take smaller bodies."""
+    memo = memo_of(head_of(*FIELDS, target=b"/management/api"))
+    assert memo.varied(head_of(*FIELDS, target=b"/health") + b"{}", ROUTER) is None
 
 
 @pytest.mark.parametrize("change", [(b"POST", b"PUT"), (b"HTTP/1.1", b"HTTP/1.0")])
@@ -204,6 +261,7 @@ def test_a_remembered_head_never_says_what_reading_it_would_not(
     if varied is None:
         return
     end = end_of_head(data)
+    known, forwarded, rest = varied
     _, anew = plan_of(data[:end])
-    assert (anew.route, anew.forwarded, anew.form) == (plan.route, varied[0], plan.form)
-    assert varied[1] == data[end:] == b"{}"
+    assert (says(anew), anew.forwarded) == (says(known.plan), forwarded)
+    assert rest == data[end:] == b"{}"

@@ -349,6 +349,27 @@ async def test_a_request_goes_to_the_instance_at_which_its_place_is(wires: Any) 
 
 
 @pytest_twisted.ensureDeferred
+async def test_each_of_a_clients_requests_goes_where_its_target_leads(wires: Any) -> None:
+    """Whichever of its requests led elsewhere before, and in whatever order."""
+    client = await wires.connect()
+    targets = [b"/shop/a", b"/tcp/a", b"/tcp/a", b"/shop/a", b"/tcp/b", b"/shop/a", b"/shop/b"]
+    agents: dict[bytes, int] = {}
+    for target in targets:
+        name = target[:4]
+        number = agents.setdefault(name, len(agents) + 1)
+        client.send(GET.replace(b"/shop/a", target))
+        agent = await wires.agent(number)
+        head = await agent.take(b"\r\n\r\n")
+        assert head.startswith(b"GET /%b HTTP/1.1\r\n" % target[-1:])
+        assert b"\r\nX-Forwarded-Prefix: %b\r\n" % target[:-2] in head
+        agent.send(OK.replace(b"\r\nok", b"\r\n" + target[-2:]))
+        assert (await client.answer()).body == target[-2:]
+    assert len(wires.agents.accepted) == 2
+    shown = [record["route"].encode() for record in wires.records()]
+    assert shown == [b"localhost" + target[:-2] for target in targets]
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_new_generation_of_routes_holds_for_the_next_request(wires: Any) -> None:
     """Also for one that is the same, byte for byte."""
     client = await wires.connect()
