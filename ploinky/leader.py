@@ -6,6 +6,7 @@ names the leader's concrete classes.  What was started is stopped in reverse, ea
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import os
@@ -136,6 +137,9 @@ async def lead(reactor: Any, configuration: Configuration, rooms: AsyncExitStack
     # Before that: workers wait for every answer in hand, and these would never end by themselves.
     rooms.push_async_callback(maybeDeferred, streams.stopService)
     _begin_pruning(here, history, rooms)
+    # What is known by now mostly stays: where that is much, the collector's looks at it are long.
+    gc.collect()
+    gc.freeze()
     await _announce(here, group.port, admission, bootstrap, rooms)
 
 

@@ -13,7 +13,6 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable
 from functools import lru_cache, partial
-from operator import sub
 from typing import Any
 
 from attrs import frozen
@@ -80,18 +79,6 @@ class Sums:
     def __init__(self, label: tuple[str, str, int, str]) -> None:
         self.label = label
         self.begin()
-
-    def add(self, records: list[Record]) -> None:
-        """Add records up."""
-        _, _, _, bytes_in, bytes_out, began, ended = zip(*records, strict=True)
-        seconds = list(map(sub, ended, began))
-        self.count += len(records)
-        self.seconds += sum(seconds)
-        self.bytes_in += sum(bytes_in)
-        self.bytes_out += sum(bytes_out)
-        buckets = self.buckets
-        for bucket in map(_bucket, seconds):
-            buckets[bucket] += 1
 
     def begin(self) -> None:
         """Begin anew."""
@@ -183,18 +170,20 @@ class AccessLog:
         if not records:
             return
         begin = f'{{"time":{self._wall_clock():.3f},'  # one for all, as records are written up soon
-        alike: dict[Sums, list[Record]] = {}
-        for record in records:
-            alike.setdefault(record[0], []).append(record)
-        for sums, of_it in alike.items():
+        lines = []
+        for sums, line, id, bytes_in, bytes_out, began, ended in records:
+            seconds = ended - began
             if not sums.count:
                 self._counted.append(sums)
-            sums.add(of_it)
-        lines = [
-            f'{begin}{line}{id}","bytesIn":{bytes_in},'
-            f'"bytesOut":{bytes_out},"seconds":{ended - began:.6f}}}\n'
-            for _, line, id, bytes_in, bytes_out, began, ended in records
-        ]
+            sums.count += 1
+            sums.seconds += seconds
+            sums.bytes_in += bytes_in
+            sums.bytes_out += bytes_out
+            sums.buckets[_bucket(seconds)] += 1
+            lines.append(
+                f'{begin}{line}{id}","bytesIn":{bytes_in},'
+                f'"bytesOut":{bytes_out},"seconds":{seconds:.6f}}}\n'
+            )
         self._sink("".join(lines))
 
     def drain(self) -> list[dict[str, Any]]:

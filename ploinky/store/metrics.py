@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import attrs
 from sqlalchemy import Connection, delete, select
 from sqlalchemy.dialects.sqlite import insert
 from zope.interface import implementer
@@ -140,10 +139,21 @@ def _replace(connection: Connection, resolution: int, time: int, counts: Counts)
 
 
 def _row(resolution: int, time: int, label: Label, sums: Sums) -> dict[str, Any]:
-    where = {"resolution": resolution, "time": time}
-    counted = attrs.asdict(sums, recurse=False)
-    # JSON's names are texts; pairs keep numbers what they are.
-    return where | attrs.asdict(label) | counted | {"buckets": sorted(sums.buckets.items())}
+    return {
+        "resolution": resolution,
+        "time": time,
+        "deployment": label.deployment,
+        "command": label.command,
+        "status": label.status,
+        "failed_at": label.failed_at,
+        "count": sums.count,
+        "microseconds": sums.microseconds,
+        "bytes_in": sums.bytes_in,
+        "bytes_out": sums.bytes_out,
+        "queued_microseconds": sums.queued_microseconds,
+        # JSON's names are texts; pairs keep numbers what they are.
+        "buckets": sorted(sums.buckets.items()),
+    }
 
 
 def _label(row: Mapping[Any, Any]) -> Label:

@@ -12,6 +12,7 @@ import msgspec
 from attrs import frozen
 from twisted.logger import Logger
 
+from ploinky.latencies import merged
 from ploinky.measures import CountBatch, Counts, KeptCounts, Label, Sums, added
 
 MOST_COMMANDS = 100
@@ -63,6 +64,38 @@ def count_of(counts: Counts) -> Count:
     )
 
 
+class _Growing:
+    """Sums that are added to, as reports come for each of many deployments each second."""
+
+    __slots__ = ("_buckets", "_bytes_in", "_bytes_out", "_count", "_microseconds", "_queued")
+
+    def __init__(self) -> None:
+        self._count = self._microseconds = self._bytes_in = self._bytes_out = self._queued = 0
+        self._buckets: dict[int, int] = {}
+
+    def add(self, entry: _Entry) -> None:
+        """Add what was reported."""
+        self._count += entry.count
+        self._microseconds += entry.microseconds
+        self._bytes_in += entry.bytes_in
+        self._bytes_out += entry.bytes_out
+        self._queued += entry.queued_microseconds
+        buckets = self._buckets
+        for index, count in entry.buckets:
+            buckets[index] = buckets.get(index, 0) + count
+
+    def sums(self) -> Sums:
+        """Give what they have grown to."""
+        return Sums(
+            self._count,
+            self._microseconds,
+            self._bytes_in,
+            self._bytes_out,
+            self._queued,
+            merged([self._buckets]),
+        )
+
+
 class Counters:
     """Adds up.  What was not for a deployment (management, unknown paths) is left out.
 
@@ -74,12 +107,13 @@ class Counters:
     _entries = msgspec.json.Decoder(_Entry)
 
     def __init__(self, kept: KeptCounts) -> None:
-        self._totals = dict(kept.totals)
+        self._taken = dict(kept.totals)  # on disk, or in a batch
         self._numbers = dict(kept.numbers)
         self._commands: dict[str, set[str]] = {}
-        for label in self._totals:
+        for label in kept.totals:
             self._commands.setdefault(label.deployment, set()).add(label.command)
-        self._fresh: dict[Label, Sums] = {}
+        self._fresh: dict[tuple[str, str, int, str], _Growing] = {}  # by what is a `Label`'s
+        self._again: Counts = {}  # of those taken, what could not be written
         self._reported: set[str] = set()
 
     def add(self, reporter: str, number: int, lines: bytes) -> None:
@@ -101,18 +135,11 @@ class Counters:
                 self._count(entry)
 
     def _count(self, entry: _Entry) -> None:
-        label = Label(entry.deployment, self._command(entry), entry.status, entry.failed_at)
-        sums = Sums(
-            entry.count,
-            entry.microseconds,
-            entry.bytes_in,
-            entry.bytes_out,
-            entry.queued_microseconds,
-            dict(entry.buckets),
-        )
-        for counts in (self._totals, self._fresh):
-            before = counts.get(label)
-            counts[label] = sums if before is None else before.plus(sums)
+        what = entry.deployment, self._command(entry), entry.status, entry.failed_at
+        growing = self._fresh.get(what)
+        if growing is None:
+            growing = self._fresh[what] = _Growing()
+        growing.add(entry)
 
     def _command(self, entry: _Entry) -> str:
         known = self._commands.setdefault(entry.deployment, set())
@@ -124,11 +151,11 @@ class Counters:
 
     def totals(self) -> Counts:
         """Give the sums of all time."""
-        return dict(self._totals)
+        return added(self._taken, self._untaken())
 
     def fresh(self) -> Counts:
-        """Give what no batch has taken yet."""
-        return dict(self._fresh)
+        """Give what no batch has taken yet, or could not be written."""
+        return added(self._again, self._untaken())
 
     def batch(self, time: float) -> CountBatch:
         """Take what is not on disk yet; `restore` it if it could not be written.
@@ -137,18 +164,24 @@ class Counters:
         new: they did not hear the last acknowledgement.
         """
         numbers = {reporter: self._numbers.get(reporter, 0) for reporter in self._reported}
-        batch = CountBatch(time, self._fresh, numbers)
-        self._fresh, self._reported = {}, set()
-        return batch
+        untaken, again = self._untaken(), self._again
+        for label, sums in untaken.items():
+            before = self._taken.get(label)
+            self._taken[label] = sums if before is None else before.plus(sums)
+        self._fresh, self._again, self._reported = {}, {}, set()
+        return CountBatch(time, added(again, untaken) if again else untaken, numbers)
 
     def restore(self, batch: CountBatch) -> None:
         """Put a batch back that could not be written."""
-        self._fresh = added(batch.counts, self._fresh)
+        self._again = added(batch.counts, self._again)
         self._reported |= set(batch.numbers)
 
-    def replace_totals(self, totals: Counts, fresh: Counts) -> None:
-        """Take totals as they are on disk now, and what is not there yet."""
-        self._totals = added(totals, fresh)
+    def replace_totals(self, totals: Counts) -> None:
+        """Take totals as they are on disk now, while no batch is under way."""
+        self._taken = added(totals, self._again)
+
+    def _untaken(self) -> Counts:
+        return {Label(*what): growing.sums() for what, growing in self._fresh.items()}
 
 
 def by_deployment(counts: Counts) -> Mapping[str, Counts]:

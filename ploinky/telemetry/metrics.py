@@ -186,7 +186,7 @@ class Metrics(Service):
                 await self._store.prune(oldest, now - REPORTERS_KEPT_SECONDS)
                 alive = [one.id for one in await self._deployments.deployments()]
                 totals = await self._store.forget_all_but(alive)
-                self._counters.replace_totals(totals, self._counters.fresh())
+                self._counters.replace_totals(totals)
         except StateUnusable:
             self._log.failure("old metrics could not be deleted")
 

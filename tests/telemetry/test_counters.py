@@ -110,18 +110,21 @@ async def test_totals_survive_a_leader_that_stops(leaders: Leaders, metrics: Met
     assert (await leaders.new()).totals().all.requests == 5
 
 
-def test_what_cannot_be_written_waits(leaders: Leaders, metrics: Metrics) -> None:
+@pytest_twisted.ensureDeferred
+async def test_what_cannot_be_written_waits(leaders: Leaders, metrics: Metrics) -> None:
     """A full disk costs no count: workers are not told to forget them, and it is written later."""
     metrics.take("w-1", 1, report(entry("a", 200, 5)))
     for refusal in (StateUnusable("the disk is full"), ValueError("nobody foresaw it")):
         leaders.store.refusal = refusal
         leaders.clock.advance(WRITE_SECONDS)
         assert leaders.kept == {}
+        assert metrics.totals().all.requests == 5
     metrics.take("w-1", 2, report(entry("a", 200, 1)))
     leaders.store.refusal = None
     leaders.clock.advance(WRITE_SECONDS)
     assert leaders.kept == {"w-1": 2}
     assert metrics.totals().all.requests == 6
+    assert (await leaders.new()).totals().all.requests == 6
 
 
 @pytest_twisted.ensureDeferred
