@@ -38,6 +38,7 @@ _KINDS = {
     "heads": "traceparent and cookie differ",
     "targets": "targets differ",
     "routes": "another deployment each time",
+    "anew": "another deployment and other fields each time",
     "tasks": "a task in a frame",
 }
 _CALL = '{"command":"hello","params":["World"]}'
@@ -51,10 +52,7 @@ def run(bench: Bench) -> Result:
     names = sorted(same, key=lambda name: -same[name][1])[:_SHOWN]
     lines: list[list[str | float]] = [[name, *same[name]] for name in names]
     lines.append(["all, equal heads", *_sums(same)])
-    lines += [
-        [f"all, {_KINDS[kind]}", *_sums(found[kind])]
-        for kind in ("heads", "targets", "routes", "tasks")
-    ]
+    lines += [[f"all, {_KINDS[kind]}", *_sums(found[kind])] for kind in _KINDS if kind != "same"]
     return Result(
         name="steps",
         title=TITLE,
@@ -152,11 +150,15 @@ class _Steps:
 def _requests(kind: str) -> list[bytes]:
     made = []
     for number in range(_CLIENTS * 3):
-        target = {"targets": f"/app/{number}", "routes": f"/app{number}"}.get(kind, "/app/hello")
+        elsewhere = f"/app{number}"
+        targets = {"targets": f"/app/{number}", "routes": elsewhere, "anew": elsewhere}
+        target = targets.get(kind, "/app/hello")
         lines = [f"GET {target} HTTP/1.1", "Host: localhost", f"Authorization: Bearer {TOKEN}"]
         if kind == "heads":
             lines += [f"traceparent: 00-{number:032x}-{number:016x}-01"]
             lines += [f"Cookie: visitor={number:024x}; theme=dark"]
+        if kind == "anew":
+            lines += [f"X-Field-{number}: {number}"]
         if kind == "tasks":
             lines[0] = "POST /app HTTP/1.1"
             lines += [f"Content-Length: {len(_CALL)}"]

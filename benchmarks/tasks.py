@@ -1,14 +1,16 @@
 """A task through everything, beside calling the same agent directly.
 
-The agent has a core for itself; client and gateway share the other.  Both ways lead to the same
-container: directly, the small client writes to its `agent.sock`; through the gateway, the same
-client and wrk.  A direct caller's core is idle most of the time, so its client does not decide.
+The agent has a core for itself; client and gateway share the other.  Each way has a container of
+the same agent for itself, as what one leaves in a Node process for its collector is not the other's:
+directly, the small client writes to its `agent.sock`; through the gateway, the same client and
+wrk.  A direct caller's core is idle most of the time, so its client does not decide.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 from benchmarks import agents, load, machine, product
 from benchmarks.bench import Bench
@@ -30,12 +32,16 @@ def run(bench: Bench) -> Result:
     """Measure it."""
     engine = agents.engine()
     server = bench.product(runtime="docker").start()
-    bench.children.finally_do(partial(server.remove, "/demo"))
     repository = agents.repository(bench.directory / "agents")
-    server.deploy("/demo", repository)
-    (socket,) = (server.data / "run" / "i").glob("*/agent.sock")
-    bench.children.finally_do(partial(server.remove, "/http"))
-    server.deploy("/http", repository, environment={"PLOINKY_FRAMES": "off"})
+    sockets: dict[str, Path] = {}
+    for path, environment in (
+        ("/direct", {}),
+        ("/demo", {}),
+        ("/http", {"PLOINKY_FRAMES": "off"}),
+    ):
+        bench.children.finally_do(partial(server.remove, path))
+        server.deploy(path, repository, environment=environment)
+        (sockets[path],) = {*(server.data / "run" / "i").glob("*/agent.sock")} - {*sockets.values()}
     agent = agents.container_processes(engine, server)
     machine.pin(agent, LOAD_CORE)
     gateway = server.processes()
@@ -59,7 +65,7 @@ def run(bench: Bench) -> Result:
         )
 
     variants: dict[str, Callable[[int], Run]] = {
-        _DIRECT: partial(call, str(socket), "/task", []),
+        _DIRECT: partial(call, str(sockets["/direct"]), "/task", []),
         _OWN: partial(call, public, "/demo", gateway),
         _OWN_WRK: partial(wrk, "/demo"),
         _OWN_HTTP: partial(wrk, "/http"),

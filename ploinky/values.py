@@ -313,6 +313,7 @@ class TaskCall(msgspec.Struct, frozen=True, gc=False):
         params: The params as JSON text of an array, exactly as the caller sent them.
         user: The principal's id.
         deadline_ms: Unix milliseconds at which it is aborted.
+        request_id: ``[A-Za-z0-9._-]{1,128}``.
         to_events: Answer with Server-Sent Events, one an item, in place of JSON.  The deadline
             is then that of the first item.
     """

@@ -335,7 +335,7 @@ class Connection(RepeatingProtocol):
             memo = Memo(raw, head, plan, gateway.router.generation)
             self._remember(memo)
             if body is not None and not buffer:
-                self._repeat(memo, plan.forwarded, body, size)
+                self._go_on(memo, plan.forwarded, body, size)
                 return
         call = self._enter_call(head, body, size)
         if plan is not None:

@@ -19,7 +19,7 @@ from ploinky.interfaces import IAnswer, IExchange
 from ploinky.routing.call import Call
 from ploinky.routing.headers import REQUEST_ID, answer_head
 from ploinky.routing.short import ShortWay
-from ploinky.values import Kind
+from ploinky.values import Kind, TaskCall
 
 if TYPE_CHECKING:
     from ploinky.routing.gateway import Gateway
@@ -43,13 +43,17 @@ class Errand(ShortWay):
         "_front",
         "_in_hand",
         "_params",
+        "_timeout_seconds",
         "_until",
+        "_user",
     )
 
     def __init__(self, gateway: Gateway, connection: RepeatingProtocol, memo: Memo) -> None:
         super().__init__(gateway, connection, memo)
         assert memo.plan.form is not None
         self._form = memo.plan.form
+        self._user = memo.plan.principal.id
+        self._timeout_seconds = memo.plan.route.timeout_seconds
         self._body = self._params = b""
         self._call: Call | None = None
         self._exchange: IExchange | None = None
@@ -78,10 +82,12 @@ class Errand(ShortWay):
             self._count_as(command, _OK)
         self._body, self._params = body, params
         self._in_hand = True
-        name = f"{self._gateway.id_text}{self._begin(size)}"
-        exchange = self._gateway.send_task(
-            self._lease, self._memo.plan, command, params, name, self
-        )
+        gateway = self._gateway
+        lease = self._lease
+        name = f"{gateway.id_text}{self._begin(size)}"
+        deadline_ms = int((gateway.wall_seconds() + self._timeout_seconds) * 1000)
+        task = TaskCall(name, command, params, self._user, deadline_ms, name)
+        exchange = gateway.transports[lease.target.wire].send(lease, task, self)
         if self._in_hand:
             self._exchange = exchange
         elif self._call is not None:

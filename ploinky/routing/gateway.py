@@ -24,7 +24,6 @@ from ploinky.errors import (
 )
 from ploinky.interfaces import (
     IAgentTransport,
-    IAnswer,
     IExchange,
     ILease,
     IOrchestrator,
@@ -107,10 +106,10 @@ class Gateway:
         self.access_log = access_log
         self.dates = Dates(wall_clock)
         self.limits = limits or Limits()
-        self._wall_clock = wall_clock
+        self.wall_seconds = wall_clock
         self.router = router
         self.orchestrator = orchestrator
-        self._transports = transports
+        self.transports = transports
         self.upstream = upstream
         self._files = FileServer(clock)
         self._endings = Endings(clock, router, upstream)
@@ -310,31 +309,12 @@ class Gateway:
             # The caller's own ids may repeat, and tasks' must not.
             name = self.next_id() if call.head.request_id else call.id
             task = self._task(call, plan, name.decode())
-            transport = self._transports[lease.target.wire]
+            transport = self.transports[lease.target.wire]
             if call.reception is not None:
                 exchange = call.reception.send(transport, lease, task)
             else:
                 exchange = transport.send(lease, task, call)
         call.handed_over(exchange)
-
-    def send_task(
-        self,
-        lease: ILease,
-        plan: Plan,
-        command: str,
-        params: bytes,
-        name: str,
-        answer: IAnswer,
-    ) -> IExchange:
-        """Send a task on its short way.
-
-        Args:
-            lease: On its place.
-            name: Of the task, and the request's id.
-        """
-        deadline_ms = int((self._wall_clock() + plan.route.timeout_seconds) * 1000)
-        task = TaskCall(name, command, params, plan.principal.id, deadline_ms, name)
-        return self._transports[lease.target.wire].send(lease, task, answer)
 
     def _task(self, call: Call, plan: Plan, name: str) -> TaskCall:
         return TaskCall(
@@ -342,7 +322,7 @@ class Gateway:
             command=call.command,
             params=call.params,
             user=plan.principal.id,
-            deadline_ms=int((self._wall_clock() + plan.route.timeout_seconds) * 1000),
+            deadline_ms=int((self.wall_seconds() + plan.route.timeout_seconds) * 1000),
             request_id=call.id.decode(),
             to_events=plan.form is not None and plan.form.to_events,
         )

@@ -53,18 +53,15 @@ class RepeatingProtocol(StagedProtocol):
         memo = self._memo
         router = self._gateway.router
         if memo is not None and self.stage is IDLE and memo.generation == router.generation:
-            said: tuple[Memo, bytes, bytes] | None
             if len(data) == memo.size and data.startswith(memo.raw):
-                said = memo, memo.forwarded, data[memo.head_size :]
-            else:
-                said = memo.varied(data, router)
-            if said is not None:
-                known, forwarded, body = said
+                self._go_on(memo, memo.forwarded, data[memo.head_size :], len(data))
+                return
+            varied = memo.varied(data, router)
+            if varied is not None:
+                known, forwarded, body = varied
                 if known is not memo:
                     self._remember(known)
-                short = self._short
-                if short is None or not short.take(forwarded, body, len(data)):
-                    self._repeat(known, forwarded, body, len(data))
+                self._go_on(known, forwarded, body, len(data))
                 return
         self._unfold()
         self.read(data)
@@ -101,15 +98,15 @@ class RepeatingProtocol(StagedProtocol):
         if self._short is not None:
             self._short.unfold()
 
-    def _repeat(self, memo: Memo, forwarded: bytes, body: bytes, size: int) -> None:
-        """Answer a whole request that says what the one before said."""
-        gateway = self._gateway
-        if self._short is None and memo.short:
+    def _go_on(self, memo: Memo, forwarded: bytes, body: bytes, size: int) -> None:
+        """Answer a whole request whose head is known."""
+        short = self._short
+        if short is None and memo.short:
             way = Relay if memo.plan.form is None else Errand
-            self._short = way(gateway, self, memo)
-            if self._short.take(forwarded, body, size):
-                return
+            short = self._short = way(self._gateway, self, memo)
+        if short is not None and short.take(forwarded, body, size):
+            return
         call = self.new_call(memo.head, body, size)
         call.follow(memo.plan)
         self.take_in_hand(call, memo.plan)
-        gateway.repeat(call, memo.plan, forwarded)
+        self._gateway.repeat(call, memo.plan, forwarded)

@@ -41,7 +41,7 @@ _MOST_UNCONFIRMED = 1024
 _MOST_QUEUED = 8 * 1024 * 1024
 """Bytes that an agent may leave unread."""
 
-_MOST_AT_ONCE = 16
+_MOST_AT_ONCE = 8
 """Tasks that are sent together: the agent works on them while this process reads the next."""
 
 _LAST_NUMBER = 2**32 - 1

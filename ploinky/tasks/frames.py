@@ -7,6 +7,7 @@ here.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from struct import Struct
 
 from ploinky.errors import AgentBroken
@@ -43,17 +44,18 @@ _ABOUT_BYTES = _OPEN.size - _HEADER.size
 
 def open_frame(number: int, call: TaskCall) -> bytes:
     """Give the frame that begins a task."""
-    lines = f"{call.task}\n{call.command}\n{call.user}\n{call.request_id}\n"
-    if not lines.isascii() or "%" in lines or lines.count("\n") != 4:
-        lines = "".join(
-            field_text(text) + "\n"
-            for text in (call.task, call.command, call.user, call.request_id)
-        )
-    about = lines.encode("ascii")
+    names = _names(call.command, call.user)
+    about = f"{call.task}\n{names}\n{call.request_id}\n".encode("ascii")
     params = call.params
     length = _ABOUT_BYTES + len(about) + len(params)
     flags = TO_EVENTS if call.to_events else 0
     return _OPEN.pack(length, number, OPEN, flags, call.deadline_ms) + about + params
+
+
+@lru_cache(maxsize=1024)
+def _names(command: str, user: str) -> str:
+    """Write what may hold any character; ids hold none that would have to be written otherwise."""
+    return f"{field_text(command)}\n{field_text(user)}"
 
 
 def fits(call: TaskCall, largest_payload: int) -> bool:
