@@ -1,6 +1,6 @@
-"""What both short ways have in common: a request that says what the one before said.
+"""What both short ways have in common: a request that is all there, with nothing unusual in it.
 
-What follows from a head that comes again and again is looked up once.  Then a `ShortWay` carries
+What follows from a head is looked up once, as it mostly comes again.  Then a `ShortWay` carries
 one request of its connection at a time, and makes nothing but bytes on the way there and back.
 Whatever is not ordinary unfolds it: a `Call` is made of it, as if it had gone the general way from
 the beginning.  `Relay` leads to an agent's own server, `Errand` to AgentCore.
