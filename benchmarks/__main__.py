@@ -19,6 +19,7 @@ ROWS = (
     "steps",
     "latency",
     "heads",
+    "once",
     "growth",
     "hostile",
     "keys",

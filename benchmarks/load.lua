@@ -3,6 +3,7 @@
 -- Arguments: how the requests differ from one another, and with what.
 --   same                          not at all (wrk formats them once)
 --   heads                         a random traceparent and cookie in each
+--   once                          not at all, but each is its connection's last
 --   paths COUNT                   a random one of /d0/hello .. /d<COUNT-1>/hello
 --   post BODY                     not at all, but each has a JSON body
 
@@ -33,6 +34,8 @@ function init(arguments)
   elseif arguments[1] == "paths" then
     for i = 1, tonumber(arguments[2]) do made[i] = wrk.format(nil, "/d" .. (i - 1) .. "/hello") end
     send_one_of(made)
+  elseif arguments[1] == "once" then
+    wrk.headers["Connection"] = "close"
   elseif arguments[1] == "post" then
     wrk.method = "POST"
     wrk.body = arguments[2]

@@ -40,6 +40,7 @@ _KINDS = {
     "routes": "another deployment each time",
     "anew": "another deployment and other fields each time",
     "tasks": "a task in a frame",
+    "once": "a connection for each request",
 }
 _CALL = '{"command":"hello","params":["World"]}'
 _SHOWN = 30
@@ -157,6 +158,8 @@ def _requests(kind: str) -> list[bytes]:
         if kind == "heads":
             lines += [f"traceparent: 00-{number:032x}-{number:016x}-01"]
             lines += [f"Cookie: visitor={number:024x}; theme=dark"]
+        if kind == "once":
+            lines += ["Connection: close"]
         if kind == "anew":
             lines += [f"X-Field-{number}: {number}"]
         if kind == "tasks":
@@ -220,6 +223,8 @@ def main(kind: str, directory: str) -> None:
         sys.settrace(None)
 
     for number in range(_ROUNDS * 2):
+        if kind == "once" and number:
+            clients = [socket.create_connection(place) for _ in range(_CLIENTS)]
         for place_of, client in enumerate(clients):
             client.send(made[(place_of + number * 7) % len(made)])
         answered = 0
@@ -229,6 +234,8 @@ def main(kind: str, directory: str) -> None:
         turn(number >= _ROUNDS)
         for client in clients:
             assert client.recv(65536).endswith(BODY.encode())
+            if kind == "once":
+                client.close()
     told = _CLIENTS * _ROUNDS
     found = {name: (steps.calls[name] / told, steps.steps[name] / told) for name in steps.steps}
     print(json.dumps(found), flush=True)

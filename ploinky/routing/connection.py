@@ -53,9 +53,9 @@ class Connection(RepeatingProtocol):
     _tunnel: Tunnel | None = None
     _lingers = False
 
-    def __init__(self, factory: GatewayFactory) -> None:
+    def __init__(self, factory: GatewayFactory, peer: Peer) -> None:
         super().__init__(factory)
-        self.peer = Peer("unix", False)
+        self.peer = peer
         self._buffer = bytearray()
         self._seen = 0
         self._body: Body | None = None
@@ -69,7 +69,6 @@ class Connection(RepeatingProtocol):
 
     def connectionMade(self) -> None:
         self._factory.connections[self] = None
-        self.peer = self._gateway.trusted.peer(getattr(self.transport.getPeer(), "host", None))
         self.outlet = Outlet(self.transport, self.dataReceived, self._moved)
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
@@ -102,7 +101,7 @@ class Connection(RepeatingProtocol):
             self._leave()  # it ended amid its body
         elif call is None:
             if not (self._buffer and self.outlet.queued):
-                self._end()  # in order: the kernel may still hold an answer that it waits for
+                self.end()  # in order: the kernel may still hold an answer that it waits for
         else:
             call.closes = call.closes or not self._buffer
             self._await_departure()
@@ -199,7 +198,7 @@ class Connection(RepeatingProtocol):
         if not self._reading:
             self._regulate()
         if call.closes:
-            self._end()
+            self.end()
         elif self.outlet.queued:
             self.await_client()
         else:
@@ -309,7 +308,7 @@ class Connection(RepeatingProtocol):
             self._refuse(error)
             return
         if self._client_ended:
-            self._end()
+            self.end()
         elif buffer:
             self._seen = len(buffer)
             if self.stage is IDLE:
@@ -454,8 +453,8 @@ class Connection(RepeatingProtocol):
             self._rest(self._seconds())
             self._feed()
 
-    def _end(self) -> None:
-        """Close once the answer is out; first let a client that still sends read it.
+    def end(self) -> None:
+        """See `RepeatingProtocol.end`; first a client that still sends may read its answer.
 
         Closing on unread bytes would reset the connection, and the answer with it.
         """
@@ -466,11 +465,8 @@ class Connection(RepeatingProtocol):
         if self._departure is not None:
             self._departure.stop()
         if not unread or self._client_ended or not isinstance(self.transport, tcp.Connection):
-            if self.outlet.queued:
+            if not self.outlet.close():
                 self.await_client()
-            else:
-                self._allow(Stage.SENDING, self._limits.sending_seconds)
-            self.transport.loseConnection()
         elif self.outlet.queued:
             self._lingers = True
             self.await_client()

@@ -119,10 +119,11 @@ class Errand(ShortWay):
         self._in_hand = False
         self._exchange = None
         self._body = self._params = b""
-        answer = b"%b%d\r\nContent-Length: %d\r\n\r\n%b" % (
+        answer = b"%b%d\r\nContent-Length: %d%b%b" % (
             self._front,
             self._number,
             len(body),
+            self._tail,
             body,
         )
         self._finish(answer, now)

@@ -81,6 +81,7 @@ class TrustedProxies:
         if problems:
             raise SettingsInvalid(problems)
 
+    @lru_cache(maxsize=4096)  # noqa: B019 - there is one for the whole process
     def peer(self, host: str | None) -> Peer:
         """Say who `host` is; None is the other end of a Unix socket."""
         if host is None:

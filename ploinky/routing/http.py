@@ -117,7 +117,8 @@ class RequestHead:
         host: The ``Host`` field's value; ``b""`` where an HTTP/1.0 client sent none.
         http_11: HTTP/1.1, else 1.0.
         keep_alive: Whether the client wants the connection to go on.
-        is_usual: HTTP/1.1, keep-alive, and not HEAD: answers to such requests are all framed alike.
+        is_usual: Answers to it are framed as most are: it is no HEAD, and HTTP/1.0 only where the
+            connection ends with it.
         length: Of the body in bytes; None where it is chunked.
         request_id: The client's own ``X-Request-Id``, if it is well-formed, else ``b""``.
         expects_continue: Whether the client waits for ``100 Continue`` before the body.
@@ -281,7 +282,7 @@ def _read_framing(head: RequestHead) -> None:
     connection = noted.get(b"connection")
     head.options = options = options_of(connection) if connection is not None else _NO_OPTIONS
     head.keep_alive = b"close" not in options if head.http_11 else b"keep-alive" in options
-    head.is_usual = head.http_11 and head.keep_alive and head.method != b"HEAD"
+    head.is_usual = (head.http_11 or not head.keep_alive) and head.method != b"HEAD"
     expect = noted.get(b"expect")
     if expect is not None and expect.lower() != b"100-continue":
         raise ExpectationFailed("the only expectation that can be met is 100-continue")

@@ -42,7 +42,9 @@ class GatewayFactory(Factory):
         self._emptied: Deferred[None] | None = None
 
     def buildProtocol(self, addr: IAddress | None) -> Connection | None:
-        return Connection(self) if self._descriptors.admits(self.busy) else None
+        if not self._descriptors.admits(self.busy):
+            return None
+        return Connection(self, self.gateway.trusted.peer(getattr(addr, "host", None)))
 
     def in_hand(self) -> int:
         """Tell how many requests are being answered now."""

@@ -89,7 +89,7 @@ class Relay(ShortWay):
         agent.rest(now)
         self._said = _NOTHING
         body = data[last.head_size :]
-        self._finish(b"%b%d\r\n\r\n%b" % (last.front, self._number, body), now)
+        self._finish(b"%b%d%b%b" % (last.front, self._number, self._tail, body), now)
         return True
 
     def unfold(self) -> None:

@@ -40,6 +40,10 @@ class RepeatingProtocol(StagedProtocol):
         """Read what is no repetition, or cannot be told for one yet."""
         raise NotImplementedError  # a connection knows how
 
+    def end(self) -> None:
+        """Close once what was sent is out."""
+        raise NotImplementedError  # a connection knows what else there may be
+
     def new_call(self, head: RequestHead, body: bytes | None, size: int) -> Call:
         """Make a call of a request.
 

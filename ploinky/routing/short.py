@@ -37,6 +37,7 @@ class ShortWay:
         "_size",
         "_standing",
         "_sums",
+        "_tail",
     )
     _began: float
     _lease: ILease
@@ -50,6 +51,7 @@ class ShortWay:
         self._gateway = gateway
         self._connection = connection
         self._memo = memo
+        self._tail = b"\r\n\r\n" if memo.head.keep_alive else b"\r\nConnection: close\r\n\r\n"
         self._standing: IStanding | None = gateway.orchestrator.standing(route)
         self._patience_seconds = min(route.timeout_seconds, gateway.limits.idle_seconds)
 
@@ -114,7 +116,9 @@ class ShortWay:
         gateway.access_log.add(
             (self._sums, self._line, self._number, self._size, len(answer), self._began, now)
         )
-        if queued:
+        if not self._memo.head.keep_alive:
+            connection.end()
+        elif queued:
             connection.await_client()
 
     def _count_as(self, command: str, status: int) -> None:

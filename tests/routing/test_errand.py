@@ -9,6 +9,7 @@ import msgspec
 import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.defer import ensureDeferred
+from twisted.internet.error import ConnectionDone
 from zope.interface.verify import verifyObject
 
 from ploinky.errors import AgentUnreachable
@@ -60,6 +61,19 @@ async def underway(corridor: Any) -> tuple[RawClient, FakeExchange]:
     assert corridor.factory.busy == 0
     assert corridor.factory.in_hand() == 1
     return client, exchange
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_connection_may_be_for_one_task(corridor: Any) -> None:
+    """It says so, and ends."""
+    client = await corridor.connect()
+    request = call("a").replace(b"Host: ", b"Connection: close\r\nHost: ")
+    answer = await exchanged(corridor, client, request)
+    assert (answer.body, answer.field(b"connection")) == (b'"ok"', b"close")
+    await settled(reactor, lambda: client.reason is not None)
+    assert client.reason is not None
+    assert client.reason.check(ConnectionDone)
+    assert not corridor.factory.connections
 
 
 @pytest_twisted.ensureDeferred

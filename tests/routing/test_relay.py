@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import attrs
+import pytest
 import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.defer import ensureDeferred
+from twisted.internet.error import ConnectionDone
 
 from ploinky.testing.routing import Answered, RawClient, half_closing, settled, turns
 from ploinky.values import Address, Kind, Target
@@ -367,6 +369,27 @@ async def test_each_of_a_clients_requests_goes_where_its_target_leads(wires: Any
     assert len(wires.agents.accepted) == 2
     shown = [record["route"].encode() for record in wires.records()]
     assert shown == [b"localhost" + target[:-2] for target in targets]
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [GET.replace(b"X-A: 1", b"Connection: close"), GET.replace(b"HTTP/1.1", b"HTTP/1.0")],
+)
+@pytest_twisted.ensureDeferred
+async def test_a_connection_may_be_for_one_request(wires: Any, request_: bytes) -> None:
+    """It says so and ends, and the agent's goes on to the next client."""
+    await exchanged(wires, await wires.connect())
+    for _ in range(3):
+        client = await wires.connect()
+        answer = await exchanged(wires, client, request_)
+        assert (answer.status, answer.body) == (200, b"ok")
+        assert answer.field(b"connection") == b"close"
+        await settled(reactor, lambda client=client: client.reason is not None)
+        assert client.reason.check(ConnectionDone)
+    await settled(reactor, lambda: len(wires.factory.connections) == 1)
+    assert len(wires.agents.accepted) == 1
+    assert [record["status"] for record in wires.records()] == [200] * 4
+    assert wires.orchestrator.in_flight() == wires.factory.in_hand() == 0
 
 
 @pytest_twisted.ensureDeferred
