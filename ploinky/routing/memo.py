@@ -59,11 +59,13 @@ class Memo:
         forwarded: See `Plan.forwarded`.
         short: Whether such requests may take a short way.
         generation: Of the route table that the plan was made under; under another it is void.
+        expires_at: Unix seconds at which it is void, as who calls is known no longer; None: never.
     """
 
     __slots__ = (
         "_line",
         "_variety",
+        "expires_at",
         "forwarded",
         "generation",
         "head",
@@ -84,6 +86,7 @@ class Memo:
         is_task = plan.form is not None and not plan.form.to_events
         self.short = (is_task or bool(plan.forwarded)) and not head.request_id
         self.generation = generation
+        self.expires_at = plan.principal.expires_at
         self._line = raw[: raw.index(b"\r\n") + 2]
         self._variety: _Variety | None = None
         head.forget_fields()
@@ -170,13 +173,12 @@ class _Variety:
 
 
 def may_be_remembered(raw: bytes, head: RequestHead, plan: Plan) -> bool:
-    """Tell whether the same bytes mean the same thing for as long as the route table stands."""
+    """Tell whether the same bytes mean the same thing while the route table and the key stand."""
     return (
         len(raw) <= _LARGEST_BYTES
         and head.length is not None
         and head.is_usual
         and not head.expects_continue
-        and plan.principal.expires_at is None
         and plan.upload is None
         and not plan.upgrade
         and plan.route.rate_limit is None

@@ -56,7 +56,12 @@ class RepeatingProtocol(StagedProtocol):
     def dataReceived(self, data: bytes) -> None:
         memo = self._memo
         router = self._gateway.router
-        if memo is not None and self.stage is IDLE and memo.generation == router.generation:
+        if (
+            memo is not None
+            and self.stage is IDLE
+            and memo.generation == router.generation
+            and (memo.expires_at is None or memo.expires_at > self._gateway.wall_seconds())
+        ):
             if len(data) == memo.size and data.startswith(memo.raw):
                 self._go_on(memo, memo.forwarded, data[memo.head_size :], len(data))
                 return

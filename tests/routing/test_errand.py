@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import attrs
@@ -22,7 +23,7 @@ from ploinky.testing.routing import (
     settled,
     turns,
 )
-from ploinky.values import TaskCall
+from ploinky.values import CallAuth, Principal, Role, TaskCall
 
 JSON = ((b"Content-Type", b"application/json"), (b"X-Ploinky-Command", b"hello"))
 
@@ -291,3 +292,24 @@ async def test_where_every_place_is_taken_a_task_waits(corridor: Any) -> None:
     corridor.tasks.sent[-1][2].answer.complete(200, JSON, b"1")
     assert (await client.answer()).body == b"1"
     assert corridor.orchestrator.in_flight() == 0
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_key_that_expires_is_known_until_then_and_no_longer(
+    corridor: Any, make_route: Any
+) -> None:
+    """Whatever was remembered while it was valid."""
+    hashed = hashlib.sha256(b"pk_1").hexdigest()
+    key = Principal("ci", Role.CALLER, hashed, expires_at=corridor.wall + 60)
+    corridor.publish(make_route("localhost/demo", auth=CallAuth.KEY), principals=(key,))
+    client = await corridor.connect()
+    request = call("a").replace(b"Host: ", b"X-API-Key: pk_1\r\nHost: ")
+    for _ in range(3):
+        exchange = await asked(corridor, client, request)
+        assert (corridor.factory.busy, corridor.factory.in_hand()) == (0, 1)
+        exchange.answer.complete(200, JSON, b'"ok"')
+        assert (await client.answer()).status == 200
+    corridor.wall += 60
+    client.send(request)
+    assert (await client.answer()).status == 401
+    assert {one.user for _, one, _ in corridor.tasks.sent} == {"ci"}
