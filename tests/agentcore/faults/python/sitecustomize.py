@@ -6,6 +6,7 @@ so that the calls are the same ones every time.
 
 import asyncio
 import builtins
+import functools
 import os
 import signal
 
@@ -42,7 +43,7 @@ class Kill:
                     os.kill(os.getpid(), signal.SIGKILL)
             return result
 
-        return call
+        return functools.partial(call)  # a function would become a method of who keeps it in a class
 
 
 if TASK:
