@@ -17,6 +17,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ploinky.addresses import client_of
 from ploinky.errors import (
     BodyTooLarge,
     CallFailed,
@@ -48,7 +49,6 @@ from ploinky.routing.headers import (
 )
 from ploinky.routing.http import Limits, RequestHead
 from ploinky.routing.plan import Plan
-from ploinky.routing.rates import client_of
 from ploinky.routing.spool import Spool
 from ploinky.routing.static import FileServer, asked_of
 from ploinky.routing.upgrades import protocols_asked
