@@ -48,7 +48,8 @@ from ploinky.routing.headers import (
     forwarded_head,
 )
 from ploinky.routing.http import Limits, RequestHead
-from ploinky.routing.plan import Plan
+from ploinky.routing.logins import Logins
+from ploinky.routing.plan import Attempt, Plan
 from ploinky.routing.spool import Spool
 from ploinky.routing.static import FileServer, asked_of
 from ploinky.routing.upgrades import protocols_asked
@@ -80,6 +81,7 @@ class Gateway:
         transports: How tasks reach an agent, by wire.
         spool: Keeps files that are uploaded.
         rates: Counts calls of routes with a limit.
+        logins: Answers who guesses.
         id_prefix: Of this process's request ids; ``[a-z0-9]+``, different in each process
             and each time it starts.
         new_task: Gives unguessable ids for durable tasks.
@@ -99,6 +101,7 @@ class Gateway:
         access_log: AccessLog,
         spool: Spool,
         rates: IRates,
+        logins: Logins,
         id_prefix: str,
         trusted: TrustedProxies,
         limits: Limits | None = None,
@@ -121,6 +124,7 @@ class Gateway:
         self._endings = Endings(clock, router, upstream)
         self._spool = spool
         self._rates = rates
+        self._logins = logins
         self._new_task = new_task
         self.id_text = f"{id_prefix}-"
         self.id_prefix = self.id_text.encode()
@@ -139,8 +143,8 @@ class Gateway:
                 self._admit_still(plan.route, plan.principal)  # its body took its time
             if plan.upload is not None:
                 self._receive(call, plan.upload)  # on to `_received` when its files are in
-            elif plan.form is not None and call.body is None:
-                call.collect()  # a task travels whole: on to `collected` when it is in
+            elif plan.travels_whole and call.body is None:
+                call.collect()  # on to `collected` when it is in
             else:
                 call.await_agent()
                 self._go_on(call, plan, plan.forwarded)
@@ -159,7 +163,9 @@ class Gateway:
             call.failed(error)
 
     def _go_on(self, call: Call, plan: Plan, forwarded: bytes) -> None:
-        """Claim a place for a call, which is whole if it is a task."""
+        """Claim a place for a call, which is whole if it has to be."""
+        if plan.attempt is not None and self._logins.answered(call, plan.attempt):
+            return
         if plan.form is not None:
             assert call.body is not None
             call.command, call.params, wish = plan.form.read(call.body)
@@ -235,6 +241,7 @@ class Gateway:
         _admit(route, principal)
         form = upload = asked = None
         most: int | None = None
+        attempt: Attempt | None = None
         if route.kind is Kind.TASK:
             form = task_form(head, route)
             upload = upload_form(head, form.command)
@@ -243,6 +250,7 @@ class Gateway:
             asked = asked_of(head, route)
         elif route.kind is Kind.CONTROL:
             most = route.max_body_bytes
+            attempt = self._logins.attempt_of(head)
         if most is not None and (head.length or 0) > most:
             raise BodyTooLarge(f"the body is over {most} bytes")
         forwarded = upgrade = b""
@@ -251,7 +259,7 @@ class Gateway:
             if head.options and route.kind is not Kind.CONTROL:
                 upgrade = protocols_asked(head)
         who = subject(head.method, str(route.key), route.deployment, principal.id)
-        return Plan(route, principal, who, form, forwarded, upload, asked, most, upgrade)
+        return Plan(route, principal, who, form, forwarded, upload, asked, most, upgrade, attempt)
 
     def _identify(self, head: RequestHead) -> tuple[Principal, bytes]:
         """Say who calls, and in which field a credential came that was for us alone."""

@@ -173,6 +173,7 @@ def may_be_remembered(raw: bytes, head: RequestHead, plan: Plan) -> bool:
         and plan.principal.expires_at is None
         and plan.upload is None
         and not plan.upgrade
+        and plan.attempt is None
         and plan.route.rate_limit is None
     )
 

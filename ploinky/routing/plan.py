@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from enum import Enum
+
 from attrs import Factory, field, frozen
 
 from ploinky.routing.access import Subject
@@ -9,6 +11,13 @@ from ploinky.routing.forms import TaskForm
 from ploinky.routing.static import Asked
 from ploinky.routing.uploads import UploadForm
 from ploinky.values import Principal, Route
+
+
+class Attempt(Enum):
+    """What a request tries to be let in by; the value is the route's name in the audit trail."""
+
+    LOGIN = "auth"
+    PUSH = "hooks.push"
 
 
 @frozen
@@ -23,6 +32,7 @@ class Plan:
         asked: What is wanted of a static deployment; None for any other.
         most_body_bytes: None: no limit.
         upgrade: The protocols that it asks the agent for; ``b""`` for none.
+        attempt: To be let in, of which there is a limit; None for what needs no such thing.
         may_stream: Whether an answer that has begun may last for as long as it likes.
     """
 
@@ -35,6 +45,12 @@ class Plan:
     asked: Asked | None = None
     most_body_bytes: int | None = None
     upgrade: bytes = b""
+    attempt: Attempt | None = None
     may_stream: bool = field(
         init=False, default=Factory(lambda self: self.form is None or self.form.to_events, True)
     )
+
+    @property
+    def travels_whole(self) -> bool:
+        """Whether its body is read before anything is made of it."""
+        return self.form is not None or self.attempt is Attempt.LOGIN
