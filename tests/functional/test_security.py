@@ -202,6 +202,23 @@ def test_a_guesser_is_held_up_by_all_together_and_after_a_restart(own_server: Se
     assert 429 in after
 
 
+def test_guesses_are_refused_while_the_leader_is_away(own_server: Server) -> None:
+    """And are on record once there is one again."""
+    own_server.start()
+    own_server.kill_leader()
+    began = time.monotonic()
+    statuses = [login(own_server, f"pk_{number}").status_code for number in range(20)]
+    assert statuses[:10] == [401] * 10
+    assert statuses.count(401) <= 11 + (time.monotonic() - began) / 6
+    own_server.start()
+
+    def recorded() -> int:
+        entries = own_server.api("GET", "audit?perPage=200").json()["entries"]
+        return sum(entry["code"] == "UNAUTHENTICATED" for entry in entries)
+
+    until(lambda: recorded() == statuses.count(401), "all is on record")
+
+
 def test_leader_and_worker_refuse_a_guess_in_the_same_words(own_server: Server) -> None:
     """A login in chunks is the leader's to answer, any other the worker's."""
     own_server.start()
