@@ -275,6 +275,36 @@ class IRates(Interface):
             nothing was counted.
         """
 
+    def would_wait_seconds(limit: RateLimit, what: str, client: str) -> float:
+        """Say what `wait_seconds` would, and count nothing."""
+
+    def forget(limit: RateLimit, what: str, client: str) -> None:
+        """Let a client begin anew, as if it had never called."""
+
+
+class ILoginThrottle(Interface):
+    """How often one address may try to log in, counted over leader and workers.  Synchronous."""
+
+    def check(address: str) -> None:
+        """See whether an attempt would be let through; nothing is counted.
+
+        Raises:
+            TooManyRequests: It would not; with ``retry_after_seconds``.
+        """
+
+    def attempt(address: str) -> None:
+        """Count an attempt before it is made; `succeeded` takes it back.
+
+        Raises:
+            TooManyRequests: It comes too early; with ``retry_after_seconds``.
+        """
+
+    def succeeded(address: str) -> None:
+        """Forget the failures of an address that has a valid key after all."""
+
+    def is_news(address: str) -> bool:
+        """Tell, once an hour, that an address is held up: so often it is worth a record."""
+
 
 # --- the control corridor ---------------------------------------------------
 

@@ -30,17 +30,19 @@ from ploinky.deployment.spec import Layout
 from ploinky.errors import SettingsInvalid, StateUnusable
 from ploinky.extensions import select_runtime
 from ploinky.git.source import GitRepositories
-from ploinky.interfaces import IRuntime, IRuntimeFactory
+from ploinky.interfaces import IRates, IRuntime, IRuntimeFactory
 from ploinky.leader_interfaces import ISource
 from ploinky.link import WorkerLinks
 from ploinky.management import CONTROL_SOCKET, Managed, start_management
 from ploinky.processgroup import LeaderLock, ProcessGroup, WorkerCommand, WorkerRecords
 from ploinky.rooms import Here, begin, listen, log_directory, new_id, plugins, pool, write
+from ploinky.routing.rates import LOGINS_FILE_NAME, SharedRates
 from ploinky.runtime.instances import Instances
 from ploinky.runtime.probes import SocketProber
 from ploinky.security.admission import Admission
 from ploinky.security.bootstrap import BootstrapToken, is_loopback
 from ploinky.security.published import PublishedKeys
+from ploinky.security.strangers import Strangers
 from ploinky.settings import Settings
 from ploinky.sockets import SocketPaths
 from ploinky.state import DATABASE, Stores, open_box, stores_of
@@ -63,7 +65,7 @@ from ploinky.values import (
     Route,
     Target,
 )
-from ploinky.worker import LINK_SOCKET, LOAD
+from ploinky.worker import LINK_SOCKET, LOAD, STRANGERS
 
 BUILT_IN_PATHS = ("/management", "/auth", "/client", "/metrics", "/_ploinky", "/")
 """What the leader answers itself, on every domain; ``/`` only where nothing is deployed there."""
@@ -92,7 +94,10 @@ async def lead(reactor: Any, configuration: Configuration, rooms: AsyncExitStack
     redactor = _begin_log(settings, rooms)
     here = _here(reactor, configuration, rooms)
     stores = await _open_stores(here, redactor, rooms)
-    metrics, loads, links, group = await _open_workers(here, stores, rooms)
+    logins = _open_logins(settings, rooms)
+    strangers = Strangers(reactor, stores.audit, logins)
+    _begin_recording(here, strangers, rooms)
+    metrics, loads, links, group = await _open_workers(here, stores, strangers, rooms)
     history = InstanceHistory(here.files, log_directory(settings) / "instances")
     await begin(history, rooms)
     deaths = Deaths(reactor, history)
@@ -119,6 +124,8 @@ async def lead(reactor: Any, configuration: Configuration, rooms: AsyncExitStack
         keys=keys,
         admission=admission,
         bootstrap=bootstrap,
+        logins=logins,
+        strangers=strangers,
         metrics=metrics,
         loads=loads,
         history=history,
@@ -218,8 +225,24 @@ def _cluster_id(settings: Settings) -> str:
     return made
 
 
+def _open_logins(settings: Settings, rooms: AsyncExitStack) -> IRates:
+    """Count logins together with the workers.
+
+    Raises:
+        SettingsInvalid: There is no place for it.
+    """
+    try:
+        rates = SharedRates(settings.run_directory, time.monotonic_ns, LOGINS_FILE_NAME)
+    except OSError as error:
+        raise SettingsInvalid(
+            [f"dir: {settings.run_directory} cannot be used: {error.strerror}; make room in it"]
+        ) from error
+    rooms.callback(rates.close)
+    return rates
+
+
 async def _open_workers(
-    here: Here, stores: Stores, rooms: AsyncExitStack
+    here: Here, stores: Stores, strangers: Strangers, rooms: AsyncExitStack
 ) -> tuple[Metrics, Loads, WorkerLinks, ProcessGroup]:
     """Listen on the public port; workers of an earlier leader are taken over."""
     settings = here.settings
@@ -237,6 +260,8 @@ async def _open_workers(
     def report(pid: int, kind: str, line: bytes) -> None:
         if kind == LOAD:
             loads.take(pid, line)
+        elif kind == STRANGERS:
+            strangers.take(line)
 
     metrics = Metrics(
         here.reactor,
@@ -349,6 +374,12 @@ def _begin_flushing(here: Here, keys: PublishedKeys, rooms: AsyncExitStack) -> N
 
     rooms.push_async_callback(flush)
     _repeat(here, flush, _MINUTE_SECONDS, rooms)
+
+
+def _begin_recording(here: Here, strangers: Strangers, rooms: AsyncExitStack) -> None:
+    """Write down once a second, and at the end, what strangers were refused."""
+    rooms.push_async_callback(strangers.write)
+    _repeat(here, strangers.write, 1.0, rooms)
 
 
 def _repeat(

@@ -18,7 +18,7 @@ from ploinky.configuration import Change
 from ploinky.deployment.compose import Neighbours
 from ploinky.deployment.manager import DeploymentManager
 from ploinky.deployment.spec import Layout, Plans
-from ploinky.interfaces import IAuthenticatorFactory
+from ploinky.interfaces import IAuthenticatorFactory, IRates
 from ploinky.rooms import Here, begin, listen, log_directory, new_id, plugins
 from ploinky.routing.upstream import Upstream
 from ploinky.routing.wheel import Wheel
@@ -26,6 +26,7 @@ from ploinky.security.admission import Admission
 from ploinky.security.bootstrap import BootstrapToken
 from ploinky.security.keyring import Keyring
 from ploinky.security.published import PublishedKeys
+from ploinky.security.strangers import Strangers
 from ploinky.security.throttle import LoginThrottle
 from ploinky.state import Stores, master_key_file
 from ploinky.store_interfaces import IKeyStore
@@ -51,6 +52,8 @@ class Managed:
     """What there is to be managed, and who may.
 
     Attributes:
+        logins: Where they are counted, together with the workers.
+        strangers: How much of what they are refused is written down.
         metrics: How many calls there were, and how they went.
         loads: What is in hand now.
         history: What became of instances.
@@ -64,6 +67,8 @@ class Managed:
     keys: PublishedKeys
     admission: Admission
     bootstrap: BootstrapToken
+    logins: IRates
+    strangers: Strangers
     metrics: Metrics
     loads: Loads
     history: InstanceHistory
@@ -127,7 +132,8 @@ async def start_management(here: Here, managed: Managed, rooms: AsyncExitStack) 
         audit=managed.stores.audit,
         authenticators=await _authenticators(here, managed.keys),
         bootstrap=managed.bootstrap,
-        throttle=LoginThrottle(here.reactor),
+        throttle=LoginThrottle(managed.logins),
+        strangers=managed.strangers,
         operations=operations,
         metrics=managed.metrics,
         loads=managed.loads,

@@ -146,8 +146,8 @@ class IHookStore(Interface):
 class IAuditTrail(Interface):
     """Who did what: written once, never changed."""
 
-    async def append(entry: AuditEntry) -> None:
-        """Write one down; it is on disk when this fires."""
+    async def append(*entries: AuditEntry) -> None:
+        """Write them down, in this order; they are on disk when this fires, or none is."""
 
     async def entries(skip: int, most: int) -> tuple[int, list[AuditEntry]]:
         """Tell how many there are, and give some of them, the newest first."""

@@ -38,13 +38,15 @@ from ploinky.routing.descriptors import Descriptors
 from ploinky.routing.gateway import Gateway
 from ploinky.routing.headers import TrustedProxies
 from ploinky.routing.listening import GatewayFactory
-from ploinky.routing.rates import SharedRates
+from ploinky.routing.logins import Logins
+from ploinky.routing.rates import LOGINS_FILE_NAME, SharedRates
 from ploinky.routing.reactor import install
 from ploinky.routing.spool import Spool
 from ploinky.routing.streams import Outlet
 from ploinky.routing.table import RouteTable
 from ploinky.routing.upstream import Upstream
 from ploinky.routing.wheel import Wheel
+from ploinky.security.throttle import LoginThrottle
 from ploinky.sockets import SocketPaths
 from ploinky.task_values import DURABLE_PREFIX
 from ploinky.tasks.file_transport import FileTransport
@@ -61,6 +63,9 @@ LINK_SOCKET = "link.sock"
 
 LOAD = "load"
 """What the link calls the report of `Rooms.load`."""
+
+STRANGERS = "strangers"
+"""What it calls the report of `Rooms.strangers`."""
 
 REPORT_SECONDS = 1.0
 
@@ -100,6 +105,7 @@ class Rooms:
             which cuts off what goes on for callers who may call no more.
         counts: Gives what was counted since the last call, as lines of JSON.
         load: Gives what is in flight now, as a line of JSON.
+        strangers: Gives whom it refused since the last call, as lines of JSON.
         close: Ends what else was opened.
     """
 
@@ -108,6 +114,7 @@ class Rooms:
     gateway: Any
     counts: Callable[[], bytes]
     load: Callable[[], bytes]
+    strangers: Callable[[], bytes]
     close: Callable[[], None]
 
 
@@ -204,7 +211,11 @@ def build_rooms(reactor: Any, configuration: WorkerConfiguration, paths: SocketP
     deleting.start()
     spool = Spool(deleting, configuration.run_directory, id_prefix)
     spool.open()
-    rates = SharedRates(Path(configuration.run_directory), time.monotonic_ns)
+    run_directory = Path(configuration.run_directory)
+    rates = SharedRates(run_directory, time.monotonic_ns)
+    login_rates = SharedRates(run_directory, time.monotonic_ns, LOGINS_FILE_NAME)
+    trusted = TrustedProxies(configuration.trusted_proxies)
+    logins = Logins(time.time, router, trusted, LoginThrottle(login_rates))
     gateway = Gateway(
         reactor,
         time.time,
@@ -216,8 +227,9 @@ def build_rooms(reactor: Any, configuration: WorkerConfiguration, paths: SocketP
         access_log,
         spool,
         rates,
+        logins,
         id_prefix,
-        TrustedProxies(configuration.trusted_proxies),
+        trusted,
         new_task=lambda: DURABLE_PREFIX + secrets.token_hex(16),
     )
 
@@ -234,10 +246,12 @@ def build_rooms(reactor: Any, configuration: WorkerConfiguration, paths: SocketP
         deleting.stop()
         spool.close()
         rates.close()
+        login_rates.close()
         access_log.flush()
         access_file.close()
 
-    return Rooms(router, orchestrator, GatewayFactory(gateway, descriptors), counts, load, close)
+    factory = GatewayFactory(gateway, descriptors)
+    return Rooms(router, orchestrator, factory, counts, load, logins.drain, close)
 
 
 def run(build_rooms: BuildRooms) -> None:
@@ -282,6 +296,11 @@ def _prepare(configuration: WorkerConfiguration, build_rooms: BuildRooms) -> Cal
         rooms.gateway.expel()
         link.count()
         link.report(LOAD, rooms.load())
+        report_strangers()
+
+    def report_strangers() -> None:
+        if link.connected:  # else they are kept, as far as there is room
+            link.report(STRANGERS, rooms.strangers())
 
     reporting = LoopingCall(report)
     reporting.clock = reactor
@@ -294,6 +313,7 @@ def _prepare(configuration: WorkerConfiguration, build_rooms: BuildRooms) -> Cal
         # The link stays to the last: without it the leader would end this process at once.
         await corridor.drain(DRAIN_SECONDS)
         reporting.stop()
+        report_strangers()
         await link.settle()
         await link.stopService()
 

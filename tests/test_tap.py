@@ -19,7 +19,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.testing import MemoryReactor
 
 from ploinky.rooms import new_id
-from ploinky.routing.rates import FILE_NAME
+from ploinky.routing.rates import FILE_NAME, LOGINS_FILE_NAME
 from ploinky.settings import fields
 from ploinky.tap import COULD_NOT_START, MISCONFIGURED, Leader, Options
 from tests.functional.conftest import until
@@ -150,7 +150,8 @@ def test_it_answers_and_says_where_and_leaves_nothing_behind(
     assert errors == ""
     assert sorted(path.name for path in server.run_directory.iterdir() if path.is_file()) == [
         "leader.lock",
-        FILE_NAME,  # who called how often still counts at the next start
+        LOGINS_FILE_NAME,  # who guessed,
+        FILE_NAME,  # and who called how often still counts at the next start
     ]
     assert not Path(f"/proc/{worker}").exists()
 

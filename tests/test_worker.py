@@ -75,6 +75,7 @@ class Scene:
             self.gateway,
             lambda: b"",
             lambda: b"",
+            lambda: b"",
             lambda: self.ends.append("closed"),
         )
         self.corridor = Corridor(

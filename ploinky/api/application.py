@@ -55,6 +55,7 @@ from ploinky.errors import (
     SettingsInvalid,
 )
 from ploinky.routing.headers import TrustedProxies
+from ploinky.routing.problem import EVERY_ANSWERS_FIELDS
 from ploinky.security.admission import ADMIN_ID
 from ploinky.security.bootstrap import is_loopback
 from ploinky.security.roles import check, is_open
@@ -62,12 +63,6 @@ from ploinky.values import NOBODY, Principal, Role
 
 EVERYBODY = Principal(id=ADMIN_ID, role=Role.ADMIN)
 """Who calls where the setting ``auth`` is ``none``."""
-
-_FIELDS = (
-    ("Cache-Control", "no-store"),
-    ("X-Content-Type-Options", "nosniff"),
-    ("Referrer-Policy", "no-referrer"),
-)
 
 
 def make_site(collaborators: Collaborators) -> Site:
@@ -135,7 +130,7 @@ class Application:
     def __init__(self, collaborators: Collaborators, endpoints: Sequence[Endpoint]) -> None:
         self._its = collaborators
         self._proxies = TrustedProxies(collaborators.settings.trusted_proxies)
-        self._auditor = Auditor(collaborators.clock, collaborators.audit)
+        self._auditor = Auditor(collaborators.clock, collaborators.audit, collaborators.strangers)
         self._klein = Klein()
         self._klein.url_map.converters["rest"] = _Rest
         for endpoint in endpoints:
@@ -246,7 +241,7 @@ class _Front(Resource):
         request.request_id = request_id_of(request) or self._new_id()
         request.responseHeaders.removeHeader("Server")
         request.responseHeaders.setRawHeaders("X-Request-Id", [request.request_id])
-        for name, value in _FIELDS:
+        for name, value in EVERY_ANSWERS_FIELDS:
             request.responseHeaders.setRawHeaders(name, [value])
         try:
             b"/".join(request.postpath or ()).decode("utf-8")

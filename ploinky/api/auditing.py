@@ -1,7 +1,7 @@
 """The audit trail: every change that is asked for, written down before it is answered.
 
-Also what was refused or failed.  Strangers who are refused over and over fill no disk: of one
-address so many are written down as may try to log in, and the access log has the rest.
+Also what was refused or failed.  Strangers who are refused over and over fill no disk: see
+`ploinky.security.strangers`; the access log has the rest.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from ploinky.api.forms import outside_names, parse_json
 from ploinky.api.requests import Call
 from ploinky.api.shapes import Page, PageQuery, secret_fields
 from ploinky.api.streams import Stream
-from ploinky.errors import InternalError, PloinkyError, TooManyRequests
-from ploinky.security.throttle import LoginThrottle
+from ploinky.errors import InternalError, PloinkyError
+from ploinky.security.strangers import Strangers
 from ploinky.store_interfaces import IAuditTrail
 from ploinky.telemetry.redaction import Redactor
 from ploinky.values import NOBODY, AuditEntry
@@ -32,12 +32,17 @@ _MOST_BODY = 4096
 
 
 class Auditor:
-    """Writes down what is asked for, and what came of it."""
+    """Writes down what is asked for, and what came of it.
 
-    def __init__(self, clock: IReactorTime, trail: IAuditTrail) -> None:
+    Args:
+        clock: Its seconds are Unix time.
+        strangers: Says how much of theirs is written down.
+    """
+
+    def __init__(self, clock: IReactorTime, trail: IAuditTrail, strangers: Strangers) -> None:
         self._clock = clock
         self._trail = trail
-        self._strangers = LoginThrottle(clock)
+        self._strangers = strangers
         self._redact = Redactor()
 
     async def recorded(
@@ -68,11 +73,8 @@ class Auditor:
 
     async def _write(self, endpoint: Endpoint, call: Call, status: int, code: str) -> None:
         who = call.principal
-        if who == NOBODY and code:
-            try:
-                self._strangers.attempt(call.peer.address)
-            except TooManyRequests:
-                return
+        if who == NOBODY and code and not self._strangers.admits(call.peer.address):
+            return
         place = call.request.path.decode("utf-8", "replace")
         entry = AuditEntry(
             at=self._clock.seconds(),

@@ -16,12 +16,12 @@ from ploinky.api.streams import Stream, Streams
 from ploinky.backup.making import Backups
 from ploinky.configuration import Change, Configuration
 from ploinky.errors import PloinkyError
-from ploinky.interfaces import IAuthenticator, IDeploymentManager, IRuntime
+from ploinky.interfaces import IAuthenticator, IDeploymentManager, ILoginThrottle, IRuntime
 from ploinky.leader_interfaces import IDurableTasks, ISource, IWorkerGroup
 from ploinky.security.admission import Admission
 from ploinky.security.bootstrap import BootstrapToken
 from ploinky.security.keyring import Keyring
-from ploinky.security.throttle import LoginThrottle
+from ploinky.security.strangers import Strangers
 from ploinky.settings import Settings
 from ploinky.store_interfaces import (
     IAuditTrail,
@@ -117,6 +117,8 @@ class Collaborators:
         hooks: Secrets of webhooks.
         audit: Every change is written down there before it is answered.
         authenticators: Asked in this order; the first that knows a credential counts.
+        throttle: Of whoever guesses.
+        strangers: Says how much of what they are refused is written down.
         operations: A service; the root starts and stops it.
         metrics: How many calls there were, and how they went.
         loads: What is in hand now.
@@ -155,7 +157,8 @@ class Collaborators:
     audit: IAuditTrail
     authenticators: Sequence[IAuthenticator]
     bootstrap: BootstrapToken
-    throttle: LoginThrottle
+    throttle: ILoginThrottle
+    strangers: Strangers
     operations: Operations
     metrics: Metrics = field(repr=False)
     loads: Loads = field(repr=False)

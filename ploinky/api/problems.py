@@ -1,13 +1,10 @@
 """Errors to answers: the one place where what went wrong becomes HTTP.
 
-Form: ``{"error": "<message>", "message", "code", "details"?, "requestId"}``
-(contract, section 5).  An error that nobody foresaw says no more than that,
+Its form is that of `ploinky.routing.problem`.  An error that nobody foresaw says no more than that,
 and its request id, under which the log has it.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -17,13 +14,12 @@ from werkzeug.exceptions import MethodNotAllowed as WrongMethod
 from ploinky.api.answers import Answer, as_json
 from ploinky.deploy_errors import DeployFailed
 from ploinky.errors import (
-    CallFailed,
     InternalError,
     MethodNotAllowed,
     NotFound,
     PloinkyError,
-    Unauthenticated,
 )
+from ploinky.routing.problem import document_of, fields_of
 
 
 def foreseen(failure: Failure, place: str, log: Logger, request_id: str) -> PloinkyError:
@@ -48,12 +44,7 @@ def foreseen(failure: Failure, place: str, log: Logger, request_id: str) -> Ploi
 
 def answer(error: PloinkyError, request_id: str) -> Answer:
     """Give status, fields and body for an error."""
-    document: dict[str, Any] = {
-        "error": error.message,
-        "message": error.message,
-        "code": error.code,
-        "requestId": request_id,
-    }
+    document = document_of(error, request_id)
     details = error.details
     if isinstance(error, DeployFailed):
         more = details if isinstance(details, dict) else {}
@@ -61,11 +52,4 @@ def answer(error: PloinkyError, request_id: str) -> Answer:
         details = {**more, **said}
     if details is not None:
         document["details"] = details
-    fields: list[tuple[str, str]] = []
-    if isinstance(error, MethodNotAllowed):
-        fields.append(("Allow", ", ".join(error.allow)))
-    if isinstance(error, Unauthenticated):
-        fields.append(("WWW-Authenticate", 'Bearer realm="ploinky"'))
-    if isinstance(error, CallFailed) and error.retry_after_seconds is not None:
-        fields.append(("Retry-After", str(error.retry_after_seconds)))
-    return as_json(document, status=error.status, fields=tuple(fields))
+    return as_json(document, status=error.status, fields=fields_of(error))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
@@ -121,7 +121,7 @@ class Peer:
     Attributes:
         forwarded_for: The addresses in ``X-Forwarded-For``: the last is the gateway's own entry,
             those before it are what a trusted proxy said.
-        address: The client's: the last one that is not a trusted proxy's.
+        address: The client's, as `TrustedProxies.sender` says it.
         host: The ``Host`` field.
     """
 
@@ -138,7 +138,7 @@ class Peer:
         addresses = tuple(part.strip() for part in sent.split(",") if part.strip())
         return cls(
             forwarded_for=addresses,
-            address=_client(addresses, proxies),
+            address=proxies.sender_of(sent),
             host=request.text_field("Host"),
             proxied=any(request.text_field(name) for name in _MARKS_OF_A_PROXY),
             is_secure=request.text_field("X-Forwarded-Proto").lower() == "https",
@@ -148,16 +148,6 @@ class Peer:
     def is_here(self) -> bool:
         """Whether the request was made on this machine, to this machine."""
         return comes_from_here(self.forwarded_for, self.host, self.proxied)
-
-
-def _client(addresses: Sequence[str], proxies: TrustedProxies) -> str:
-    for address in reversed(addresses):
-        try:
-            if not proxies.peer(address).trusted:
-                return address
-        except ValueError:  # a proxy may say `unknown`
-            return address
-    return addresses[0] if addresses else ""
 
 
 def check_origin(request: ManagementRequest, credential: Credential | None) -> None:

@@ -16,6 +16,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ploinky.addresses import client_of
 from ploinky.errors import (
     CallFailed,
     NoSuchRoute,
@@ -42,8 +43,8 @@ from ploinky.routing.headers import (
     TrustedProxies,
 )
 from ploinky.routing.http import Limits, RequestHead
+from ploinky.routing.logins import Logins
 from ploinky.routing.plan import Plan, in_scope, plan_again, plan_of
-from ploinky.routing.rates import client_of
 from ploinky.routing.spool import Spool
 from ploinky.routing.static import FileServer
 from ploinky.routing.uploads import UPLOAD, Reception, UploadForm
@@ -74,6 +75,7 @@ class Gateway:
         transports: How tasks reach an agent, by wire.
         spool: Keeps files that are uploaded.
         rates: Counts calls of routes with a limit.
+        logins: Answers who guesses.
         id_prefix: Of this process's request ids; ``[a-z0-9]+``, different in each process
             and each time it starts.
         new_task: Gives unguessable ids for durable tasks.
@@ -93,6 +95,7 @@ class Gateway:
         access_log: AccessLog,
         spool: Spool,
         rates: IRates,
+        logins: Logins,
         id_prefix: str,
         trusted: TrustedProxies,
         limits: Limits | None = None,
@@ -115,6 +118,7 @@ class Gateway:
         self._endings = Endings(clock, router, upstream)
         self._spool = spool
         self._rates = rates
+        self._logins = logins
         self._new_task = new_task
         self.id_text = f"{id_prefix}-"
         self.id_prefix = self.id_text.encode()
@@ -133,8 +137,8 @@ class Gateway:
                 self._admit_still(plan.route, plan.principal)  # its body took its time
             if plan.upload is not None:
                 self._receive(call, plan.upload)  # on to `_received` when its files are in
-            elif plan.form is not None and call.body is None:
-                call.collect()  # a task travels whole: on to `collected` when it is in
+            elif plan.travels_whole and call.body is None:
+                call.collect()  # on to `collected` when it is in
             else:
                 call.await_agent()
                 self._go_on(call, plan, plan.forwarded)
@@ -153,7 +157,9 @@ class Gateway:
             call.failed(error)
 
     def _go_on(self, call: Call, plan: Plan, forwarded: bytes) -> None:
-        """Claim a place for a call, which is whole if it is a task."""
+        """Claim a place for a call, which is whole if it has to be."""
+        if plan.attempt is not None and self._logins.answered(call, plan.attempt):
+            return
         if plan.form is not None:
             assert call.body is not None
             call.command, call.params, wish = plan.form.read(call.body)

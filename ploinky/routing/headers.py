@@ -95,11 +95,24 @@ class TrustedProxies:
         ``X-Forwarded-For`` is read from its end, and only for as long as those who wrote it
         are trusted: what a client made up stands further to the front.
         """
-        address, trusted = peer.address, peer.trusted
-        if not trusted:
-            return address
+        if not peer.trusted:
+            return peer.address
         lines = [value for name, _, value in head.fields if name == b"x-forwarded-for"]
-        for said in reversed(b",".join(lines).decode("latin-1").split(",")):
+        return self._before(peer.address, b",".join(lines).decode("latin-1"))
+
+    def sender_of(self, way: str) -> str:
+        """Say the same from the ``X-Forwarded-For`` that the gateway sends; ``way`` is its value."""
+        before, _, last = way.rpartition(",")
+        last = last.strip()
+        try:
+            peer = self.peer(last)
+        except ValueError:
+            return last
+        return self._before(peer.address, before) if peer.trusted else peer.address
+
+    def _before(self, address: str, way: str) -> str:
+        """Go back from a trusted proxy along what it and others say of the way before it."""
+        for said in reversed(way.split(",")):
             try:
                 before = _plain_address(said.strip(" \t").strip("[]"))
             except ValueError:

@@ -18,6 +18,7 @@ from ploinky.interfaces import IRouter
 from ploinky.routing.headers import SESSION_COOKIE, forwarded_elsewhere, passes_unread
 from ploinky.routing.http import RequestHead, has_dot_segment
 from ploinky.routing.plan import Plan, plan_elsewhere
+from ploinky.values import Kind
 
 _LARGEST_BYTES = 2048
 """Of a head that is remembered: an idle connection must stay small."""
@@ -64,6 +65,7 @@ class Memo:
 
     __slots__ = (
         "_line",
+        "_roams",
         "_variety",
         "expires_at",
         "forwarded",
@@ -87,6 +89,7 @@ class Memo:
         self.short = (is_task or bool(plan.forwarded)) and not head.request_id
         self.generation = generation
         self.expires_at = plan.principal.expires_at
+        self._roams = bool(plan.forwarded) and plan.route.kind is not Kind.CONTROL
         self._line = raw[: raw.index(b"\r\n") + 2]
         self._variety: _Variety | None = None
         head.forget_fields()
@@ -113,12 +116,15 @@ class Memo:
         return None if forwarded is None else (self, forwarded, data[end:])
 
     def _elsewhere(self, data: bytes, router: IRouter) -> tuple[Memo, bytes, bytes] | None:
-        """Read a request with another target, and else the same head."""
+        """Read a request with another target, and else the same head.
+
+        What the target of a built-in route means is not for here to say.
+        """
         raw, plan = self.raw, self.plan
         before = len(self._line)
         line_end = data.find(b"\r\n") + 2
         end = line_end + len(raw) - before
-        if not plan.forwarded or len(data) - end != (self.head.length or 0):
+        if not self._roams or len(data) - end != (self.head.length or 0):
             return None
         if data[line_end:end] != raw[before:]:
             return None
@@ -181,6 +187,7 @@ def may_be_remembered(raw: bytes, head: RequestHead, plan: Plan) -> bool:
         and not head.expects_continue
         and plan.upload is None
         and not plan.upgrade
+        and plan.attempt is None
         and plan.route.rate_limit is None
     )
 

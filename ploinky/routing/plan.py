@@ -9,6 +9,7 @@ import msgspec
 
 from ploinky.errors import BodyTooLarge, CallFailed, Forbidden, Unauthenticated
 from ploinky.routing.access import Subject, subject
+from ploinky.routing.attempts import Attempt, attempt_of
 from ploinky.routing.forms import TaskForm, task_form
 from ploinky.routing.headers import Peer, forwarded_elsewhere, forwarded_head
 from ploinky.routing.http import RequestHead
@@ -29,6 +30,7 @@ class Plan(msgspec.Struct, frozen=True, eq=False):
         asked: What is wanted of a static deployment; None for any other.
         most_body_bytes: None: no limit.
         upgrade: The protocols that it asks the agent for; ``b""`` for none.
+        attempt: To be let in, of which there is a limit; None for what needs no such thing.
     """
 
     route: Route
@@ -40,6 +42,12 @@ class Plan(msgspec.Struct, frozen=True, eq=False):
     asked: Asked | None = None
     most_body_bytes: int | None = None
     upgrade: bytes = b""
+    attempt: Attempt | None = None
+
+    @property
+    def travels_whole(self) -> bool:
+        """Whether its body is read before anything is made of it."""
+        return self.form is not None or self.attempt is Attempt.LOGIN
 
     @property
     def may_stream(self) -> bool:
@@ -59,7 +67,7 @@ def plan_of(
         CallFailed: It is refused.
     """
     admit(route, principal)
-    form = upload = asked = None
+    form = upload = asked = attempt = None
     most: int | None = None
     if route.kind is Kind.TASK:
         form = task_form(head, route)
@@ -69,6 +77,7 @@ def plan_of(
         asked = asked_of(head, route)
     elif route.kind is Kind.CONTROL:
         most = route.max_body_bytes
+        attempt = attempt_of(head)
     if most is not None and (head.length or 0) > most:
         raise BodyTooLarge(f"the body is over {most} bytes")
     forwarded = upgrade = b""
@@ -77,7 +86,7 @@ def plan_of(
         if head.options and route.kind is not Kind.CONTROL:
             upgrade = protocols_asked(head)
     who = _subject(head.method, route, principal)
-    return Plan(route, principal, who, form, forwarded, upload, asked, most, upgrade)
+    return Plan(route, principal, who, form, forwarded, upload, asked, most, upgrade, attempt)
 
 
 def plan_elsewhere(
@@ -86,15 +95,13 @@ def plan_elsewhere(
     """Say what becomes of a request that differs in its target alone, which leads to `route`.
 
     Args:
-        plan: Of the other one, whose head is remembered.
+        plan: Of the other one, whose head is remembered; not of one to a built-in route.
 
     Returns:
         None where more must be known than that.
     """
     known = plan.route
-    if not plan.forwarded or route.kind is not known.kind or route.kind is Kind.CONTROL:
-        return None
-    if route.rate_limit is not None:
+    if route.kind is not known.kind or route.rate_limit is not None:
         return None
     try:
         admit(route, plan.principal)

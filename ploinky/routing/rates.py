@@ -13,7 +13,6 @@ import secrets
 from collections.abc import Callable
 from contextlib import suppress
 from hashlib import blake2b
-from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 
 from zope.interface import implementer
@@ -23,6 +22,9 @@ from ploinky.values import RateLimit
 
 FILE_NAME = "rates-1"
 """In the run directory; the number is that of the layout."""
+
+LOGINS_FILE_NAME = "logins-1"
+"""Where logins are counted: apart, so that no flood of calls pushes a guesser out."""
 
 _HEADER_BYTES = 64
 _SECRET_BYTES = 32
@@ -52,14 +54,15 @@ class SharedRates:
     Args:
         directory: Where the file lies, or is made, for this user alone.
         clock: Nanoseconds, the same for all processes (``time.monotonic_ns``).
+        name: The file's.
 
     Raises:
         OSError: The file cannot be made, read or mapped.
     """
 
-    def __init__(self, directory: Path, clock: Callable[[], int]) -> None:
+    def __init__(self, directory: Path, clock: Callable[[], int], name: str = FILE_NAME) -> None:
         self._clock = clock
-        path = directory / FILE_NAME
+        path = directory / name
         size = _HEADER_BYTES + 8 * _SLOTS
         if not path.exists() or path.stat().st_size != size:
             _make(path, size)
@@ -73,21 +76,37 @@ class SharedRates:
 
     def wait_seconds(self, limit: RateLimit, what: str, client: str) -> float:
         """Count one call, unless it comes too early; see `IRates`."""
-        interval = max(1, round(limit.seconds * _TICKS / limit.requests))
-        burst = interval * (limit.requests - 1)
-        now = self._clock() * _TICKS // 1_000_000_000 & _TIME_MASK
-        slot, tag, ahead = self._find(f"{limit.requests} {limit.seconds}\0{what}\0{client}", now)
-        if ahead > burst + interval:
-            ahead = 0  # more than can be booked: of a clock that has begun anew since, at a reboot
+        interval, burst = _terms(limit)
+        now, slot, tag, ahead = self._booked(limit, what, client)
         if ahead > burst:
             return (ahead - burst) / _TICKS
         self._slots[slot] = tag << _TIME_BITS | (now + ahead + interval & _TIME_MASK)
         return 0.0
 
+    def would_wait_seconds(self, limit: RateLimit, what: str, client: str) -> float:
+        """Count nothing; see `IRates`."""
+        _, burst = _terms(limit)
+        _, _, _, ahead = self._booked(limit, what, client)
+        return max(0, ahead - burst) / _TICKS
+
+    def forget(self, limit: RateLimit, what: str, client: str) -> None:
+        """Let a client begin anew; see `IRates`."""
+        now, slot, tag, ahead = self._booked(limit, what, client)
+        if ahead:
+            self._slots[slot] = tag << _TIME_BITS | now
+
     def close(self) -> None:
         """Let go of the file; others go on with it."""
         self._slots.release()
         self._map.close()
+
+    def _booked(self, limit: RateLimit, what: str, client: str) -> tuple[int, int, int, int]:
+        """Give the present moment, a client's slot, its tag, and for how far ahead it is booked."""
+        now = self._clock() * _TICKS // 1_000_000_000 & _TIME_MASK
+        slot, tag, ahead = self._find(f"{limit.requests} {limit.seconds}\0{what}\0{client}", now)
+        if ahead > sum(_terms(limit)):
+            ahead = 0  # more than can be booked: of a clock that has begun anew since, at a reboot
+        return now, slot, tag, ahead
 
     def _find(self, key: str, now: int) -> tuple[int, int, int]:
         """Give a client's slot, its tag, and for how many ticks ahead it is booked."""
@@ -108,26 +127,20 @@ class SharedRates:
         return free, tag, 0
 
 
-def client_of(address: str) -> str:
-    """Give what is counted as one: an address, or the /64 network of an IPv6 address."""
-    if ":" not in address:
-        return address
-    try:
-        found = ip_address(address.partition("%")[0])
-    except ValueError:
-        return address
-    if not isinstance(found, IPv6Address):
-        return address
-    return str(found.ipv4_mapped or IPv6Address(int(found) >> 64 << 64))
+def _terms(limit: RateLimit) -> tuple[int, int]:
+    """Give, in ticks, how far one call books ahead, and how far ahead calls are let in."""
+    interval = max(1, round(limit.seconds * _TICKS / limit.requests))
+    return interval, interval * (limit.requests - 1)
 
 
 def _make(path: Path, size: int) -> None:
     """Put an empty file with a new secret into place; whoever comes first wins."""
-    draft = path.with_name(f"{FILE_NAME}.{os.getpid()}.{secrets.token_hex(4)}")
+    draft = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
         with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(secrets.token_bytes(_SECRET_BYTES))
-            file.truncate(size)
+            # Without holes: where the disk is full later on, filling one would kill the process.
+            file.write(bytes(size - _SECRET_BYTES))
         if path.exists() and path.stat().st_size != size:
             os.replace(draft, path)
             return

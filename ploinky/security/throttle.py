@@ -1,62 +1,62 @@
-"""How often one address may try to log in."""
+"""How often one address may try to log in, whichever worker or the leader it tries at."""
 
 from __future__ import annotations
 
-import ipaddress
 import math
-from collections import OrderedDict
 
-from twisted.internet.interfaces import IReactorTime
+from zope.interface import implementer
 
+from ploinky.addresses import client_of
 from ploinky.errors import TooManyRequests
+from ploinky.interfaces import ILoginThrottle, IRates
+from ploinky.values import RateLimit
 
 ATTEMPTS = 10
 REFILL_SECONDS = 6.0
-MOST_ADDRESSES = 10_000
+
+LOGINS = "logins"
+"""What is counted of all that can be guessed at."""
+
+_LIMIT = RateLimit(ATTEMPTS, ATTEMPTS * REFILL_SECONDS)
+_NEWS = RateLimit(1, 3600.0)
 
 
+@implementer(ILoginThrottle)
 class LoginThrottle:
     """Lets each address fail `ATTEMPTS` times in a row, then once every `REFILL_SECONDS`.
 
-    It remembers the last `MOST_ADDRESSES` addresses; an IPv6 network of 64 bits counts as one.
+    An IPv6 network of 64 bits counts as one address.
+
+    Args:
+        rates: Where it is counted: shared by all who should count together.
+        what: Is counted, apart from all else.
     """
 
-    def __init__(self, clock: IReactorTime) -> None:
-        self._clock = clock
-        self._emptied: OrderedDict[str, float] = OrderedDict()
-        """Address to the time at which its failures are forgotten; the most recent last."""
+    def __init__(self, rates: IRates, what: str = LOGINS) -> None:
+        self._rates = rates
+        self._what = what
+
+    def check(self, address: str) -> None:
+        """See `ILoginThrottle`."""
+        _hold_up(address, self._rates.would_wait_seconds(_LIMIT, self._what, client_of(address)))
 
     def attempt(self, address: str) -> None:
-        """Count an attempt before it is made; `succeeded` takes it back.
-
-        Raises:
-            TooManyRequests: With ``retry_after_seconds``.
-        """
-        now = self._clock.seconds()
-        whose = _whose(address)
-        emptied = max(self._emptied.get(whose, now), now) + REFILL_SECONDS
-        wait = emptied - now - ATTEMPTS * REFILL_SECONDS
-        if wait > 0:
-            seconds = math.ceil(wait)
-            raise TooManyRequests(
-                f"too many attempts to log in from {address}; try again in {seconds} s",
-                retry_after_seconds=seconds,
-            )
-        self._emptied[whose] = emptied
-        self._emptied.move_to_end(whose)
-        while len(self._emptied) > MOST_ADDRESSES:
-            self._emptied.popitem(last=False)
+        """See `ILoginThrottle`."""
+        _hold_up(address, self._rates.wait_seconds(_LIMIT, self._what, client_of(address)))
 
     def succeeded(self, address: str) -> None:
-        """Forget the failures of an address that has a valid key after all."""
-        self._emptied.pop(_whose(address), None)
+        """See `ILoginThrottle`."""
+        self._rates.forget(_LIMIT, self._what, client_of(address))
+
+    def is_news(self, address: str) -> bool:
+        """See `ILoginThrottle`."""
+        return not self._rates.wait_seconds(_NEWS, self._what, client_of(address))
 
 
-def _whose(address: str) -> str:
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return address
-    if parsed.version == 6 and parsed.ipv4_mapped is None:
-        return str(ipaddress.ip_network((parsed, 64), strict=False))
-    return str(parsed)
+def _hold_up(address: str, wait_seconds: float) -> None:
+    if wait_seconds:
+        seconds = math.ceil(wait_seconds)
+        raise TooManyRequests(
+            f"too many attempts to log in from {address}; try again in {seconds} s",
+            retry_after_seconds=seconds,
+        )

@@ -34,7 +34,7 @@ class SqliteAuditTrail:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def append(self, entry: AuditEntry) -> None:
+    async def append(self, *entries: AuditEntry) -> None:
         """See `IAuditTrail`."""
 
         def work(connection: Connection) -> None:
@@ -42,9 +42,13 @@ class SqliteAuditTrail:
                 select(AUDIT.c.number, AUDIT.c.hash).order_by(AUDIT.c.number.desc()).limit(1)
             ).first()
             number, before = (last.number, last.hash) if last else (0, "")
-            numbered = attrs.evolve(entry, number=number + 1, hash="")
-            row = {**attrs.asdict(numbered), "hash": chained(numbered, before)}
-            connection.execute(insert(AUDIT).values(row))
+            rows = []
+            for place, entry in enumerate(entries, number + 1):
+                numbered = attrs.evolve(entry, number=place, hash="")
+                before = chained(numbered, before)
+                rows.append({**attrs.asdict(numbered), "hash": before})
+            if rows:
+                connection.execute(insert(AUDIT), rows)
 
         await self._database.run(work)
 

@@ -310,11 +310,12 @@ class MemoryAuditTrail:
         self.written: list[AuditEntry] = []
         self.refusal: Exception | None = None
 
-    async def append(self, entry: AuditEntry) -> None:
+    async def append(self, *entries: AuditEntry) -> None:
         """See `IAuditTrail`."""
         if self.refusal is not None:
             raise self.refusal
-        self.written.append(attrs.evolve(entry, number=len(self.written) + 1, hash="h"))
+        for entry in entries:
+            self.written.append(attrs.evolve(entry, number=len(self.written) + 1, hash="h"))
 
     async def entries(self, skip: int, most: int) -> tuple[int, list[AuditEntry]]:
         """See `IAuditTrail`."""

@@ -35,11 +35,13 @@ from ploinky.instance_values import InstanceStatus
 from ploinky.interfaces import IRuntime
 from ploinky.leader_interfaces import ISource
 from ploinky.observations import InstanceUsage, OutputPart
+from ploinky.routing.rates import SharedRates
 from ploinky.security.admission import Admission
 from ploinky.security.authenticator import KeyAuthenticator
 from ploinky.security.bootstrap import BootstrapToken
 from ploinky.security.keyring import Keyring
 from ploinky.security.published import PublishedKeys
+from ploinky.security.strangers import Strangers
 from ploinky.security.throttle import LoginThrottle
 from ploinky.security.tokens import token_hash
 from ploinky.settings import Settings
@@ -367,6 +369,8 @@ def _server(settings: Settings, files: Blocking) -> Server:
     async def change_settings(changes: Any, revision: str) -> Any:
         return await configuration.change(InThisThread(), changes, revision)
 
+    audit = MemoryAuditTrail()
+    logins = SharedRates(settings.run_directory, lambda: round(clock.seconds() * 1e9))
     runtime = ListedRuntime()
     history = InstanceHistory(files, settings.directory / "instances")
     streams = Streams(clock)
@@ -391,11 +395,12 @@ def _server(settings: Settings, files: Blocking) -> Server:
         keys=keys,
         keyring=Keyring(clock, keys, os.urandom),
         hooks=MemoryHookStore(),
-        audit=MemoryAuditTrail(),
+        audit=audit,
         random_bytes=os.urandom,
         authenticators=[KeyAuthenticator(keys)],
         bootstrap=BootstrapToken(os.urandom),
-        throttle=LoginThrottle(clock),
+        throttle=LoginThrottle(logins),
+        strangers=Strangers(clock, audit, logins),
         operations=Operations(clock),
         commands=commands,
         metrics=Metrics(clock, MemoryMetricsStore(), lambda numbers: None, deployment_store, 30),

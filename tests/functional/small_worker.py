@@ -115,7 +115,8 @@ def build_rooms(reactor: Any, configuration: WorkerConfiguration, paths: Any) ->
         raise RuntimeError(obstacle.read_text())
     router = Router()
     silent = bytes  # nothing to report
-    return Rooms(router, Orchestrator(), Gateway(reactor, router), silent, silent, lambda: None)
+    gateway = Gateway(reactor, router)
+    return Rooms(router, Orchestrator(), gateway, silent, silent, silent, lambda: None)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import hmac
 import json
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -163,6 +164,80 @@ def test_wrong_logins_slow_down_nobody_but_their_sender(guarded: Server) -> None
     assert statuses.count(401) <= 12
     assert int(login(guarded, "pk_x").headers["Retry-After"]) > 0
     assert guarded.api("GET", "deployments").status_code == 200
+
+
+def test_a_guesser_is_held_up_by_all_together_and_after_a_restart(own_server: Server) -> None:
+    """Ten guesses, however many workers there are; each is on record once, without the key."""
+    own_server.start()
+    began = time.monotonic()
+    answers: list[requests.Response] = []
+
+    def guess_at_both() -> bool:
+        answers.append(login(own_server, f"pk_needle-{len(answers)}"))
+        held_up = {one.headers["X-Request-Id"][0] for one in answers if one.status_code == 429}
+        return len(answers) >= 30 and len(held_up) == 2
+
+    until(guess_at_both, "both workers have refused")
+    wrong = [one for one in answers if one.status_code == 401]
+    assert {one.status_code for one in answers} == {401, 429}
+    assert 10 <= len(wrong) <= 10 + (time.monotonic() - began) / 6
+    assert login(own_server, own_server.key).status_code == 429
+
+    def trail() -> list[dict[str, object]]:
+        entries = own_server.api("GET", "audit?perPage=200").json()["entries"]
+        return [entry for entry in entries if entry["action"] == "auth"]
+
+    until(lambda: len(trail()) > len(wrong), "all is on record")
+    codes = [str(entry["code"]) for entry in trail()]
+    assert codes.count("UNAUTHENTICATED") == len(wrong)
+    assert codes.count("TOO_MANY_REQUESTS") == 1
+    assert "needle" not in json.dumps(trail())
+    assert own_server.api("GET", "audit/verify").json()["intact"] is True
+
+    own_server.stop()
+    own_server.start()
+    after = [login(own_server, "pk_wrong").status_code for _ in range(30)]
+    allowed = len(wrong) + after.count(401)
+    assert allowed <= 11 + (time.monotonic() - began) / 6
+    assert 429 in after
+
+
+def test_guesses_are_refused_while_the_leader_is_away(own_server: Server) -> None:
+    """And are on record once there is one again."""
+    own_server.start()
+    own_server.kill_leader()
+    began = time.monotonic()
+    statuses = [login(own_server, f"pk_{number}").status_code for number in range(20)]
+    assert statuses[:10] == [401] * 10
+    assert statuses.count(401) <= 11 + (time.monotonic() - began) / 6
+    own_server.start()
+
+    def recorded() -> int:
+        entries = own_server.api("GET", "audit?perPage=200").json()["entries"]
+        return sum(entry["code"] == "UNAUTHENTICATED" for entry in entries)
+
+    until(lambda: recorded() == statuses.count(401), "all is on record")
+
+
+def test_leader_and_worker_refuse_a_guess_in_the_same_words(own_server: Server) -> None:
+    """A login in chunks is the leader's to answer, any other the worker's."""
+    own_server.start()
+    body = json.dumps({"command": "login", "params": ["pk_wrong"]}).encode()
+
+    def told(data: object) -> tuple[int, dict[str, str], dict[str, str]]:
+        answer = requests.post(f"{own_server.url}/auth", data=data, timeout=30)  # type: ignore[arg-type]
+        fields = {name.lower(): value for name, value in answer.headers.items()}
+        document = answer.json()
+        for name in ("date", "x-request-id", "content-length"):
+            fields.pop(name, None)
+        document.pop("requestId")
+        seconds = fields.pop("retry-after", "0")
+        document = {name: text.replace(f" {seconds} s", "") for name, text in document.items()}
+        return answer.status_code, fields, document
+
+    assert told(body) == told(iter([body]))
+    until(lambda: told(body)[0] == 429, "it is held up")
+    assert told(body) == told(iter([body]))
 
 
 def test_a_secret_is_in_no_list_log_or_file(guarded: Server) -> None:

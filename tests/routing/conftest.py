@@ -24,11 +24,13 @@ from ploinky.routing.gateway import Gateway
 from ploinky.routing.headers import TrustedProxies
 from ploinky.routing.http import Limits
 from ploinky.routing.listening import GatewayFactory
+from ploinky.routing.logins import Logins
 from ploinky.routing.rates import SharedRates
 from ploinky.routing.spool import Spool
 from ploinky.routing.table import RouteTable
 from ploinky.routing.upstream import Upstream
 from ploinky.routing.wheel import Wheel
+from ploinky.security.throttle import LoginThrottle
 from ploinky.sockets import SocketPaths
 from ploinky.testing.deployment import DirectBlocking
 from ploinky.testing.routing import (
@@ -96,6 +98,8 @@ class Corridor:
         self.spool = Spool(DirectBlocking(), str(directory), "w1")  # type: ignore[arg-type]
         self.spool.open()
         self.rates = SharedRates(directory, lambda: round(self.clock.seconds() * 1e9))
+        throttle = LoginThrottle(self.rates)
+        self.logins = Logins(lambda: self.wall, self.router, TrustedProxies(trusted), throttle)
         self.lines: list[str] = []
         self.access_log = AccessLog(self.clock, lambda: self.wall, self.lines.append)
         gateway = Gateway(
@@ -109,6 +113,7 @@ class Corridor:
             self.access_log,
             self.spool,
             self.rates,
+            self.logins,
             "w1",
             TrustedProxies(trusted),
             limits,

@@ -23,12 +23,14 @@ from ploinky.routing.gateway import Gateway
 from ploinky.routing.headers import TrustedProxies
 from ploinky.routing.http import Limits
 from ploinky.routing.listening import GatewayFactory
+from ploinky.routing.logins import Logins
 from ploinky.routing.rates import SharedRates
 from ploinky.routing.spool import Spool
 from ploinky.routing.streams import IPlainTransport
 from ploinky.routing.table import RouteTable
 from ploinky.routing.upstream import Upstream
 from ploinky.routing.wheel import Wheel
+from ploinky.security.throttle import LoginThrottle
 from ploinky.sockets import SocketPaths
 from ploinky.testing.deployment import DirectBlocking
 from ploinky.testing.routing import FakeOrchestrator
@@ -194,6 +196,8 @@ class Network(Clock):
         self.access_log = AccessLog(self, lambda: 1.8e9, self.lines.append)
         self.spool = Spool(DirectBlocking(), str(directory), "w1")  # type: ignore[arg-type]
         self.rates = SharedRates(directory, lambda: round(self.seconds() * 1e9))
+        throttle = LoginThrottle(self.rates)
+        self.logins = Logins(lambda: 1.8e9, router, TrustedProxies(()), throttle)
         self.upstream = Upstream(self, wheel, self._paths, limits)
         gateway = Gateway(
             self,
@@ -206,6 +210,7 @@ class Network(Clock):
             self.access_log,
             self.spool,
             self.rates,
+            self.logins,
             "w1",
             TrustedProxies(()),
             limits,

@@ -13,9 +13,10 @@ import pytest
 import pytest_twisted
 from zope.interface.verify import verifyObject
 
+from ploinky.addresses import client_of
 from ploinky.interfaces import IRates
 from ploinky.routing.headers import TrustedProxies
-from ploinky.routing.rates import FILE_NAME, SharedRates, client_of
+from ploinky.routing.rates import FILE_NAME, SharedRates
 from ploinky.values import CallAuth, Kind, Principal, RateLimit, Role
 
 THREE_IN_SIX = RateLimit(3, 6.0)
@@ -61,6 +62,37 @@ def test_so_many_at_once_and_evenly_from_then_on(rates: SharedRates, clock: Tick
     assert ask() == pytest.approx(1.9, abs=0.001)
     clock.seconds += 3600
     assert [ask() > 0 for _ in range(4)] == [False, False, False, True]
+
+
+def test_looking_counts_nothing(rates: SharedRates, clock: Ticking) -> None:
+    """It says what a call would be told, and no more."""
+    for _ in range(10):
+        assert rates.would_wait_seconds(THREE_IN_SIX, "a", "me") == 0
+    while not (wait := rates.wait_seconds(THREE_IN_SIX, "a", "me")):
+        pass
+    assert rates.would_wait_seconds(THREE_IN_SIX, "a", "me") == wait
+    assert rates.would_wait_seconds(THREE_IN_SIX, "a", "another") == 0
+
+
+def test_a_client_that_is_forgotten_begins_anew(rates: SharedRates, clock: Ticking) -> None:
+    """And no other does."""
+    for client in ("me", "another"):
+        while not rates.wait_seconds(THREE_IN_SIX, "a", client):
+            pass
+    rates.forget(THREE_IN_SIX, "a", "me")
+    rates.forget(THREE_IN_SIX, "a", "nobody")
+    assert rates.would_wait_seconds(THREE_IN_SIX, "a", "me") == 0
+    assert rates.would_wait_seconds(THREE_IN_SIX, "a", "another") > 0
+    fresh = sum(
+        not rates.wait_seconds(THREE_IN_SIX, "a", "me") for _ in range(THREE_IN_SIX.requests + 5)
+    )
+    assert fresh == THREE_IN_SIX.requests
+
+
+def test_a_full_disk_kills_nobody_later(tmp_path: Path, rates: SharedRates) -> None:
+    """The file has all of its blocks from the beginning."""
+    kept = (tmp_path / FILE_NAME).stat()
+    assert kept.st_blocks * 512 >= kept.st_size
 
 
 def test_clients_and_limits_are_counted_apart(rates: SharedRates) -> None:
@@ -235,6 +267,7 @@ class TestBehindAProxy:
             (b"192.0.2.1", "192.0.2.1"),
             (b"", "127.0.0.1"),
             (b"192.0.2.1, nonsense", "127.0.0.1"),
+            (b"192.0.2.1:4711", "127.0.0.1"),
             (b"10.1.1.1", "10.1.1.1"),
             (b"[2001:db8::1]", "2001:db8::1"),
             (b"::ffff:192.0.2.1, 10.2.2.2", "192.0.2.1"),
@@ -251,3 +284,6 @@ class TestBehindAProxy:
         head = read_request(raw, Limits())
         assert proxies.sender(proxies.peer("127.0.0.1"), head) == sender
         assert proxies.sender(proxies.peer("192.0.2.9"), head) == "192.0.2.9"
+        assert proxies.sender_of(f"{said.decode()}, 127.0.0.1") == sender
+        assert proxies.sender_of(f"{said.decode()}, 192.0.2.9") == "192.0.2.9"
+        assert proxies.sender_of(f"{said.decode()}, unix") == "unix"

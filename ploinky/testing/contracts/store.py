@@ -390,6 +390,17 @@ class AuditTrailContract:
         assert attrs.evolve(entries[0], number=0, hash="", subject=ENTRY.subject) == ENTRY
 
     @pytest_twisted.ensureDeferred
+    async def test_entries_are_written_together(self, audit_trail: IAuditTrail) -> None:
+        """In the order in which they are given, after those before; none is no error."""
+        await audit_trail.append(attrs.evolve(ENTRY, subject="d0"))
+        await audit_trail.append(*(attrs.evolve(ENTRY, subject=f"d{n}") for n in (1, 2)))
+        await audit_trail.append()
+        total, entries = await audit_trail.entries(0, 5)
+        assert total == 3
+        assert [(one.number, one.subject) for one in entries] == [(3, "d2"), (2, "d1"), (1, "d0")]
+        assert not (await audit_trail.verify("")).problem
+
+    @pytest_twisted.ensureDeferred
     async def test_what_was_only_added_to_is_intact(self, audit_trail: IAuditTrail) -> None:
         """An empty one as well; the head is the last entry's hash."""
         assert (await audit_trail.verify("")).entries == 0

@@ -43,7 +43,9 @@ class Kill:
                     os.kill(os.getpid(), signal.SIGKILL)
             return result
 
-        return functools.partial(call)  # a function would become a method of who keeps it in a class
+        return functools.partial(
+            call
+        )  # a function would become a method of who keeps it in a class
 
 
 if TASK:
