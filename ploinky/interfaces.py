@@ -360,6 +360,12 @@ class IDeploymentManager(Interface):
     def deployments() -> list[DeploymentView]:
         """All of them, ordered by key."""
 
+    def deployment(key: DeploymentKey) -> DeploymentView:
+        """The one at a key, without looking at others."""
+
+    def deployment_of(deployment_id: str) -> DeploymentView | None:
+        """The one with this id, in the same way; None where there is none (any more)."""
+
     def watch(changed: Callable[[DeploymentKey, str], None]) -> None:
         """Call ``changed(key, line)`` whenever a deployment changes.
 

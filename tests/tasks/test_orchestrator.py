@@ -335,9 +335,9 @@ def test_what_several_routes_lead_to_is_counted_as_one_until_the_last_has_left(
         for path in ("/a", "/b", "/c")
     )
     publish(orchestrator, table, first, second, third)
+    claimed(orchestrator, first).release()
     standing = orchestrator.standing(second)
     assert standing is not None
-    claimed(orchestrator, first).release()
     for routes in ((second, third), (second,)):
         publish(orchestrator, table, *routes)
         assert standing.take()
