@@ -41,7 +41,7 @@ from ploinky.link.changes import Assembly, Parcel, parcel_of, whole_of
 from ploinky.link.leader import ACKNOWLEDGE_SECONDS, GATHER_SECONDS
 from ploinky.link.outbox import MOST_REPORTS
 from ploinky.link.sharing import MOST, Shared
-from ploinky.link.wire import PART_BYTES, Keep, lines_cut
+from ploinky.link.wire import PART_BYTES, Keep, TablePart, lines_cut
 from ploinky.link.worker import ORPHAN_SECONDS, SETTLE_SECONDS, LeaderConnection
 from ploinky.routing.table import RouteTable
 from ploinky.testing.link import MemoryCorridor, RecordedSlots, RecordedTally
@@ -431,6 +431,17 @@ def test_a_worker_that_cannot_read_the_table_is_ended(leader: Leader) -> None:
     leader.connect(41, refusal=ValueError("what is this"))
     assert outcome(leader.publish(1)) == 1
     assert leader.slots.heard[1:] == [("stalled", 41), ("left", 41)]
+
+
+def test_a_worker_that_cannot_read_what_arrives_is_ended(leader: Leader) -> None:
+    """It does not come back to the same table for ever, on the one that it had."""
+    worker = leader.connect(41)
+    leader.publish(1)
+    worker.leader_end.tell(TablePart, data=b'{"routes": 7}\n')
+    published = Deferred.fromCoroutine(leader.links.publish(routes(2)))
+    leader.flush()
+    assert outcome(published) == 2
+    assert leader.slots.heard[2:] == [("stalled", 41), ("left", 41)]
 
 
 def test_a_worker_that_dies_meanwhile_is_not_waited_for(leader: Leader) -> None:

@@ -4,7 +4,7 @@ Snapshots enter and parts leave at the leader's end; parts enter and a change le
 A whole table travels in the same way, as the change that makes it of nothing.  No I/O.
 
 A part holds at most `PART_BYTES`, whatever a route may be; a piece is a line of JSON with some of
-the change, so that neither end ever holds a large table as bytes.
+the change, so that no worker ever holds a large table as bytes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ploinky.link.wire import PART_BYTES
 from ploinky.values import DeploymentKey, Principal, Route, RouteChange, RouteSnapshot
 
 PIECE = 50
-"""Most routes, keys, principals or hashes in a piece; about a part's worth of routes."""
+"""Most routes, keys, principals or hashes in a piece; so many routes go into a part, as a rule."""
 
 
 @frozen
@@ -111,24 +111,32 @@ class Assembly:
         self._shared = shared
         self._line = b""
         self._pieces: list[Piece] = []
+        self._unreadable: Exception | None = None
         self.parts = 0
 
     def add(self, part: bytes) -> None:
-        """Take the next part.
-
-        Raises:
-            ValueError: It is none of a change.
-        """
+        """Take the next part; one that cannot be read makes `change` fail."""
         self.parts += 1
         self._line += part
-        if self._line.endswith(b"\n"):
+        if not self._line.endswith(b"\n"):
+            return
+        try:
             piece = msgspec.json.decode(self._line, type=Piece)
-            self._line = b""
+        except msgspec.MsgspecError as error:
+            self._unreadable = error
+        else:
             routes = tuple(map(self._shared.route, piece.routes))
             self._pieces.append(attrs.evolve(piece, routes=routes))
+        self._line = b""
 
     def change(self, base: int, generation: int) -> RouteChange:
-        """Give what has come."""
+        """Give what has come.
+
+        Raises:
+            ValueError: It could not be read.
+        """
+        if self._unreadable is not None:
+            raise ValueError(f"generation {generation} cannot be read") from self._unreadable
         return RouteChange(
             base,
             generation,
