@@ -207,8 +207,7 @@ def main(kind: str, directory: str) -> None:
     ]
     admin = Principal("Admin", Role.ADMIN, hashlib.sha256(TOKEN.encode()).hexdigest())
     snapshot = RouteSnapshot(1, (route, *others), (admin,))
-    rooms.router.adopt(snapshot)
-    rooms.orchestrator.adopt(snapshot)
+    rooms.orchestrator.adopt(rooms.router.adopt(snapshot), rooms.router)
     port = reactor.listenTCP(0, rooms.gateway, interface="127.0.0.1", backlog=1024)
     reactor.startRunning(installSignalHandlers=False)
     place = ("127.0.0.1", port.getHost().port)

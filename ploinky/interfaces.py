@@ -11,7 +11,7 @@ up the wait and leaves nothing behind that a later call would trip over.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from zope.interface import Attribute, Interface
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         Principal,
         RateLimit,
         Route,
+        RouteChange,
         RouteSnapshot,
         Target,
     )
@@ -41,7 +42,17 @@ Cause = Callable[[str, float], "Coroutine[Any, Any, InstanceDeath | None]"]
 # --- the data corridor ------------------------------------------------------
 
 
-class IRouter(Interface):
+class IRoutes(Interface):
+    """The routes that stand now, whether requests find them or their domain is disabled."""
+
+    def route_at(key: DeploymentKey) -> Route | None:
+        """Give the one with this key; None where there is none."""
+
+    def routes() -> Iterator[Route]:
+        """Give all, in no order."""
+
+
+class IRouter(IRoutes):
     """(host, path) to a route.  Pure and synchronous: no I/O, no waiting."""
 
     generation: int = Attribute("Of the snapshot in use; memos made under another are stale.")
@@ -63,8 +74,19 @@ class IRouter(Interface):
     def knows(principal: Principal) -> bool:
         """Tell whether somebody of an earlier `principal` is valid still."""
 
-    def adopt(snapshot: RouteSnapshot) -> None:
-        """Route by ``snapshot`` from now on; one of an older generation is ignored."""
+    def adopt(snapshot: RouteSnapshot) -> Sequence[Route]:
+        """Route by ``snapshot`` from now on; one of an older generation is ignored.
+
+        Returns:
+            The routes that stand no more, or not as they were.
+        """
+
+    def amend(change: RouteChange) -> Sequence[Route]:
+        """Route by what ``change`` makes of the generation that is its base; as `adopt`.
+
+        Raises:
+            ValueError: It is a change to another generation; nothing has changed.
+        """
 
 
 class ILease(Interface):
@@ -367,6 +389,12 @@ class IDeploymentManager(Interface):
 
     def deployments() -> list[DeploymentView]:
         """All of them, ordered by key."""
+
+    def deployment(key: DeploymentKey) -> DeploymentView:
+        """The one at a key, without looking at others."""
+
+    def deployment_of(deployment_id: str) -> DeploymentView | None:
+        """The one with this id, in the same way; None where there is none (any more)."""
 
     def watch(changed: Callable[[DeploymentKey, str], None]) -> None:
         """Call ``changed(key, line)`` whenever a deployment changes.

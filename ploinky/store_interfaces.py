@@ -5,7 +5,7 @@ Once it has fired, what was changed is on disk.  Every method may raise `StateUn
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from zope.interface import Interface
@@ -39,6 +39,9 @@ class IDeploymentStore(Interface):
 
     async def releases(deployment_id: str) -> list[Release]:
         """Newest first."""
+
+    async def releases_of(deployment_ids: Sequence[str]) -> dict[str, list[Release]]:
+        """Those of several deployments, by deployment: of each, newest first; ``[]`` for none."""
 
     async def save_release(release: Release) -> None:
         """Insert, or replace the one with this deployment and number."""

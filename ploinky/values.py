@@ -340,6 +340,27 @@ class RouteSnapshot:
     principals: tuple[Principal, ...] = ()
 
 
+@frozen
+class RouteChange:
+    """What leads from one generation to a later one.
+
+    Attributes:
+        base: The generation that it is a change to; to any other it means nothing.
+        generation: The one that it makes of it.
+        routes: New ones, and those that take the place of the one with their key.
+        gone: Keys of routes that stand no more.
+        principals: New ones, and those that take the place of the one with their token.
+        revoked: Token hashes of those that are valid no more.
+    """
+
+    base: int
+    generation: int
+    routes: tuple[Route, ...] = ()
+    gone: tuple[DeploymentKey, ...] = ()
+    principals: tuple[Principal, ...] = ()
+    revoked: tuple[str, ...] = field(default=(), repr=False)
+
+
 @frozen(kw_only=True)
 class AuditEntry:
     """One change that somebody asked for, whatever came of it.

@@ -16,7 +16,7 @@ import secrets
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,7 @@ from ploinky.tasks.inotify import Inotify
 from ploinky.tasks.orchestrator import Orchestrator
 from ploinky.telemetry.logs import ACCESS, SERVER, DailyFile, JsonLog, at_level
 from ploinky.threads import Blocking
-from ploinky.values import RouteSnapshot, Wire
+from ploinky.values import Route, RouteChange, RouteSnapshot, Wire
 
 LINK_SOCKET = "link.sock"
 """In the run directory."""
@@ -151,11 +151,18 @@ class Corridor:
 
     def adopt(self, snapshot: RouteSnapshot) -> None:
         """See `ICorridor.adopt`."""
-        self._rooms.router.adopt(snapshot)
-        self._rooms.orchestrator.adopt(snapshot)
-        self._rooms.gateway.expel()
+        self._turn_over(self._rooms.router.adopt(snapshot))
         if self._port is None and self._listening is not None:
             self._accept(self._listening)
+
+    def amend(self, change: RouteChange) -> None:
+        """See `ICorridor.amend`."""
+        self._turn_over(self._rooms.router.amend(change))
+
+    def _turn_over(self, left: Sequence[Route]) -> None:
+        """Let go of what the routes that were in use kept up, and of who may call no more."""
+        self._rooms.orchestrator.adopt(left, self._rooms.router)
+        self._rooms.gateway.expel()
 
     async def drained(self, instances: frozenset[str], timeout_seconds: float) -> int:
         """See `ICorridor.drained`."""

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import pytest_twisted
 from attrs import evolve
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.internet import reactor as real_reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import UNIXClientEndpoint
@@ -22,6 +24,7 @@ from twisted.test.iosim import FakeTransport, IOPump, connect
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
+from ploinky.errors import NoSuchRoute
 from ploinky.leader_interfaces import IWorkerGroup
 from ploinky.link import (
     ICorridor,
@@ -34,10 +37,13 @@ from ploinky.link import (
     Peer,
     WorkerLinks,
 )
+from ploinky.link.changes import Assembly, Parcel, parcel_of, whole_of
 from ploinky.link.leader import ACKNOWLEDGE_SECONDS, GATHER_SECONDS
 from ploinky.link.outbox import MOST_REPORTS
-from ploinky.link.wire import PART_BYTES, Keep, lines_cut, parts_of, snapshot_of
+from ploinky.link.sharing import MOST, Shared
+from ploinky.link.wire import PART_BYTES, Keep, TablePart, lines_cut
 from ploinky.link.worker import ORPHAN_SECONDS, SETTLE_SECONDS, LeaderConnection
+from ploinky.routing.table import RouteTable
 from ploinky.testing.link import MemoryCorridor, RecordedSlots, RecordedTally
 from ploinky.values import (
     Address,
@@ -48,6 +54,7 @@ from ploinky.values import (
     RateLimit,
     Role,
     Route,
+    RouteChange,
     RouteSnapshot,
     Target,
     Wire,
@@ -93,6 +100,14 @@ def outbox(*gathered: bytes) -> Outbox:
     return Outbox("w-1", lambda: rest.pop(0) if rest else b"")
 
 
+def assembled(parcel: Parcel) -> RouteChange:
+    """Put a change together, as a worker does."""
+    assembly = Assembly(Shared())
+    for part in parcel.parts:
+        assembly.add(part)
+    return assembly.change(parcel.base, parcel.generation)
+
+
 class Worker:
     """One worker's end, in memory, connected to `Leader`."""
 
@@ -130,7 +145,7 @@ class Leader:
     def connect(self, pid: int, build: str = "1", slot: int = 0, **corridor: Any) -> Worker:
         """Let a worker connect and say hello."""
         self.peer = Peer(pid, self.peer.uid)
-        memory = MemoryCorridor()
+        memory = corridor.pop("memory", None) or MemoryCorridor()
         box = corridor.pop("outbox", None) or outbox()
         for name, value in corridor.items():
             setattr(memory, name, value)
@@ -158,6 +173,35 @@ class Leader:
         return published
 
 
+class TableCorridor(MemoryCorridor):
+    """One with the table of a real worker."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = RouteTable(lambda: 0.0)
+
+    @property
+    def generation(self) -> int:
+        """See `ICorridor`."""
+        return max(0, self.table.generation)
+
+    def adopt(self, snapshot: RouteSnapshot) -> None:
+        """See `ICorridor`."""
+        self.table.adopt(snapshot)
+
+    def amend(self, change: RouteChange) -> None:
+        """See `ICorridor`."""
+        self.table.amend(change)
+
+
+def found(table: RouteTable, path: bytes) -> Route | str:
+    """Give what a request finds there."""
+    try:
+        return table.match(b"127.0.0.1:8080", path)
+    except NoSuchRoute as error:
+        return error.message
+
+
 def outcome(deferred: Deferred[Any]) -> Any:
     """Give what a Deferred has fired with, or `waiting`."""
     found: list[Any] = []
@@ -177,10 +221,35 @@ def leader() -> Leader:
 def test_a_table_comes_out_as_it_went_in() -> None:
     """Routes and principals, with every field, also where it takes many boxes."""
     snapshot = RouteSnapshot(7, tuple(routes(10_000)), (ADMIN, evolve(ADMIN, expires_at=None)))
-    parts = parts_of(snapshot)
-    assert len(parts) > 10
-    assert max(map(len, parts)) <= PART_BYTES
-    assert snapshot_of(parts) == snapshot
+    parcel = parcel_of(whole_of(snapshot))
+    assert len(parcel.parts) > 10
+    assert max(map(len, parcel.parts)) <= PART_BYTES
+    assert assembled(parcel) == whole_of(snapshot)
+
+
+def test_a_route_that_fits_into_no_box_arrives(leader: Leader) -> None:
+    """It goes in as many as it needs."""
+    worker = leader.connect(41)
+    (route,) = routes(1)
+    large = evolve(route, targets=route.targets * 500)
+    assert outcome(Deferred.fromCoroutine(leader.links.publish([large]))) == "waiting"
+    leader.flush()
+    assert worker.corridor.snapshot == RouteSnapshot(1, (large,))
+
+
+def test_equal_values_of_routes_are_one_object_in_a_worker() -> None:
+    """So 10,000 routes do not hold the same limits and addresses 10,000 times."""
+    first, second = assembled(parcel_of(whole_of(RouteSnapshot(1, tuple(routes(2)))))).routes
+    assert (first, second) == tuple(routes(2))
+    for name in ("timeout_seconds", "max_body_bytes", "max_upload_bytes", "rate_limit"):
+        assert getattr(first, name) is getattr(second, name)
+    assert first.key.domain is second.key.domain
+    shared = Shared()
+    assert type(shared.one(30.0)) is float
+    assert type(shared.one(30)) is int
+    for number in range(10_000):
+        shared.one(number)
+    assert len(shared._known) <= MOST
 
 
 def test_publish_fires_once_every_worker_serves_by_the_table(leader: Leader) -> None:
@@ -255,6 +324,88 @@ def test_a_worker_of_another_build_gets_no_table(leader: Leader) -> None:
     assert leader.slots.heard == [("joined", 41)]
 
 
+def test_a_change_goes_to_workers_without_what_stays(leader: Leader) -> None:
+    """One more route among 10,000 is one small box, and so is one less, and a revoked key."""
+    worker = leader.connect(41)
+    many = routes(10_000)
+    Deferred.fromCoroutine(leader.links.publish(many))
+    leader.flush()
+    (more,) = [evolve(many[0], key=DeploymentKey("localhost", "/more"))]
+    for now, principals in (([*many, more], [ADMIN]), (many, [])):
+        for published in (
+            leader.links.publish(now),
+            leader.links.publish_principals(principals),
+        ):
+            Deferred.fromCoroutine(published)
+            assert 0 < sum(map(len, worker.leader_end.transport.stream)) < 2000
+            leader.flush()
+        assert worker.corridor.snapshot is not None
+        assert set(worker.corridor.snapshot.routes) == set(now)
+        assert worker.corridor.snapshot.principals == tuple(principals)
+
+
+def test_a_worker_that_missed_a_change_asks_for_the_whole_table(leader: Leader) -> None:
+    """It is served by what it has until that is there, and is not replaced."""
+    worker = leader.connect(41)
+    leader.publish(2)
+    worker.corridor.snapshot = RouteSnapshot(0, ())
+    published = leader.publish(3)
+    assert outcome(published) == 2
+    assert worker.corridor.snapshot == RouteSnapshot(2, tuple(routes(3)))
+    assert ("stalled", 41) not in leader.slots.heard
+    leader.publish(1)
+    assert worker.corridor.snapshot == RouteSnapshot(3, tuple(routes(1)))
+
+
+@given(st.data())
+def test_whatever_changes_workers_serve_by_what_was_published_last(data: st.DataObject) -> None:
+    """Changes one after another make the same table as all of it at once, whoever comes when."""
+    leader = Leader()
+    paths = ("/agent0", "/agent1", "/agent1/x", "/agent2/x/y", "/")
+    few = [
+        evolve(route, key=DeploymentKey("localhost", path))
+        for route, path in zip(routes(5), paths, strict=True)
+    ]
+    corridors: list[TableCorridor] = []
+    wanted: tuple[Route, ...] = ()
+    principals: tuple[Principal, ...] = ()
+    published: list[Deferred[int]] = []
+    for pid in range(100, 100 + data.draw(st.integers(1, 12))):
+        what = data.draw(st.sampled_from(["routes", "principals", "worker", "leaves", "arrives"]))
+        if what == "worker":
+            corridors.append(TableCorridor())
+            leader.connect(pid, memory=corridors[-1])
+        elif what == "leaves" and leader.workers:
+            corridors.pop()
+            leader.workers.pop().leave()
+        elif what == "routes":
+            some = data.draw(st.lists(st.sampled_from(few), unique=True))
+            wanted = tuple(
+                evolve(
+                    route, release=data.draw(st.integers(1, 2)), is_hidden=data.draw(st.booleans())
+                )
+                for route in some
+            )
+            published.append(Deferred.fromCoroutine(leader.links.publish(wanted)))
+        elif what == "principals":
+            principals = data.draw(st.sampled_from([(), (ADMIN,), (evolve(ADMIN, scope=()),)]))
+            published.append(Deferred.fromCoroutine(leader.links.publish_principals(principals)))
+        else:
+            leader.flush()
+    published.append(Deferred.fromCoroutine(leader.links.publish(wanted)))
+    leader.flush()
+    generations = list(map(outcome, published))
+    assert "waiting" not in generations
+    for corridor in corridors:
+        assert set(corridor.table.routes()) == set(wanted)
+        assert corridor.generation == generations[-1]
+        assert corridor.table.knows(ADMIN) == bool(principals)
+        afresh = RouteTable(lambda: 0.0)
+        afresh.adopt(RouteSnapshot(1, wanted))
+        for path in (b"/", b"/agent0", b"/agent1/x/y", b"/agent1/xy", b"/agent2/x/y/z"):
+            assert found(corridor.table, path) == found(afresh, path)
+
+
 # --- workers that fail ----------------------------------------------------------
 
 
@@ -280,6 +431,17 @@ def test_a_worker_that_cannot_read_the_table_is_ended(leader: Leader) -> None:
     leader.connect(41, refusal=ValueError("what is this"))
     assert outcome(leader.publish(1)) == 1
     assert leader.slots.heard[1:] == [("stalled", 41), ("left", 41)]
+
+
+def test_a_worker_that_cannot_read_what_arrives_is_ended(leader: Leader) -> None:
+    """It does not come back to the same table for ever, on the one that it had."""
+    worker = leader.connect(41)
+    leader.publish(1)
+    worker.leader_end.tell(TablePart, data=b'{"routes": 7}\n')
+    published = Deferred.fromCoroutine(leader.links.publish(routes(2)))
+    leader.flush()
+    assert outcome(published) == 2
+    assert leader.slots.heard[2:] == [("stalled", 41), ("left", 41)]
 
 
 def test_a_worker_that_dies_meanwhile_is_not_waited_for(leader: Leader) -> None:

@@ -7,7 +7,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from zope.interface.verify import verifyObject
 from ploinky.link import ICorridor
 from ploinky.processgroup import COULD_NOT_BOOT
 from ploinky.tasks.orchestrator import Orchestrator
-from ploinky.values import RouteSnapshot
+from ploinky.values import Route, RouteChange, RouteSnapshot
 from ploinky.worker import Corridor, Rooms, WorkerConfiguration
 
 CONFIGURATION = {
@@ -39,9 +39,15 @@ class Router:
 
     generation = -1
 
-    def adopt(self, snapshot: RouteSnapshot) -> None:
+    def adopt(self, snapshot: RouteSnapshot) -> Sequence[Route]:
         """Move forward."""
         self.generation = snapshot.generation
+        return []
+
+    def amend(self, change: RouteChange) -> Sequence[Route]:
+        """Move forward."""
+        self.generation = change.generation
+        return []
 
 
 class Gateway(Factory):
@@ -107,11 +113,12 @@ def test_nothing_is_accepted_before_the_first_table(scene: Scene) -> None:
 
 
 def test_the_first_table_opens_the_door_and_later_ones_do_not(scene: Scene) -> None:
-    """One port, whichever generation."""
+    """One port, whichever generation; who may call no more is cut off with each."""
     for generation in (4, 5):
         scene.corridor.adopt(RouteSnapshot(generation, ()))
-    assert scene.corridor.generation == 5
-    assert scene.gateway.expelled == 2
+    scene.corridor.amend(RouteChange(5, 6))
+    assert scene.corridor.generation == 6
+    assert scene.gateway.expelled == 3
     ((descriptor, family, factory),) = scene.reactor.adoptedPorts
     assert (descriptor, family, factory) == (scene.descriptor, socket.AF_INET, scene.gateway)
     assert scene.is_open()

@@ -121,24 +121,20 @@ class EventSources:
         self._publish("instance", _placed(document, spec.key), spec.key)
 
     def _died(self, death: InstanceDeath) -> None:
-        for view in self._its.deployments.deployments():
-            if view.deployment.id == death.deployment:
-                key = view.deployment.key
-                document = plain(documents.death(masked_death(death, view.release)))
-                self._publish("instance", _placed({**document, "up": False}, key), key)
+        view = self._its.deployments.deployment_of(death.deployment)
+        if view is not None:
+            key = view.deployment.key
+            document = plain(documents.death(masked_death(death, view.release)))
+            self._publish("instance", _placed({**document, "up": False}, key), key)
 
     def _counted(self, counts: Counts) -> None:
         """A tick: what was counted since the last one, for each deployment and together."""
-        keys = self._keys()
         for deployment, part in by_deployment(counts).items():
-            if deployment in keys:
-                key = keys[deployment]
+            view = self._its.deployments.deployment_of(deployment)
+            if view is not None:
+                key = view.deployment.key
                 self._publish("metrics", _placed(plain(figures(part)), key), key)
         self._publish("metrics", plain(figures(counts)), None)
-
-    def _keys(self) -> Mapping[str, DeploymentKey]:
-        views = self._its.deployments.deployments()
-        return {view.deployment.id: view.deployment.key for view in views}
 
     def _publish(self, kind: str, document: Mapping[str, Any], key: DeploymentKey | None) -> None:
         self._its.hub.publish(kind, json.dumps(document), key)

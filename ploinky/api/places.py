@@ -66,10 +66,8 @@ class Places:
         Raises:
             NotFound: Nothing is there.
         """
-        for view in self._its.deployments.deployments():
-            if view.deployment.key == key:
-                return view
-        raise NotFound(f"nothing is deployed at {key}; see p-cli cloud deployments")
+        view: DeploymentView = self._its.deployments.deployment(key)
+        return view
 
     async def release(self, view: DeploymentView, number: int) -> Release | None:
         """Give a release by its number; 0 is the newest."""

@@ -33,6 +33,9 @@ class RouteBoard:
         self._instances = instances
         self._built_in_routes = tuple(built_in_routes)
         self._posts: dict[str, Route] = {}
+        self._deployments: dict[str, str] = {}  # by instance
+        self._served: dict[str, Route] = {}
+        self._stale: dict[str, None] = {}  # in order
         self._unwell: set[str] = set()
         self._disabled: frozenset[str] = frozenset()
         self._lock = DeferredLock()
@@ -55,19 +58,32 @@ class RouteBoard:
 
     def post(self, route: Route) -> None:
         """Set a deployment's route, with all its instances, well or not."""
+        self._forget_instances(route.deployment)
         self._posts[route.deployment] = route
-        self._version += 1
+        for target in route.targets:
+            if target.instance:
+                self._deployments[target.instance] = route.deployment
+        self._changed(route.deployment)
 
     def withdraw(self, deployment_id: str) -> None:
         """Take a deployment's route away; one that is not posted is no error."""
+        self._forget_instances(deployment_id)
         if self._posts.pop(deployment_id, None) is not None:
-            self._version += 1
+            self._changed(deployment_id)
+
+    def _forget_instances(self, deployment_id: str) -> None:
+        for target in self.targets(deployment_id):
+            self._deployments.pop(target.instance, None)
+
+    def _changed(self, *deployment_ids: str) -> None:
+        self._stale |= dict.fromkeys(deployment_ids)
+        self._version += 1
 
     def disable(self, domains: frozenset[str]) -> None:
         """Hide what is posted, or will be, on these domains, and on no other."""
         if domains != self._disabled:
             self._disabled = domains
-            self._version += 1
+            self._changed(*self._posts)
 
     def is_hidden(self, key: DeploymentKey) -> bool:
         """Tell whether no request finds what is deployed there, as its domain is disabled."""
@@ -86,8 +102,8 @@ class RouteBoard:
         """Give those of them that are well."""
         return tuple(target for target in targets if target.instance not in self._unwell)
 
-    def noticed(self, instance: str, healthy: bool) -> bool:
-        """Take the supervisor's news; tell whether a route changes by it.
+    def noticed(self, instance: str, healthy: bool) -> DeploymentKey | None:
+        """Take the supervisor's news; give where a route changes by it, None where none does.
 
         News of an instance that is not posted yet is kept: it may die just before its switch.
         """
@@ -95,17 +111,20 @@ class RouteBoard:
             self._unwell.discard(instance)
         else:
             self._unwell.add(instance)
-        for deployment_id, post in self._posts.items():
-            if any(target.instance == instance for target in post.targets):
-                targets = tuple(map(self._as_reached_now, post.targets))
-                self._posts[deployment_id] = attrs.evolve(post, targets=targets)
-                self._version += 1
-                return True
-        return False
+        deployment_id = self._deployments.get(instance)
+        if deployment_id is None:
+            return None
+        post = self._posts[deployment_id]
+        targets = tuple(map(self._as_reached_now, post.targets))
+        self._posts[deployment_id] = attrs.evolve(post, targets=targets)
+        self._changed(deployment_id)
+        return post.key
 
     def forget(self, instance: str) -> None:
         """Forget the news of an instance that has ended."""
         self._unwell.discard(instance)
+        if instance in self._deployments:
+            self._changed(self._deployments[instance])
 
     def _as_reached_now(self, target: Target) -> Target:
         """A service that was started again may have another address."""
@@ -113,14 +132,22 @@ class RouteBoard:
         return now or target
 
     def routes(self) -> tuple[Route, ...]:
-        """Give the table as it should be now."""
-        return self._built_in_routes + tuple(map(self._as_served, self._posts.values()))
+        """Give the table as it should be now; what has not changed is the same object as before."""
+        for deployment_id in self._stale:
+            post = self._posts.get(deployment_id)
+            if post is None:
+                self._served.pop(deployment_id, None)
+            else:
+                self._served[deployment_id] = self._as_served(post)
+        self._stale.clear()
+        return (*self._built_in_routes, *self._served.values())
 
     def _as_served(self, post: Route) -> Route:
         targets = self.healthy(post.targets)
         reason = "" if targets else post.reason or f"{post.key}: {ABSENT}"
         hidden = self.is_hidden(post.key)
-        return attrs.evolve(post, targets=targets, reason=reason, is_hidden=hidden)
+        served = attrs.evolve(post, targets=targets, reason=reason, is_hidden=hidden)
+        return post if served == post else served
 
     async def publish(self) -> None:
         """Fires once every worker serves by all that was posted before this call.

@@ -88,9 +88,9 @@ class Entry:
 
     def places(self) -> int:
         """Tell how many instances it takes, or is about to."""
-        stands = self.life.seen_as()
-        idle = stands in (DeploymentState.STOPPED, DeploymentState.REMOVING)
-        runs = replicas_of(self.release) if self.release and not idle else 0
+        runs = replicas_of(self.release) if self.release else 0
+        if runs and self.life.seen_as() in (DeploymentState.STOPPED, DeploymentState.REMOVING):
+            runs = 0
         return max(runs, self.asked)
 
     def view(self, healthy_instances: int, is_hidden: bool) -> DeploymentView:

@@ -250,6 +250,15 @@ class DeploymentManager(Service):
         """See `IDeploymentManager.deployments`."""
         return [self._register.view(entry) for entry in self._register.entries()]
 
+    def deployment(self, key: DeploymentKey) -> DeploymentView:
+        """See `IDeploymentManager.deployment`."""
+        return self._register.view(self._register.existing(key))
+
+    def deployment_of(self, deployment_id: str) -> DeploymentView | None:
+        """See `IDeploymentManager.deployment_of`."""
+        entry = self._register.of_id(deployment_id)
+        return None if entry is None else self._register.view(entry)
+
     def watch(self, changed: Callable[[DeploymentKey, str], None]) -> None:
         """See `IDeploymentManager.watch`."""
         self._register.watch(changed)
@@ -293,13 +302,12 @@ class DeploymentManager(Service):
         await self._recovery.delete(survey.rubbish)
 
     def _noticed(self, instance: str, healthy: bool) -> None:
-        if not self._board.noticed(instance, healthy):
+        key = self._board.noticed(instance, healthy)
+        if key is None:
             return
         if self._opened:
             self._jobs.start(lambda job: self._board.publish())
-        for entry in self._register.entries():
-            if any(one.instance == instance for one in self._board.targets(entry.id)):
-                self._register.tell(entry.key)
+        self._register.tell(key)
 
     def stopService(self) -> Deferred[None]:
         """Cancel deploys that have not switched yet and wait for all work.  Instances stay."""

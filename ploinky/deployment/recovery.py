@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from pathlib import Path
 
 import attrs
@@ -38,6 +38,9 @@ from ploinky.leader_interfaces import IInstances
 from ploinky.store_interfaces import IDeploymentStore
 from ploinky.threads import Blocking
 from ploinky.values import Deployment, Kind, Release, ReleaseState, Target
+
+_READ_AT_ONCE = 200
+"""Deployments whose releases are read together, so that those of all are never held at once."""
 
 
 @frozen
@@ -98,7 +101,7 @@ class Recovery:
             EngineUnavailable: What runs cannot be found out.
             StateUnusable: What should run cannot.
         """
-        kept = [await self._from_store(one) for one in await self._store.deployments()]
+        kept = await self._kept()
         found = await self._instances.discover()
         running: dict[tuple[str, int], list[InstanceStatus]] = defaultdict(list)
         for status in found:
@@ -114,9 +117,20 @@ class Recovery:
         strays = frozenset(status.instance for status in found) - adopted
         return Survey(tuple(survivors), strays, tuple(rubbish))
 
-    async def _from_store(self, deployment: Deployment) -> tuple[Survivor, frozenset[int]]:
+    async def _kept(self) -> list[tuple[Survivor, frozenset[int]]]:
+        """Give what is on record: a transaction for each would take longer than all else here."""
+        deployments = await self._store.deployments()
+        kept = []
+        for start in range(0, len(deployments), _READ_AT_ONCE):
+            some = deployments[start : start + _READ_AT_ONCE]
+            releases = await self._store.releases_of([one.id for one in some])
+            kept += [await self._from_store(one, releases[one.id]) for one in some]
+        return kept
+
+    async def _from_store(
+        self, deployment: Deployment, releases: list[Release]
+    ) -> tuple[Survivor, frozenset[int]]:
         """Give a deployment without its instances, and the releases whose code is kept."""
-        releases = await self._store.releases(deployment.id)
         for index, release in enumerate(releases):
             if release.state is ReleaseState.PREPARING:
                 releases[index] = attrs.evolve(
@@ -172,11 +186,9 @@ def _number(release: Release | None) -> int:
     return release.number if release else 0
 
 
-def _rubbish(
-    layout: Layout, codes: Mapping[str, frozenset[int]], adopted: Iterable[str]
-) -> list[Path]:
+def _rubbish(layout: Layout, codes: Mapping[str, frozenset[int]], adopted: Set[str]) -> list[Path]:
     """Name the directories that belong to nothing.  Volumes are never among them.  Blocks."""
-    found = [queue for queue in _entries(layout.queues) if queue.name not in set(adopted)]
+    found = [queue for queue in _entries(layout.queues) if queue.name not in adopted]
     for deployment in _entries(layout.deployments):
         if deployment.name not in codes:
             found.append(layout.releases(deployment.name))

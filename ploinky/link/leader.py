@@ -25,6 +25,7 @@ from twisted.python.failure import Failure
 from zope.interface import Interface, implementer
 
 from ploinky.leader_interfaces import IWorkerGroup
+from ploinky.link.changes import Parcel, change_between, parcel_of, whole_of
 from ploinky.link.wire import (
     Adopt,
     Conversation,
@@ -36,12 +37,12 @@ from ploinky.link.wire import (
     Identity,
     Keep,
     Kept,
+    OutOfStep,
     Peer,
     Ping,
     Report,
-    SnapshotPart,
     Stop,
-    parts_of,
+    TablePart,
     peer_of,
 )
 from ploinky.values import Principal, Route, RouteSnapshot
@@ -93,6 +94,7 @@ class WorkerLink(Conversation):
     Attributes:
         identity: Who it is; None before its hello.
         generation: By which it serves, as far as this leader knows.
+        sent: The newest generation that was sent to it here; 0 before the first.
         accepting: Whether it said that it holds a listening socket.
         reporter: As which it counts; ``""`` before its first report.
     """
@@ -102,6 +104,7 @@ class WorkerLink(Conversation):
         self._links = links
         self.identity: Identity | None = None
         self.generation = 0
+        self.sent = 0
         self.accepting = False
         self.reporter = ""
         self._waiting: list[Deferred[None]] = []
@@ -178,16 +181,20 @@ class WorkerLink(Conversation):
         self._waiting.append(Deferred(self._waiting.remove))
         return self._waiting[-1]
 
-    async def deliver(self, generation: int, parts: Sequence[bytes]) -> None:
-        """Send a snapshot; fires once the worker serves by it.
+    async def deliver(self, parcel: Parcel) -> None:
+        """Send a table or a change; fires once the worker serves by it.
 
         Raises:
             ConnectionClosed: The worker has gone.
+            OutOfStep: It cannot, as it serves by another generation than this is a change to.
             amp.RemoteAmpError: It could not read it.
         """
-        for part in parts:
-            self.tell(SnapshotPart, generation=generation, data=part)
-        answer = await self.ask(Adopt, generation=generation, parts=len(parts))
+        for part in parcel.parts:
+            self.tell(TablePart, data=part)
+        self.sent = parcel.generation
+        answer = await self.ask(
+            Adopt, base=parcel.base, generation=parcel.generation, parts=len(parcel.parts)
+        )
         self.generation = max(self.generation, answer["generation"])
 
     async def drain(self, instances: frozenset[str], timeout_seconds: float) -> int:
@@ -247,7 +254,6 @@ class WorkerLinks(Factory):
         self._slots: Any = None
         self._links: dict[int, WorkerLink] = {}
         self._newest = RouteSnapshot(0, ())
-        self._parts: list[bytes] = []
         self._published = False
         self._background: set[Deferred[None]] = set()
 
@@ -342,17 +348,32 @@ class WorkerLinks(Factory):
 
     async def _spread(self, **changes: Any) -> int:
         """Make the next generation and bring every worker to it."""
-        seen = max([self._newest.generation, *(link.generation for link in self._links.values())])
-        self._newest = attrs.evolve(self._newest, generation=seen + 1, **changes)
-        self._parts = parts_of(self._newest)
-        await _all([self._bring_up_to_date(link) for link in self._trusted()])
-        return seen + 1
+        before = self._newest
+        seen = max([before.generation, *(link.generation for link in self._links.values())])
+        newest = self._newest = attrs.evolve(before, generation=seen + 1, **changes)
+        change = parcel_of(change_between(before, newest))
+        await _all([self._bring_up_to_date(link, change) for link in self._trusted()])
+        return newest.generation
 
-    async def _bring_up_to_date(self, link: WorkerLink) -> None:
-        """Fires once the worker serves by what is the newest snapshot now, or has gone."""
-        delivery = link.deliver(self._newest.generation, self._parts)
+    async def _bring_up_to_date(self, link: WorkerLink, change: Parcel | None = None) -> None:
+        """Fires once the worker serves by what is the newest generation now, or has gone.
+
+        Args:
+            change: What leads there from the generation before.
+        """
+        delivery = self._delivered(link, change)
         if await self._answered(link, delivery, ACKNOWLEDGE_SECONDS):
             self._slots.serving(link.pid)
+
+    async def _delivered(self, link: WorkerLink, change: Parcel | None) -> None:
+        """Send the change to a worker that has what it is a change to; else the whole table."""
+        if change is not None and link.sent and link.sent == change.base:
+            try:
+                await link.deliver(change)
+                return
+            except OutOfStep:
+                self.log.warn("worker {pid} asks for the whole table", pid=link.pid)
+        await link.deliver(parcel_of(whole_of(self._newest)))
 
     async def _drained(
         self, link: WorkerLink, instances: frozenset[str], timeout_seconds: float

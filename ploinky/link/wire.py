@@ -1,10 +1,11 @@
-"""What leader and workers say to each other: AMP commands, and snapshots as bytes.
+"""What leader and workers say to each other: AMP commands.
 
 `Hello`, `HandBack` and `Stop` stay as they are for ever: a leader uses them with workers of any
 other build, in order to take over their sockets and to replace them.
 
-AMP's values are at most 65,535 bytes, so a snapshot goes in parts, followed by one command that
-is answered once the worker serves by it.  Source: ``twisted.protocols.amp``.
+AMP's values are at most 65,535 bytes, so a table goes in parts (`ploinky.link.changes`), followed by
+one command that is answered once the worker serves by it.  A worker that connects gets all of it;
+from then on, as a connection keeps the order, each change alone.  Source: ``twisted.protocols.amp``.
 """
 
 from __future__ import annotations
@@ -13,15 +14,12 @@ import socket
 import struct
 from typing import Any, ClassVar
 
-import msgspec
 from attrs import frozen
 from twisted.internet.error import ConnectionClosed
 from twisted.protocols import amp
 
-from ploinky.values import RouteSnapshot
-
 PART_BYTES = 60_000
-"""Of a snapshot or report in one box; below AMP's limit for a value."""
+"""Of a table or report in one box; below AMP's limit for a value."""
 
 _PEER = struct.Struct("3i")
 """`struct ucred`: pid, uid, gid (unix(7), SO_PEERCRED)."""
@@ -29,6 +27,10 @@ _PEER = struct.Struct("3i")
 
 class NotListening(Exception):
     """The worker holds no listening socket (any more)."""
+
+
+class OutOfStep(Exception):
+    """The worker serves by another generation than the one that was changed: send it all."""
 
 
 class Hello(amp.Command):
@@ -71,19 +73,27 @@ class Ping(amp.Command):
     response: ClassVar = []
 
 
-class SnapshotPart(amp.Command):
-    """Leader to worker: the next bytes of a snapshot."""
+class TablePart(amp.Command):
+    """Leader to worker: the next bytes of a table, or of a change to one."""
 
-    arguments = [(b"generation", amp.Integer()), (b"data", amp.String())]
+    arguments = [(b"data", amp.String())]
     response: ClassVar = []
     requiresAnswer = False
 
 
 class Adopt(amp.Command):
-    """Leader to worker: serve by the snapshot whose parts have come.  Answered once it does."""
+    """Leader to worker: serve by what the parts that have come make.  Answered once it does.
 
-    arguments = [(b"generation", amp.Integer()), (b"parts", amp.Integer())]
+    ``base`` is the generation that they are a change to, and 0 for a whole table.
+    """
+
+    arguments = [
+        (b"base", amp.Integer()),
+        (b"generation", amp.Integer()),
+        (b"parts", amp.Integer()),
+    ]
     response = [(b"generation", amp.Integer())]
+    errors = {OutOfStep: b"OUT_OF_STEP"}
 
 
 class Drain(amp.Command):
@@ -194,21 +204,6 @@ def peer_of(transport: Any) -> Peer:
     raw = transport.getHandle().getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
     pid, uid, _ = _PEER.unpack(raw)
     return Peer(pid, uid)
-
-
-def parts_of(snapshot: RouteSnapshot) -> list[bytes]:
-    """Give the snapshot as JSON, cut to what fits into a box."""
-    whole = msgspec.json.encode(snapshot)
-    return [whole[start : start + PART_BYTES] for start in range(0, len(whole), PART_BYTES)]
-
-
-def snapshot_of(parts: list[bytes]) -> RouteSnapshot:
-    """Put a snapshot together again.
-
-    Raises:
-        ValueError: The parts are not a whole snapshot.
-    """
-    return msgspec.json.decode(b"".join(parts), type=RouteSnapshot)
 
 
 def lines_cut(data: bytes) -> list[bytes]:

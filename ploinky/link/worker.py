@@ -1,6 +1,6 @@
 """A worker's end: tell the leader hello, do what it says, come back for ever if it is away.
 
-Snapshots enter and go to `ICorridor`; counts leave.  It must not know how
+Tables, and changes to them, enter and go to `ICorridor`; counts leave.  It must not know how
 requests are served.
 """
 
@@ -21,7 +21,9 @@ from twisted.protocols import amp
 from twisted.python.failure import Failure
 from zope.interface import Attribute, Interface
 
+from ploinky.link.changes import Assembly
 from ploinky.link.outbox import Numbered, Outbox
+from ploinky.link.sharing import Shared
 from ploinky.link.wire import (
     Adopt,
     Conversation,
@@ -34,14 +36,14 @@ from ploinky.link.wire import (
     Keep,
     Kept,
     NotListening,
+    OutOfStep,
     Ping,
     Report,
-    SnapshotPart,
     Stop,
+    TablePart,
     lines_cut,
-    snapshot_of,
 )
-from ploinky.values import RouteSnapshot
+from ploinky.values import RouteChange, RouteSnapshot
 
 ORPHAN_SECONDS = 30.0
 """After which a worker that never got a snapshot gives up."""
@@ -60,6 +62,9 @@ class ICorridor(Interface):
 
     def adopt(snapshot: RouteSnapshot) -> None:
         """Serve by it from now on; with the first one, begin to accept connections."""
+
+    def amend(change: RouteChange) -> None:
+        """Serve by what it makes of the generation that is its base, which is `generation`."""
 
     async def drained(instances: frozenset[str], timeout_seconds: float) -> int:
         """See `IOrchestrator.drained`."""
@@ -95,8 +100,8 @@ class LeaderConnection(Conversation):
         self._corridor = corridor
         self._outbox = outbox
         self._lost = lost
-        self._generation = 0
-        self._parts: list[bytes] = []
+        self._shared = Shared()
+        self._assembly = Assembly(self._shared)
 
     def connectionMade(self) -> None:
         """Say hello; then report again what no leader has acknowledged."""
@@ -126,21 +131,25 @@ class LeaderConnection(Conversation):
         """Answer."""
         return {}
 
-    @SnapshotPart.responder
-    def part(self, generation: int, data: bytes) -> dict[str, Any]:
-        """Collect; the parts of another generation are stale."""
-        if generation != self._generation:
-            self._generation, self._parts = generation, []
-        self._parts.append(data)
+    @TablePart.responder
+    def part(self, data: bytes) -> dict[str, Any]:
+        """Collect it."""
+        self._assembly.add(data)
         return {}
 
     @Adopt.responder
-    def adopt(self, generation: int, parts: int) -> dict[str, Any]:
+    def adopt(self, base: int, generation: int, parts: int) -> dict[str, Any]:
         """Serve by what was collected."""
-        collected, self._parts = self._parts, []
-        if generation != self._generation or parts != len(collected):
-            raise ValueError(f"{len(collected)} of {parts} parts of generation {generation}")
-        self._corridor.adopt(snapshot_of(collected))
+        collected, self._assembly = self._assembly, Assembly(self._shared)
+        if parts != collected.parts:
+            raise ValueError(f"{collected.parts} of {parts} parts of generation {generation}")
+        change = collected.change(base, generation)
+        if base == 0:
+            self._corridor.adopt(RouteSnapshot(generation, change.routes, change.principals))
+        elif base == self._corridor.generation:
+            self._corridor.amend(change)
+        else:
+            raise OutOfStep()
         return {"generation": self._corridor.generation}
 
     @Drain.responder

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import attrs
 from sqlalchemy import Connection, delete, select, update
@@ -54,15 +54,21 @@ class SqliteDeploymentStore:
 
     async def releases(self, deployment_id: str) -> list[Release]:
         """See `IDeploymentStore`."""
+        return (await self.releases_of([deployment_id]))[deployment_id]
 
-        def work(connection: Connection) -> list[Release]:
+    async def releases_of(self, deployment_ids: Sequence[str]) -> dict[str, list[Release]]:
+        """See `IDeploymentStore`."""
+
+        def work(connection: Connection) -> dict[str, list[Release]]:
             query = (
                 select(RELEASES)
-                .where(RELEASES.c.deployment == deployment_id)
+                .where(RELEASES.c.deployment.in_(deployment_ids))
                 .order_by(RELEASES.c.number.desc())
             )
-            rows = connection.execute(query).mappings()
-            return [records.release_from_row(row, self._box) for row in rows]
+            found: dict[str, list[Release]] = {one: [] for one in deployment_ids}
+            for row in connection.execute(query).mappings():
+                found[row["deployment"]].append(records.release_from_row(row, self._box))
+            return found
 
         return await self._database.run(work)
 

@@ -103,12 +103,16 @@ class Attempts:
     def adopt(self, routes: Iterable[Route]) -> None:
         """See `ploinky.tasks.durable.DurableTasks.adopt`."""
         self._routes = {route.deployment: route for route in routes if route.kind is Kind.TASK}
-        alive = {target.instance for route in self._routes.values() for target in route.targets}
         for held in self._shelf:
-            if held.errand is not None and held.task.instance not in alive:
+            if held.errand is not None and not self._leads_to(held.task):
                 held.errand.withdraw()
         for deployment in self._shelf.lines():
             self.serve(deployment)
+
+    def _leads_to(self, task: Task) -> bool:
+        """Tell whether the deployment's route leads to the instance that has the task."""
+        route = self._routes.get(task.deployment) if self._routes else None
+        return route is not None and any(one.instance == task.instance for one in route.targets)
 
     async def drain(self, instances: frozenset[str], timeout_seconds: float) -> int:
         """See `ploinky.tasks.durable.DurableTasks.drain`."""

@@ -10,6 +10,7 @@ queues what several workers send beyond it.  This module knows no wire.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 
 import attrs
 from twisted.internet.defer import Deferred, TimeoutError
@@ -17,8 +18,8 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from ploinky.errors import NoHealthyInstance, Overloaded
-from ploinky.interfaces import ILease, IOrchestrator, IStanding
-from ploinky.values import Address, DeploymentKey, Route, RouteSnapshot, Target
+from ploinky.interfaces import ILease, IOrchestrator, IRoutes, IStanding
+from ploinky.values import Address, DeploymentKey, Route, Target
 
 LONGEST_QUEUE = 1024
 """Calls that may wait before one deployment."""
@@ -32,11 +33,12 @@ RETRY_AFTER_SECONDS = 1
 class _Place:
     """What is known of one instance: how much it has in hand, and whether it failed."""
 
-    __slots__ = ("avoided_until", "deployment", "in_flight", "owner", "turn")
+    __slots__ = ("avoided_until", "deployment", "in_flight", "key", "owner", "turn")
 
-    def __init__(self, owner: Orchestrator, deployment: str) -> None:
+    def __init__(self, owner: Orchestrator, route: Route) -> None:
         self.owner = owner
-        self.deployment = deployment
+        self.deployment = route.deployment
+        self.key = route.key
         self.in_flight = 0
         self.turn = 0
         self.avoided_until = 0.0
@@ -144,6 +146,7 @@ class Orchestrator:
         self._longest_queue = longest_queue
         self._avoided_seconds = avoided_seconds
         self._places: dict[str | Address, _Place] = {}
+        self._doubted: set[str | Address] = set()
         self._queues: dict[str, _Queue] = {}
         self._drains: list[_Drain] = []
         self._turn = 0
@@ -194,7 +197,9 @@ class Orchestrator:
         return _Lease(route, chosen, best)
 
     def _new_place(self, route: Route, target: Target) -> _Place:
-        place = self._places[_place_of(target)] = _Place(self, route.deployment)
+        name = _place_of(target)
+        place = self._places[name] = _Place(self, route)
+        self._doubted.add(name)  # this route may be one that left while its call came in
         return place
 
     # --- waiting ------------------------------------------------------------
@@ -274,28 +279,45 @@ class Orchestrator:
 
     # --- generations and draining -------------------------------------------
 
-    def adopt(self, snapshot: RouteSnapshot) -> None:
+    def adopt(self, left: Iterable[Route], now: IRoutes) -> None:
         """Look again at everything that waits, under the routes of a new generation.
 
-        The worker calls it once its router has adopted the same snapshot.  A waiting call
-        gets a place at the new targets of its deployment; where the route is gone or has no
-        targets, it fails with `NoHealthyInstance`.
+        A waiting call gets a place at the new targets of its deployment; where the route is gone
+        or has no targets, it fails with `NoHealthyInstance`.
+
+        Args:
+            left: The routes that stand no more, or not as they were.
+            now: Those that stand.
         """
-        alive = {_place_of(target) for route in snapshot.routes for target in route.targets}
-        for instance, place in list(self._places.items()):
-            if not place.in_flight and instance not in alive:
-                del self._places[instance]
-        if not self._queues:
-            return
-        routes = {
-            (route.deployment, route.key): route
-            for route in snapshot.routes
-            if route.deployment in self._queues
-        }
+        for route in left:
+            self._doubted.update(map(_place_of, route.targets))
+        if self._doubted:
+            self._forget_places(now)
         for queue in list(self._queues.values()):
             for waiter in queue.waiters:
-                waiter.route = _successor(routes, waiter.route)
+                waiter.route = _successor(now.route_at(waiter.route.key), waiter.route)
             self._grant(queue)
+
+    def _forget_places(self, now: IRoutes) -> None:
+        """Forget the idle places that no route leads to; look again later at those in use."""
+        shared: dict[str | Address, DeploymentKey] | None = None
+        for name in list(self._doubted):
+            place = self._places.get(name)
+            if place is not None and not _leads_to(now.route_at(place.key), name):
+                if isinstance(name, Address) and shared is None:  # several routes may lead there
+                    shared = {
+                        target.address: route.key
+                        for route in now.routes()
+                        for target in route.targets
+                        if not target.instance
+                    }
+                if shared is not None and name in shared:
+                    place.key = shared[name]
+                elif place.in_flight:
+                    continue
+                else:
+                    del self._places[name]
+            self._doubted.discard(name)
 
     async def drained(self, instances: frozenset[str], timeout_seconds: float) -> int:
         """Wait until nothing is in flight at these instances; see `IOrchestrator`."""
@@ -340,10 +362,13 @@ def _place_of(target: Target) -> str | Address:
     return target.instance or target.address
 
 
-def _successor(routes: dict[tuple[str, DeploymentKey], Route], route: Route) -> Route:
+def _leads_to(route: Route | None, name: str | Address) -> bool:
+    return route is not None and any(_place_of(target) == name for target in route.targets)
+
+
+def _successor(now: Route | None, route: Route) -> Route:
     """Give the route that stands now where ``route`` stood; one without targets if none does."""
-    now = routes.get((route.deployment, route.key))
-    if now is not None:
+    if now is not None and now.deployment == route.deployment:
         return now
     reason = f"{route.key} was removed while the call waited"
     return attrs.evolve(route, targets=(), reason=reason)

@@ -141,6 +141,14 @@ class MemoryDeploymentManager:
         """See `IDeploymentManager`."""
         return [self._views[key] for key in sorted(self._views)]
 
+    def deployment(self, key: DeploymentKey) -> DeploymentView:
+        """See `IDeploymentManager`."""
+        return self._find(key)
+
+    def deployment_of(self, deployment_id: str) -> DeploymentView | None:
+        """See `IDeploymentManager`."""
+        return next((v for v in self._views.values() if v.deployment.id == deployment_id), None)
+
     def watch(self, changed: Callable[[DeploymentKey, str], None]) -> None:
         """See `IDeploymentManager`."""
         self._watchers.append(changed)
@@ -164,7 +172,7 @@ class MemoryDeploymentManager:
 
     def _find(self, key: DeploymentKey) -> DeploymentView:
         if key not in self._views:
-            raise NotFound(f"nothing is deployed at {key}")
+            raise NotFound(f"nothing is deployed at {key}; see p-cli cloud deployments")
         return self._views[key]
 
     async def _passage(self) -> None:

@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from ploinky.link import ICorridor, ITally, IWorkerSlots
-from ploinky.values import RouteSnapshot
+from ploinky.values import RouteChange, RouteSnapshot
 
 
 @implementer(ICorridor)
@@ -20,7 +20,7 @@ class MemoryCorridor:
         descriptor: Of its listening socket; None where it has none.
         gate: Where it is set, `drained` waits for it.
         in_hand: What `drained` gives.
-        refusal: Where it is set, `adopt` fails with it.
+        refusal: Where it is set, `adopt` and `amend` fail with it.
         stopped: How often it was told to stop.
     """
 
@@ -44,6 +44,25 @@ class MemoryCorridor:
             raise self.refusal
         if snapshot.generation > self.generation:
             self.snapshot = snapshot
+
+    def amend(self, change: RouteChange) -> None:
+        """See `ICorridor`."""
+        if self.refusal is not None:
+            raise self.refusal
+        before = self.snapshot
+        assert before is not None
+        assert before.generation == change.base
+        routes = {route.key: route for route in before.routes}
+        principals = {principal.token_hash: principal for principal in before.principals}
+        for key in change.gone:
+            del routes[key]
+        for token_hash in change.revoked:
+            del principals[token_hash]
+        routes |= {route.key: route for route in change.routes}
+        principals |= {principal.token_hash: principal for principal in change.principals}
+        self.snapshot = RouteSnapshot(
+            change.generation, tuple(routes.values()), tuple(principals.values())
+        )
 
     async def drained(self, instances: frozenset[str], timeout_seconds: float) -> int:
         """See `ICorridor`."""

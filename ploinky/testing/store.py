@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -73,6 +73,10 @@ class MemoryDeploymentStore:
         """See `IDeploymentStore`."""
         kept = self._releases.get(deployment_id, {})
         return [kept[number] for number in sorted(kept, reverse=True)]
+
+    async def releases_of(self, deployment_ids: Sequence[str]) -> dict[str, list[Release]]:
+        """See `IDeploymentStore`."""
+        return {one: await self.releases(one) for one in deployment_ids}
 
     async def save_release(self, release: Release) -> None:
         """See `IDeploymentStore`."""

@@ -467,6 +467,30 @@ def test_no_more_instances_than_the_settings_allow(ground: Ground) -> None:
     with pytest.raises(Conflict):
         only(leader.begin(leader.manager.start(KEY)))
 
+    only(leader.begin(leader.manager.remove(other)))
+    only(leader.begin(leader.manager.start(KEY)))
+    with pytest.raises(Conflict, match="2 of at most 3 are taken"):
+        only(leader.deploy(key=other, settings={"replicas": 2}))
+
+
+def test_a_deploy_takes_its_places_before_it_runs_and_gives_them_back_where_it_fails(
+    ground: Ground,
+) -> None:
+    """So of two at once the second is refused, and after a failure there is room again."""
+    with_settings(ground, max_containers=3)
+    leader = ground.leader()
+    leader.begin(leader.manager.recover())
+    other = DeploymentKey("localhost", "/other")
+    leader.steps.hold("runtime.prepare")
+    under_way = leader.deploy(settings={"replicas": 2})
+    with pytest.raises(Conflict, match="2 of at most 3 are taken"):
+        only(leader.deploy(key=other, settings={"replicas": 2}))
+    under_way.cancel()
+    with pytest.raises(CancelledError):
+        only(under_way)
+    leader.steps.let_go("runtime.prepare")
+    only(leader.deploy(key=other, settings={"replicas": 2}))
+
 
 # --- kinds ----------------------------------------------------------------------
 

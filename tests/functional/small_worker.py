@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from twisted.internet import protocol
 from twisted.internet.defer import Deferred, TimeoutError
 
-from ploinky.values import RouteSnapshot
+from ploinky.values import Route, RouteChange, RouteSnapshot
 from ploinky.worker import Rooms, WorkerConfiguration, run
 
 
@@ -23,15 +24,21 @@ class Router:
 
     generation = -1
 
-    def adopt(self, snapshot: RouteSnapshot) -> None:
+    def adopt(self, snapshot: RouteSnapshot) -> Sequence[Route]:
         """Move forward."""
         self.generation = max(self.generation, snapshot.generation)
+        return []
+
+    def amend(self, change: RouteChange) -> Sequence[Route]:
+        """Move forward."""
+        self.generation = change.generation
+        return []
 
 
 class Orchestrator:
     """Has nothing in flight."""
 
-    def adopt(self, snapshot: RouteSnapshot) -> None:
+    def adopt(self, left: Sequence[Route], now: Router) -> None:
         """Nothing waits here."""
 
     async def drained(self, instances: frozenset[str], timeout_seconds: float) -> int:

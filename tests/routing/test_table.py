@@ -12,7 +12,16 @@ from zope.interface.verify import verifyObject
 from ploinky.errors import NoSuchRoute
 from ploinky.interfaces import IRouter
 from ploinky.routing.table import RouteTable
-from ploinky.values import NOBODY, Kind, Principal, Role, Route, RouteSnapshot
+from ploinky.values import (
+    NOBODY,
+    DeploymentKey,
+    Kind,
+    Principal,
+    Role,
+    Route,
+    RouteChange,
+    RouteSnapshot,
+)
 
 NOW = 1_000_000.0
 
@@ -190,4 +199,65 @@ def test_what_is_hidden_is_not_found(make_route: Any) -> None:
     assert where(table.match(b"a.example", b"/demo")) == "a.example/demo"
     assert where(table.match(b"localhost", b"/management")) == "*/management"
     table.adopt(RouteSnapshot(2, (make_route("localhost/demo"),)))
+    assert where(table.match(b"127.0.0.1", b"/demo")) == "localhost/demo"
+
+
+# --- changes --------------------------------------------------------------------
+
+
+def test_a_change_touches_nothing_beside_it(table: RouteTable, make_route: Any) -> None:
+    """What stays is the same object; what is new, replaced or gone is so at once."""
+    stays = table.match(b"localhost", b"/demo/v2")
+    renewed = attrs.evolve(make_route("localhost/demo"), release=9)
+    gone = (DeploymentKey("localhost", "/a/b/c/d"), DeploymentKey("api.example.com", "/"))
+    left = table.amend(RouteChange(5, 6, (renewed, make_route("new.example/x/y")), gone))
+    assert table.generation == 6
+    assert sorted(map(where, left)) == ["api.example.com/", "localhost/a/b/c/d", "localhost/demo"]
+    assert table.match(b"localhost", b"/demo/v2/z") is stays
+    assert table.match(b"localhost", b"/demo/x") is renewed
+    assert where(table.match(b"new.example", b"/x/y/z")) == "new.example/x/y"
+    assert where(table.match(b"api.example.com", b"/v1/x")) == "api.example.com/v1"
+    for host, path in ((b"localhost", b"/a/b/c/d"), (b"api.example.com", b"/v2")):
+        with pytest.raises(NoSuchRoute):
+            table.match(host, path)
+    assert len(list(table.routes())) == 7
+    assert table.route_at(gone[0]) is None
+    assert table.route_at(renewed.key) is renewed
+
+
+def test_a_change_to_another_generation_is_refused(table: RouteTable) -> None:
+    """Nothing of it is done."""
+    with pytest.raises(ValueError, match="generation 4"):
+        table.amend(RouteChange(4, 6, gone=(DeploymentKey("localhost", "/demo"),)))
+    assert table.generation == 5
+    assert where(table.match(b"localhost", b"/demo")) == "localhost/demo"
+
+
+def test_a_table_that_says_the_same_leaves_every_route_as_it_is(table: RouteTable) -> None:
+    """As that of a leader that came back; a route that differs is new."""
+    before = {route.key: route for route in table.routes()}
+    copies = tuple(map(attrs.evolve, before.values()))
+    assert table.adopt(RouteSnapshot(6, copies)) == []
+    assert all(before[route.key] is route for route in table.routes())
+    hidden = attrs.evolve(copies[-1], is_hidden=True)
+    (left,) = table.adopt(RouteSnapshot(7, (*copies[:-1], hidden)))
+    assert left is before[hidden.key]
+    assert table.route_at(hidden.key) is hidden
+
+
+def test_a_loopback_address_leads_to_localhost_as_long_as_it_has_nothing_of_its_own(
+    make_route: Any,
+) -> None:
+    """Whichever comes first, and also for a host that was asked for before."""
+    table = RouteTable(lambda: NOW)
+    table.adopt(RouteSnapshot(1, ()))
+    with pytest.raises(NoSuchRoute, match=r"on the domain 127\.0\.0\.1"):
+        table.match(b"127.0.0.1", b"/demo")
+    table.amend(RouteChange(1, 2, (make_route("localhost/demo"),)))
+    assert where(table.match(b"127.0.0.1", b"/demo")) == "localhost/demo"
+    own = make_route("127.0.0.1/own")
+    table.amend(RouteChange(2, 3, (own,)))
+    with pytest.raises(NoSuchRoute):
+        table.match(b"127.0.0.1", b"/demo")
+    table.amend(RouteChange(3, 4, gone=(own.key,)))
     assert where(table.match(b"127.0.0.1", b"/demo")) == "localhost/demo"

@@ -11,9 +11,10 @@ from zope.interface.verify import verifyObject
 
 from ploinky.errors import AgentUnreachable, NoHealthyInstance, Overloaded
 from ploinky.interfaces import ILease, IStanding
+from ploinky.routing.table import RouteTable
 from ploinky.tasks.orchestrator import Orchestrator
 from ploinky.testing.tasks import a_route
-from ploinky.values import Address, Route, RouteSnapshot, Target
+from ploinky.values import Address, DeploymentKey, Route, RouteSnapshot, Target
 
 ONE = Target(instance="one", address=Address(path="/run/one"))
 TWO = Target(instance="two", address=Address(path="/run/two"))
@@ -25,6 +26,11 @@ def clock() -> Clock:
 
 
 @pytest.fixture
+def table() -> RouteTable:
+    return RouteTable(lambda: 0.0)
+
+
+@pytest.fixture
 def orchestrator(clock: Clock) -> Orchestrator:
     return Orchestrator(clock, longest_queue=3, avoided_seconds=2.0)
 
@@ -33,6 +39,12 @@ def claimed(orchestrator: Orchestrator, route: Route) -> ILease:
     lease = orchestrator.claim(route)
     assert lease is not None
     return lease
+
+
+def publish(orchestrator: Orchestrator, table: RouteTable, *routes: Route) -> None:
+    """Make these the routes of a worker, as it does."""
+    left = table.adopt(RouteSnapshot(table.generation + 1, routes))
+    orchestrator.adopt(left, table)
 
 
 def waiting(orchestrator: Orchestrator, route: Route, seconds: float = 5.0) -> Deferred[ILease]:
@@ -238,13 +250,15 @@ def test_calls_that_fail_as_soon_as_they_are_served_do_not_pile_up(clock: Clock)
     assert orchestrator.in_flight() == 0
 
 
-def test_waiting_calls_move_to_the_targets_of_a_new_release(orchestrator: Orchestrator) -> None:
+def test_waiting_calls_move_to_the_targets_of_a_new_release(
+    orchestrator: Orchestrator, table: RouteTable
+) -> None:
     """A deploy serves what waited before the old, full instance from the new one at once."""
     old = a_route(ONE, concurrency=1)
     claimed(orchestrator, old)
     first = waiting(orchestrator, old)
     new = attrs.evolve(old, targets=(TWO,), release=2)
-    orchestrator.adopt(RouteSnapshot(2, (new,)))
+    publish(orchestrator, table, new)
     lease = outcome(first)
     assert ILease.providedBy(lease)
     assert (lease.target, lease.route) == (TWO, new)
@@ -252,14 +266,14 @@ def test_waiting_calls_move_to_the_targets_of_a_new_release(orchestrator: Orches
 
 @pytest.mark.parametrize("gone", ["removed", "stopped"])
 def test_waiting_calls_fail_when_their_last_instance_goes(
-    orchestrator: Orchestrator, gone: str
+    orchestrator: Orchestrator, table: RouteTable, gone: str
 ) -> None:
     """Nobody waits out the time-out before a deployment that was stopped or removed."""
     route = a_route(ONE, concurrency=1)
     claimed(orchestrator, route)
     queued = [waiting(orchestrator, route) for _ in range(2)]
     stopped = attrs.evolve(route, targets=(), reason="it was stopped")
-    orchestrator.adopt(RouteSnapshot(2, (stopped,) if gone == "stopped" else ()))
+    publish(orchestrator, table, *([stopped] if gone == "stopped" else []))
     for one in queued:
         error = outcome(one)
         assert isinstance(error, NoHealthyInstance)
@@ -267,28 +281,88 @@ def test_waiting_calls_fail_when_their_last_instance_goes(
 
 
 def test_a_new_generation_that_changes_nothing_leaves_the_queue_as_it_is(
-    orchestrator: Orchestrator,
+    orchestrator: Orchestrator, table: RouteTable
 ) -> None:
     """A deploy elsewhere neither serves nor fails those who wait here."""
     route = a_route(ONE, concurrency=1)
     lease = claimed(orchestrator, route)
     first = waiting(orchestrator, route)
-    orchestrator.adopt(RouteSnapshot(2, (route,)))
+    publish(orchestrator, table, route)
     assert outcome(first) is None
     lease.release()
     assert ILease.providedBy(outcome(first))
 
 
 def test_what_is_in_flight_at_a_retired_instance_is_counted_until_it_ends(
-    orchestrator: Orchestrator,
+    orchestrator: Orchestrator, table: RouteTable
 ) -> None:
     """The switch of releases loses no count: the old instance drains."""
+    publish(orchestrator, table, a_route(ONE))
     lease = claimed(orchestrator, a_route(ONE))
-    orchestrator.adopt(RouteSnapshot(2, (a_route(TWO),)))
+    publish(orchestrator, table, a_route(TWO))
     drained = Deferred.fromCoroutine(orchestrator.drained(frozenset({"one"}), 30.0))
     assert not drained.called
     lease.release()
     assert drained.result == 0
+
+
+def test_nothing_is_kept_of_instances_that_no_route_leads_to(
+    orchestrator: Orchestrator, table: RouteTable
+) -> None:
+    """Neither of idle ones, nor of those that were busy when they left, nor of those called late."""
+    idle, busy, late = (
+        attrs.evolve(a_route(target), key=DeploymentKey("localhost", f"/{target.instance}"))
+        for target in (ONE, TWO, Target("three", Address(path="/run/three")))
+    )
+    publish(orchestrator, table, idle, busy, late)
+    claimed(orchestrator, idle).release()
+    lease = claimed(orchestrator, busy)
+    publish(orchestrator, table)
+    assert set(orchestrator._places) == {"two"}
+    claimed(orchestrator, late).release()
+    lease.release()
+    publish(orchestrator, table)
+    assert not orchestrator._places
+
+
+def test_what_several_routes_lead_to_is_counted_as_one_until_the_last_has_left(
+    orchestrator: Orchestrator, table: RouteTable
+) -> None:
+    """Removing one of them gives the others no more places than there are."""
+    outside = Target("", Address(host="10.0.0.1", port=80))
+    first, second, third = (
+        attrs.evolve(a_route(outside, concurrency=1), key=DeploymentKey("localhost", path))
+        for path in ("/a", "/b", "/c")
+    )
+    publish(orchestrator, table, first, second, third)
+    claimed(orchestrator, first).release()
+    standing = orchestrator.standing(second)
+    assert standing is not None
+    for routes in ((second, third), (second,)):
+        publish(orchestrator, table, *routes)
+        assert standing.take()
+        assert orchestrator.claim(second) is None
+        standing.release()
+    publish(orchestrator, table)
+    assert not orchestrator._places
+
+
+def test_an_instance_that_comes_back_is_kept_count_of(
+    orchestrator: Orchestrator, table: RouteTable
+) -> None:
+    """It was unwell for a moment, with a call in hand that goes on."""
+    route = a_route(ONE, concurrency=1)
+    publish(orchestrator, table, route)
+    lease = claimed(orchestrator, route)
+    for targets in ((), (ONE,), (ONE,)):
+        publish(orchestrator, table, attrs.evolve(route, targets=targets))
+    assert orchestrator.claim(route) is None
+    lease.release()
+    standing = orchestrator.standing(route)
+    publish(orchestrator, table, attrs.evolve(route, timeout_seconds=1.0))
+    assert standing is not None
+    assert standing.take()
+    assert orchestrator.claim(route) is None
 
 
 def test_draining_waits_for_every_instance_named(orchestrator: Orchestrator, clock: Clock) -> None:

@@ -226,6 +226,20 @@ class MetricsStoreContract:
         assert {p.time for p in await metrics_store.points(10, noon + 1)} == {noon + 60}
 
     @pytest_twisted.ensureDeferred
+    async def test_batches_of_few_and_of_thousands_add_up(
+        self, metrics_store: IMetricsStore
+    ) -> None:
+        """However many deployments were called, each keeps what it had."""
+        many = {Label(f"d{number}", "hello", 200): ONE for number in range(2000)}
+        await metrics_store.add(CountBatch(NOON, many, {}))
+        await metrics_store.add(CountBatch(NOON, {HELLO: TWO}, {}))
+        await metrics_store.add(CountBatch(NOON, many, {}))
+        totals = (await metrics_store.kept()).totals
+        assert {label: sums.count for label, sums in totals.items()} == {
+            label: 4 if label == HELLO else 2 for label in many
+        }
+
+    @pytest_twisted.ensureDeferred
     async def test_old_points_go_and_totals_stay(self, metrics_store: IMetricsStore) -> None:
         """Each resolution at its own age; silent reporters are forgotten."""
         await metrics_store.add(CountBatch(NOON, {HELLO: ONE}, {"w-1": 1}))

@@ -75,6 +75,18 @@ class DeploymentManagerContract:
 
         assert [view.deployment.key.path for view in manager.deployments()] == ["/a", "/b"]
 
+    def test_one_is_found_by_its_key_and_by_its_id(self, manager: IDeploymentManager) -> None:
+        """Until it is removed, and whatever others there are."""
+        view = self.deploy(manager)
+        self.deploy(manager, DeploymentKey("localhost", "/other"))
+
+        assert manager.deployment(KEY) == view
+        assert manager.deployment_of(view.deployment.id) == view
+        now(manager.remove(KEY))
+        assert manager.deployment_of(view.deployment.id) is None
+        with pytest.raises(NotFound):
+            manager.deployment(KEY)
+
     def test_it_stops_starts_and_restarts(self, manager: IDeploymentManager) -> None:
         """And the answers say so."""
         self.deploy(manager)

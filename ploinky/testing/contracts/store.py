@@ -123,6 +123,26 @@ class DeploymentStoreContract:
         assert [r.number for r in await deployment_store.releases(DEMO.id)] == [10, 2, 1]
 
     @pytest_twisted.ensureDeferred
+    async def test_releases_of_several_deployments_come_by_deployment(
+        self, deployment_store: IDeploymentStore
+    ) -> None:
+        """Of those that were asked for, newest first; of one without any, none."""
+        other = attrs.evolve(DEMO, id="other0000000", key=DeploymentKey("localhost", "/other"))
+        bare = attrs.evolve(DEMO, id="bare00000000", key=DeploymentKey("localhost", "/bare"))
+        for deployment in (DEMO, other, bare):
+            await deployment_store.save_deployment(deployment)
+        for number in (1, 2):
+            await deployment_store.save_release(release(number))
+            await deployment_store.save_release(attrs.evolve(release(number), deployment=other.id))
+        found = await deployment_store.releases_of([other.id, bare.id, "unknown00000"])
+        assert {one: [r.number for r in releases] for one, releases in found.items()} == {
+            other.id: [2, 1],
+            bare.id: [],
+            "unknown00000": [],
+        }
+        assert all(release.deployment == other.id for release in found[other.id])
+
+    @pytest_twisted.ensureDeferred
     async def test_only_one_release_is_active(self, deployment_store: IDeploymentStore) -> None:
         """The switch retires what was active, leaves others alone, and is kept."""
         await deployment_store.save_deployment(DEMO)
