@@ -107,6 +107,6 @@ class RepeatingProtocol(StagedProtocol):
             if self._short.take(forwarded, body, size):
                 return
         call = self.new_call(memo.head, body, size)
-        call.follow(memo.plan)
+        call.follow(memo.plan, forwarded)
         self.take_in_hand(call, memo.plan)
-        gateway.repeat(call, memo.plan, forwarded)
+        gateway.repeat(call, memo.plan)

@@ -137,9 +137,8 @@ class FileTransport(Service):
                 error=error,
                 request_id=request.request_id,
             )
-            answer.failed(
-                AgentUnreachable(f"the agent's queue cannot be written: {error.strerror}")
-            )
+            why = f"the agent's queue cannot be written: {error.strerror}"
+            answer.failed(AgentUnreachable(why, got_nothing=True))
             return _FileExchange(self, None, request, answer)
         exchange = queue.pending[request.task] = _FileExchange(self, queue, request, answer)
         if self._rescan is None:

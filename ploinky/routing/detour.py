@@ -1,0 +1,54 @@
+"""A request on its way past instances that got nothing of it: where to, and for how long.
+
+An instance that failed a call enters, the route to those that are left leaves.  This module
+claims nothing and sends nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ploinky.errors import NoSuchRoute
+from ploinky.interfaces import IRouter
+from ploinky.routing.http import RequestHead
+from ploinky.routing.patience import CONNECT_SECONDS
+from ploinky.values import Route, Target
+
+
+class Detour:
+    """What is known of one request that the instance chosen first did not get.
+
+    Args:
+        seconds: Tells the time.
+        router: Says which instances there are now: those may be gone that the request began with.
+        route: The request's.
+
+    Attributes:
+        tried: The instances that got nothing of it.
+    """
+
+    def __init__(
+        self, seconds: Callable[[], float], router: IRouter, head: RequestHead, route: Route
+    ) -> None:
+        self._seconds = seconds
+        self._router = router
+        self._head = head
+        self._route = route
+        # The first has had its share of the time; see `IMovable`.
+        share_seconds = CONNECT_SECONDS / max(1, len(route.targets))
+        self._until = seconds() + CONNECT_SECONDS - share_seconds
+        self.tried: tuple[Target, ...] = ()
+
+    def past(self, target: Target) -> Route | None:
+        """Give the route by which another instance is found; None where none is left, or no time."""
+        self.tried = (*self.tried, target)
+        if self._seconds() > self._until:
+            return None
+        route = self._route
+        try:
+            now = self._router.match(self._head.host, self._head.path)
+        except NoSuchRoute:
+            return None
+        if (now.deployment, now.key, now.kind) != (route.deployment, route.key, route.kind):
+            return None
+        return None if all(target in self.tried for target in now.targets) else now
