@@ -18,8 +18,7 @@ from importlib.metadata import version
 from typing import Any
 
 from twisted.application.service import IService
-from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.task import LoopingCall
+from twisted.internet.defer import maybeDeferred
 from twisted.logger import Logger, globalLogPublisher
 
 from ploinky.configuration import Configuration
@@ -34,6 +33,7 @@ from ploinky.leader_interfaces import ISource
 from ploinky.link import WorkerLinks
 from ploinky.management import CONTROL_SOCKET, Managed, start_management
 from ploinky.processgroup import LeaderLock, ProcessGroup, WorkerCommand, WorkerRecords
+from ploinky.recurring import recurring
 from ploinky.rooms import Here, begin, listen, log_directory, new_id, plugins, pool, write
 from ploinky.runtime.instances import Instances
 from ploinky.runtime.probes import SocketProber
@@ -351,8 +351,7 @@ def _repeat(
     here: Here, work: Callable[[], Coroutine[Any, Any, None]], seconds: float, rooms: AsyncExitStack
 ) -> None:
     """Do something now, and then every so many seconds, until the server stops."""
-    call = LoopingCall(lambda: Deferred.fromCoroutine(work()))
-    call.clock = here.reactor
+    call = recurring(here.reactor, f"the server's {work.__name__}", work)
     ended = call.start(seconds)
 
     async def end() -> None:
