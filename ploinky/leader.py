@@ -32,6 +32,7 @@ from ploinky.interfaces import IRuntime, IRuntimeFactory
 from ploinky.leader_interfaces import ISource
 from ploinky.link import WorkerLinks
 from ploinky.management import CONTROL_SOCKET, Managed, start_management
+from ploinky.pids import start_time
 from ploinky.processgroup import LeaderLock, ProcessGroup, WorkerCommand, WorkerRecords
 from ploinky.recurring import recurring
 from ploinky.rooms import Here, begin, listen, log_directory, new_id, plugins, pool, write
@@ -375,6 +376,7 @@ async def _announce(
         "port": port,
         "host": settings.host,
         "started_at": time.time(),
+        "start_time": start_time(os.getpid()),
         "version": version("ploinky"),
     }
     if not await admission.initialized() and not is_loopback(settings.host):
