@@ -434,7 +434,7 @@ def test_what_is_left_of_a_killed_leader_is_waited_for(tmp_path: Path) -> None:
         leader.kill()
         os.waitid(os.P_PID, leader.pid, os.WEXITED | os.WNOWAIT)  # nobody has asked how it ended
         paused: list[float] = []
-        with pytest.raises(AlreadyRunning, match=f"process {leader.pid}.*was killed.*{path}"):
+        with pytest.raises(AlreadyRunning, match=f"process {leader.pid}.*gone.*{path}"):
             LeaderLock(path).take(paused.append)
         assert sum(paused) == pytest.approx(20.0)
 

@@ -59,8 +59,9 @@ class LeaderLock:
         place = os.path.dirname(os.path.dirname(self._path))
         if is_leaving:
             return (
-                f"the server on {place} (process {pid}) was killed, and what is left of it still "
-                f"holds {self._path} after {_PATIENCE_SECONDS:.0f} s: try again once that has ended"
+                f"the server on {place} (process {pid}) is gone, and {self._path} is still locked "
+                f"after {_PATIENCE_SECONDS:.0f} s: by what is left of it, or by a server in another "
+                "container; try again once that has ended"
             )
         return (
             f"a server runs on {place} already (process {pid or 'unknown'}): stop it with "
