@@ -307,7 +307,7 @@ class Call:
         gateway = self._gateway
         if self._detour is None:
             self._detour = Detour(gateway.seconds, gateway.router, self.head, route)
-        route = self._detour.past(lease.target)
+        route = self._detour.past(lease.target, self.queued_seconds)
         if route is None:
             return False
         self._lease = None

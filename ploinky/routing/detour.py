@@ -34,17 +34,23 @@ class Detour:
         self._router = router
         self._head = head
         self._route = route
-        # The first has had its share of the time; see `IMovable`.
-        share_seconds = CONNECT_SECONDS / max(1, len(route.targets))
-        self._until = seconds() + CONNECT_SECONDS - share_seconds
+        self._until = 0.0
         self.tried: tuple[Target, ...] = ()
 
-    def past(self, target: Target) -> Route | None:
-        """Give the route by which another instance is found; None where none is left, or no time."""
-        self.tried = (*self.tried, target)
-        if self._seconds() > self._until:
-            return None
+    def past(self, target: Target, queued_seconds: float) -> Route | None:
+        """Give the route by which another instance is found; None where none is left, or no time.
+
+        Args:
+            queued_seconds: For which the request has waited for a place so far; they do not count.
+        """
+        now_seconds = self._seconds() - queued_seconds
         route = self._route
+        if not self.tried:  # it has had its share of the time; see `IMovable`
+            share_seconds = CONNECT_SECONDS / max(1, len(route.targets))
+            self._until = now_seconds + CONNECT_SECONDS - share_seconds
+        self.tried = (*self.tried, target)
+        if now_seconds > self._until:
+            return None
         try:
             now = self._router.match(self._head.host, self._head.path)
         except NoSuchRoute:

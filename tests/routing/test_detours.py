@@ -322,6 +322,31 @@ async def test_no_other_is_tried_once_the_time_to_connect_is_over(
 
 
 @pytest_twisted.ensureDeferred
+async def test_the_wait_for_a_place_is_not_part_of_that(corridor: Any, make_route: Any) -> None:
+    """Others may be full for long, and refuse then."""
+    targets = [Target(str(n), Address(path=f"/run/{n}/agent.sock")) for n in range(3)]
+    corridor.publish(make_route("localhost/shop", Kind.SERVICE, targets=tuple(targets)))
+    client = await corridor.connect()
+    client.send(GET)
+    error = AgentUnreachable("it refuses", got_nothing=True)
+    await running(corridor, lambda: corridor.upstream.sent)
+    corridor.orchestrator.full = True
+    corridor.upstream.sent[0][2].answer.failed(error)
+    await running(corridor, lambda: corridor.orchestrator.waiting)
+    corridor.clock.advance(20)
+    corridor.orchestrator.full = False
+    corridor.orchestrator.chosen = 1
+    corridor.orchestrator.grant()
+    corridor.upstream.sent[1][2].answer.failed(error)
+    await running(corridor, lambda: len(corridor.upstream.sent) == 3)
+    corridor.upstream.sent[2][2].say(b"ok")
+    assert (await client.answer()).body == b"ok"
+    assert [instance for instance, _ in failures(corridor)] == ["0", "1", "2"]
+    (record,) = corridor.records()
+    assert (record["status"], record["queued"]) == (200, 20.0)
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_task_goes_to_the_instance_that_takes_it(corridor: Any, make_route: Any) -> None:
     """The first call of a connection as well as a repeated one, and the same task each time."""
     targets = [Target(name, Address(path=f"/run/{name}/agent.sock")) for name in ("one", "two")]
