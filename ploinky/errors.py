@@ -83,15 +83,26 @@ class PloinkyError(Exception):
 
 
 class CallFailed(PloinkyError):
-    """A request to an agent could not be answered with the agent's own words."""
+    """A request to an agent could not be answered with the agent's own words.
+
+    Attributes:
+        got_nothing: No byte of the request has reached the instance that was chosen: it cannot
+            run twice where another one gets it.
+    """
 
     status = 502
 
     def __init__(
-        self, message: str, *, details: Any = None, retry_after_seconds: int | None = None
+        self,
+        message: str,
+        *,
+        details: Any = None,
+        retry_after_seconds: int | None = None,
+        got_nothing: bool = False,
     ) -> None:
         super().__init__(message, details=details)
         self.retry_after_seconds = retry_after_seconds
+        self.got_nothing = got_nothing
 
 
 class BadRequest(CallFailed):

@@ -133,8 +133,13 @@ class IOrchestrator(Interface):
     def standing(route: Route) -> IStanding | None:
         """Give what claims at a route's only target; None where it has several, or none."""
 
-    async def claim_later(route: Route, timeout_seconds: float) -> ILease:
+    async def claim_later(
+        route: Route, timeout_seconds: float, tried: Sequence[Target] = ()
+    ) -> ILease:
         """Wait in the bounded queue before the route's instances.  Cancelling leaves the queue.
+
+        Args:
+            tried: Which of them are out of the question.
 
         Raises:
             Overloaded: The queue is full, or the wait was over first.
@@ -179,6 +184,12 @@ class IAnswer(Interface):
 
     def failed(error: CallFailed) -> None:
         """No (whole) answer will come."""
+
+
+class IMovable(Interface):
+    """The answer of a request that another instance may get while the chosen one got nothing."""
+
+    candidates: int = Attribute("Instances to try: a connection to each has its share of the time.")
 
 
 class IUpgradeAnswer(IAnswer):
@@ -226,6 +237,9 @@ class IAgentTransport(Interface):
     def send(lease: ILease, request: Any, answer: Any) -> IExchange:
         """Begin an exchange; everything it yields goes to `answer`, never by exception.
 
+        Where no byte of the task has reached the instance, and it is sure that none will, the
+        error's ``got_nothing`` says so: then another instance may get it.
+
         Args:
             request: `ploinky.values.TaskCall`.
             answer: Provides `IAnswer`.
@@ -256,7 +270,8 @@ class IUpstream(Interface):
             address: `ploinky.values.Address`.
             head: Request line and fields, ending in an empty line, with framing that fits ``body``.
             body: The whole body, or None where `IExchange.write` will bring it.
-            answer: Provides `IAnswer`.  `AgentUnreachable`, `AgentBroken` are its failures.
+            answer: Provides `IAnswer`, and perhaps `IMovable`.  `AgentUnreachable`, `AgentBroken`
+                are its failures, and `Overloaded` where the agent takes no more connections.
         """
 
     def pool(address: Any) -> Any:

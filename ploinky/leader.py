@@ -19,8 +19,7 @@ from importlib.metadata import version
 from typing import Any
 
 from twisted.application.service import IService
-from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.task import LoopingCall
+from twisted.internet.defer import maybeDeferred
 from twisted.logger import Logger, globalLogPublisher
 
 from ploinky.configuration import Configuration
@@ -34,7 +33,9 @@ from ploinky.interfaces import IRates, IRuntime, IRuntimeFactory
 from ploinky.leader_interfaces import ISource
 from ploinky.link import WorkerLinks
 from ploinky.management import CONTROL_SOCKET, Managed, start_management
+from ploinky.pids import start_time
 from ploinky.processgroup import LeaderLock, ProcessGroup, WorkerCommand, WorkerRecords
+from ploinky.recurring import recurring
 from ploinky.rooms import Here, begin, listen, log_directory, new_id, plugins, pool, write
 from ploinky.routing.rates import LOGINS_FILE_NAME, SharedRates
 from ploinky.runtime.instances import Instances
@@ -386,8 +387,7 @@ def _repeat(
     here: Here, work: Callable[[], Coroutine[Any, Any, None]], seconds: float, rooms: AsyncExitStack
 ) -> None:
     """Do something now, and then every so many seconds, until the server stops."""
-    call = LoopingCall(lambda: Deferred.fromCoroutine(work()))
-    call.clock = here.reactor
+    call = recurring(here.reactor, f"the server's {work.__name__}", work)
     ended = call.start(seconds)
 
     async def end() -> None:
@@ -411,6 +411,7 @@ async def _announce(
         "port": port,
         "host": settings.host,
         "started_at": time.time(),
+        "start_time": start_time(os.getpid()),
         "version": version("ploinky"),
     }
     if not await admission.initialized() and not is_loopback(settings.host):

@@ -26,13 +26,13 @@ from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import UNIXClientEndpoint
 from twisted.internet.error import ReactorNotRunning
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger, globalLogBeginner
 from zope.interface import implementer
 
 from ploinky.errors import PloinkyError, WorkerCouldNotBoot
 from ploinky.link import ICorridor, Identity, LeaderLink, Outbox
 from ploinky.processgroup import COULD_NOT_BOOT, LISTENING_DESCRIPTOR
+from ploinky.recurring import recurring
 from ploinky.routing.access import AccessLog
 from ploinky.routing.descriptors import Descriptors
 from ploinky.routing.gateway import Gateway
@@ -309,8 +309,7 @@ def _prepare(configuration: WorkerConfiguration, build_rooms: BuildRooms) -> Cal
         if link.connected:  # else they are kept, as far as there is room
             link.report(STRANGERS, rooms.strangers())
 
-    reporting = LoopingCall(report)
-    reporting.clock = reactor
+    reporting = recurring(reactor, "reporting to the leader", report)
 
     def begin() -> None:
         link.startService()

@@ -9,7 +9,9 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -405,6 +407,48 @@ def test_there_is_one_leader_at_a_time(tmp_path: Path) -> None:
     first.release()
     second.take()
     second.release()
+
+
+_HOLDER = """
+import os, sys
+from ploinky.processgroup import LeaderLock
+lock = LeaderLock(sys.argv[1])
+lock.take()
+child = os.fork()
+if child:
+    print(child, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_what_is_left_of_a_killed_leader_is_waited_for(tmp_path: Path) -> None:
+    """It has ended, and the kernel has not given its lock back yet; it is not said to run."""
+    (tmp_path / "run").mkdir()
+    path = str(tmp_path / "run" / "leader.lock")
+    command = [sys.executable, "-c", _HOLDER, path]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as leader:
+        assert leader.stdout is not None
+        remains = int(leader.stdout.readline())
+        with pytest.raises(AlreadyRunning, match=f"runs on .*process {leader.pid}"):
+            LeaderLock(path).take()
+        leader.kill()
+        os.waitid(os.P_PID, leader.pid, os.WEXITED | os.WNOWAIT)  # nobody has asked how it ended
+        paused: list[float] = []
+        with pytest.raises(AlreadyRunning, match=f"process {leader.pid}.*gone.*{path}"):
+            LeaderLock(path).take(paused.append)
+        assert sum(paused) == pytest.approx(20.0)
+
+        def end(seconds: float) -> None:
+            paused.append(seconds)
+            with suppress(ProcessLookupError):
+                os.kill(remains, signal.SIGKILL)
+            time.sleep(seconds)
+
+        paused.clear()
+        lock = LeaderLock(path)
+        lock.take(end)
+        assert paused
+        lock.release()
 
 
 def test_a_lock_is_not_inherited(tmp_path: Path) -> None:

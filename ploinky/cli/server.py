@@ -19,6 +19,7 @@ import requests
 from ploinky.cli import output
 from ploinky.cli.failures import CONFIGURATION, CONNECTION, ERROR, CommandFailed
 from ploinky.cli.shared import json_option
+from ploinky.pids import start_time
 from ploinky.settings import DATA_DIRECTORY
 
 _POLL_SECONDS = 0.05
@@ -38,16 +39,22 @@ directory_option = click.option(
 
 
 def _leader(directory: Path) -> dict[str, Any] | None:
-    """Read what a running leader says of itself; None where none runs."""
+    """Read what a running leader says of itself; None where none runs.
+
+    One that was killed leaves its word behind, for whichever process gets its pid.
+    """
     try:
         text = (directory / DATA_DIRECTORY / "run" / "leader.json").read_text(encoding="utf-8")
         leader: dict[str, Any] = json.loads(text)
-        os.kill(leader["pid"], 0)
+        found = start_time(leader["pid"])
+        if not found:
+            os.kill(leader["pid"], 0)
+            return None  # it has ended, and nobody has asked yet how
     except PermissionError:
-        return leader
+        return leader  # another user's, and out of sight
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return leader
+    return leader if leader.get("start_time", found) == found else None
 
 
 def _url(leader: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from itertools import chain, repeat
 
-from twisted.internet.defer import DeferredSemaphore
+from twisted.internet.defer import CancelledError, DeferredSemaphore
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
@@ -72,6 +72,10 @@ class Revival:
                 return
             except PloinkyError as error:
                 self.log.warn("cannot start {key}: {why}", key=str(entry.key), why=str(error))
+            except CancelledError:
+                raise
+            except Exception:  # whatever it is: nobody else would try again
+                self.log.failure("starting {key} broke, and is tried again", key=str(entry.key))
             await deferLater(self._clock, wait_seconds)
 
     async def _revive(self, entry: Entry, job: Job) -> None:

@@ -24,7 +24,6 @@ from twisted.internet.defer import (
     succeed,
 )
 from twisted.internet.error import ConnectionClosed
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -34,6 +33,7 @@ from ploinky.processgroup.listeners import join_listeners, open_listeners, resol
 from ploinky.processgroup.processes import AdoptedProcess, ChildProcess, Exit, Exited, spawn
 from ploinky.processgroup.records import WorkerRecords
 from ploinky.processgroup.slot import Slot
+from ploinky.recurring import recurring
 
 RECONNECT_SECONDS = 5.0
 """For workers that outlived their leader; they try several times as often."""
@@ -113,8 +113,7 @@ class ProcessGroup(Service):
         self._places: list[Place] = []
         self._beside: list[Slot] = []
         self._arrivals: _Arrivals | None = None
-        self._checks = LoopingCall(lambda: Deferred.fromCoroutine(links.check()))
-        self._checks.clock = reactor
+        self._checks = recurring(reactor, "looking after the workers", links.check)
         self.port = 0
         links.watch(self)
 

@@ -1,6 +1,6 @@
 """``run/workers/<slot>.json``: by which a new leader knows workers that outlived the last one.
 
-A pid alone may have been given to another process meanwhile; a pid and its start time may not.
+See `ploinky.pids` on what a pid alone is worth.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from attrs import frozen
+
+from ploinky.pids import start_time
 
 
 @frozen
@@ -34,7 +36,7 @@ class WorkerRecords:
 
     def write(self, slot: int, pid: int) -> None:
         """Remember who holds a slot; replaces whoever held it before."""
-        record = {"slot": slot, "pid": pid, "started": _start_time(pid)}
+        record = {"slot": slot, "pid": pid, "started": start_time(pid)}
         path = self._path(slot)
         fresh = path.with_suffix(".new")
         fresh.write_text(json.dumps(record), encoding="ascii")
@@ -51,7 +53,7 @@ class WorkerRecords:
         found: list[Survivor] = []
         for path in sorted(self._directory.glob("*.json")):
             record = self._read(path)
-            if record and record["started"] and _start_time(record["pid"]) == record["started"]:
+            if record and record["started"] and start_time(record["pid"]) == record["started"]:
                 found.append(Survivor(record["slot"], record["pid"]))
             else:
                 path.unlink(missing_ok=True)
@@ -66,15 +68,3 @@ class WorkerRecords:
             if isinstance(record, dict) and {"slot", "pid", "started"} <= record.keys():
                 return record
         return None
-
-
-def _start_time(pid: int) -> int:
-    """Give when a process started, in clock ticks since boot (proc(5), stat, field 22); 0 if it
-    does not run.
-    """
-    with suppress(OSError):
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-        fields = stat.rpartition(")")[2].split()
-        if fields[0] not in "ZX":
-            return int(fields[19])
-    return 0

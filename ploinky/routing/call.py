@@ -27,9 +27,10 @@ from ploinky.errors import (
     TaskPending,
     TaskTimeout,
 )
-from ploinky.interfaces import IExchange, ILease, IUpgradeAnswer
+from ploinky.interfaces import IExchange, ILease, IMovable, IUpgradeAnswer
 from ploinky.routing import access
 from ploinky.routing.access import Subject, subject
+from ploinky.routing.detour import Detour
 from ploinky.routing.headers import REQUEST_ID, Peer, answer_head, failed_at, refusal
 from ploinky.routing.http import RequestHead
 from ploinky.routing.plan import Plan
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from ploinky.routing.gateway import Gateway
 
 
-@implementer(IUpgradeAnswer, IPushProducer)
+@implementer(IUpgradeAnswer, IMovable, IPushProducer)
 class Call:
     """A request in hand.
 
@@ -55,11 +56,13 @@ class Call:
         plan: None until the gateway has made it.
         route: None until it was matched; of a refused call too.
         principal: Who calls, once that is known.
+        forwarded: Stands for its plan's where it was made for another request; else ``b""``.
         body: The whole body; None where it comes piece by piece.
         command: Of a task, once its body was read; ``""`` before and otherwise.
         params: Of a task, once its body was read: JSON text of an array.
         reception: Of an upload: what takes its files, and sends its task.
         queued_seconds: For which it waited for a lease.
+        was_told_to_go_on: Its client waited to be told that its body is wanted, and was.
         done: Nothing more will happen to it.
     """
 
@@ -67,6 +70,7 @@ class Call:
     plan: Plan | None = None
     route: Route | None = None
     principal = NOBODY
+    forwarded = b""
     command = ""
     params = b""
     reception: Reception | None = None
@@ -74,8 +78,10 @@ class Call:
     bytes_in = 0
     bytes_out = 0
     queued_seconds = 0.0
+    was_told_to_go_on = False
     closes = False
     done = False
+    _detour: Detour | None = None
     _lease: ILease | None = None
     _exchange: IExchange | None = None
     _waiting: Deferred[None] | None = None
@@ -107,6 +113,16 @@ class Call:
         self.body = body
 
     @property
+    def candidates(self) -> int:
+        """See `IMovable`."""
+        return max(1, len(self.route.targets)) if self.route is not None else 1
+
+    @property
+    def due(self) -> float:
+        """When its agent's time is up, in the clock's seconds, while that runs."""
+        return self._connection.due
+
+    @property
     def peer(self) -> Peer:
         """Who sent it."""
         return self._connection.peer
@@ -117,11 +133,16 @@ class Call:
         """Make its answer the connection's last: what the client sends next may be no HTTP."""
         self._connection.read_no_further()
 
-    def follow(self, plan: Plan) -> None:
-        """Take the plan that was made for a request before it."""
+    def follow(self, plan: Plan, forwarded: bytes) -> None:
+        """Take the plan that was made for a request before it.
+
+        Args:
+            forwarded: Stands for `Plan.forwarded`.
+        """
         self.plan = plan
         self.route = plan.route
         self.principal = plan.principal
+        self.forwarded = forwarded
 
     def collect(self) -> None:
         """Read the whole body first; `Gateway.collected` is called when it is in."""
@@ -144,7 +165,7 @@ class Call:
         self._exchange = exchange
         if self._paused:
             exchange.pause()
-        if self.body is None:
+        if self.body is None and self._waiting is None:
             self._connection.want_body()
 
     def await_agent(self) -> None:
@@ -272,9 +293,29 @@ class Call:
         if self.done:
             return
         self._let_go()
+        if error.got_nothing and self._try_another(error):
+            return
         if isinstance(error, (AgentLeft, AgentCutShort)) and self._ask_why(error):
             return
         self._fail(error)
+
+    def _try_another(self, error: CallFailed) -> bool:
+        """Go to another instance, if there is one; an upload stays where its files are."""
+        lease, route = self._lease, self.route
+        if lease is None or route is None or self.reception is not None:
+            return False
+        gateway = self._gateway
+        if self._detour is None:
+            self._detour = Detour(gateway.seconds, gateway.router, route)
+        route = self._detour.past(lease.target, self.queued_seconds)
+        if route is None:
+            return False
+        self._lease = None
+        if self.body is None:
+            self._connection.keep_body()
+        self._waiting = gateway.claim_another(self, route, self._detour.tried)
+        lease.release(isinstance(error, AgentUnreachable))
+        return True
 
     def _ask_why(self, error: AgentLeft | AgentCutShort) -> bool:
         """Ask why the agent left, if it was an instance's; its place is free at once."""

@@ -174,20 +174,24 @@ class Connection(RepeatingProtocol):
         if call is None or self._body is None:
             return
         self._body_wanted = True
-        if call.head.expects_continue and not self._buffer:
+        if call.head.expects_continue and not self._buffer and not call.was_told_to_go_on:
+            call.was_told_to_go_on = True
             self.outlet.send(b"HTTP/1.1 100 Continue\r\n\r\n")
-        self._allow(Stage.BODY, self._limits.body_seconds)
-        self._feed()
-        if self._client_ended and self._body is not None and self._call is call:
-            self._leave()  # it ended amid its body
+        if not self._body_held:
+            self._take_body()
 
     def hold_body(self, held: bool) -> None:
         """Stop reading, or go on: the agent is slower than the client."""
         self._body_held = held
         if self.stage is Stage.BODY and held and self._call is not None:
             self._call.await_agent()  # it is not the client that is slow
-        elif self._body is not None and not held and self._tunnel is None:
-            self._allow(Stage.BODY, self._limits.body_seconds)
+        elif self._body is not None and self._body_wanted and not held and self._tunnel is None:
+            self._take_body()
+        self._regulate()
+
+    def keep_body(self) -> None:
+        """Keep what comes of the body here, until it is wanted once more."""
+        self._body_wanted = self._body_held = False
         self._regulate()
 
     def answered(self, call: Call, now: float) -> None:
@@ -273,10 +277,18 @@ class Connection(RepeatingProtocol):
     def _step(self) -> bool:
         """Read one thing; False if nothing more can be read now."""
         if self._body is not None:
-            return self._body_wanted and self._read_body(self._body)
+            return self._body_wanted and not self._body_held and self._read_body(self._body)
         if self._call is not None or self.outlet.queued:
             return False
         return self._read_head()
+
+    def _take_body(self) -> None:
+        """Let the body go to who wants it, for as long as it comes."""
+        call = self._call
+        self._allow(Stage.BODY, self._limits.body_seconds)
+        self._feed()
+        if self._client_ended and self._body is not None and self._call is call:
+            self._leave()  # it ended amid its body
 
     def _read_head(self) -> bool:
         buffer = self._buffer
@@ -338,7 +350,7 @@ class Connection(RepeatingProtocol):
                 return
         call = self._enter_call(head, body, size)
         if plan is not None:
-            call.follow(plan)
+            call.follow(plan, plan.forwarded)
         gateway.answer(call)
 
     def _read_body(self, body: Body) -> bool:

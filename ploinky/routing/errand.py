@@ -100,7 +100,7 @@ class Errand(ShortWay):
             return
         self._in_hand = False
         self._connection.leave_short_way()
-        self._call = call = self._as_call(self._body)
+        self._call = call = self._as_call(b"", self._body)
         call.command, call.params = self._command, self._params
         exchange, self._exchange = self._exchange, None
         if exchange is not None:

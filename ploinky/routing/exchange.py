@@ -35,6 +35,8 @@ class Exchange:
     paused = False
     is_repeated = False
     """Whether it was sent before, on a connection that the agent then closed."""
+    got_nothing = True
+    """Whether it is sure that no agent has read any of it."""
     _body_held = False
     _early: bytearray | None = None
 
@@ -99,6 +101,7 @@ class Exchange:
         error = why_not_connected(failure)
         if self.is_repeated and isinstance(error, AgentUnreachable):
             error = AgentLeft(error.message)
+        error.got_nothing = self.got_nothing
         self.fail(error)
 
     def fail(self, error: CallFailed) -> None:
@@ -106,6 +109,12 @@ class Exchange:
         if not self.over:
             self.over = True
             self.answer.failed(error)
+
+    def hold_body(self) -> None:
+        """Let the body wait with who has it: nobody takes it yet."""
+        if self.body is None and not self._body_held and IPushProducer.providedBy(self.answer):
+            self._body_held = True
+            self.answer.pauseProducing()
 
     def early_body(self) -> bytes:
         """Give up what was written before there was a connection."""
@@ -127,6 +136,5 @@ class Exchange:
             queued = len(self._early)
         else:
             queued = self.agent.send(framed)
-        if queued > FULL_BYTES and not self._body_held and IPushProducer.providedBy(self.answer):
-            self._body_held = True
-            self.answer.pauseProducing()
+        if queued > FULL_BYTES:
+            self.hold_body()

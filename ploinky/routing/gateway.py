@@ -7,12 +7,13 @@ knows nothing of bytes on a wire, of deployments, or of how tasks travel.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count
 from math import ceil
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -57,6 +58,7 @@ from ploinky.values import (
     RateLimit,
     Role,
     Route,
+    Target,
     TaskCall,
     Wire,
 )
@@ -145,14 +147,10 @@ class Gateway:
         except CallFailed as error:
             call.failed(error)
 
-    def repeat(self, call: Call, plan: Plan, forwarded: bytes) -> None:
-        """Answer a whole request by the plan of the one before it; its time runs already.
-
-        Args:
-            forwarded: Stands for `Plan.forwarded`.
-        """
+    def repeat(self, call: Call, plan: Plan) -> None:
+        """Answer a whole request by the plan of the one before it; its time runs already."""
         try:
-            self._go_on(call, plan, forwarded)
+            self._go_on(call, plan, call.forwarded)
         except CallFailed as error:
             call.failed(error)
 
@@ -279,22 +277,42 @@ class Gateway:
             self._wait(call, plan, forwarded)
 
     def _wait(self, call: Call, plan: Plan, forwarded: bytes) -> None:
-        waiting = Deferred.fromCoroutine(self._claim_later(call, plan, forwarded))
+        waiting = Deferred.fromCoroutine(self._claim_later(call, plan, forwarded, plan.route, ()))
         waiting.addErrback(self._no_lease, call)
         call.wait_for(waiting)
 
-    async def _claim_later(self, call: Call, plan: Plan, forwarded: bytes) -> None:
+    async def _claim_later(
+        self, call: Call, plan: Plan, forwarded: bytes, route: Route, tried: Sequence[Target]
+    ) -> None:
         """Wait for a place; the call cancels this when it ends first."""
         began = self.clock.seconds()
+        left_seconds = max(0.0, call.due - began)
         try:
             try:
-                lease = await self.orchestrator.claim_later(plan.route, plan.route.timeout_seconds)
+                lease = await self.orchestrator.claim_later(route, left_seconds, tried)
             finally:
-                call.queued_seconds = self.clock.seconds() - began
+                call.queued_seconds += self.clock.seconds() - began
         except CallFailed as error:
             call.failed(error)
         else:
             self._hand_over(call, plan, forwarded, lease)
+
+    def claim_another(self, call: Call, route: Route, tried: Sequence[Target]) -> Deferred[None]:
+        """Find another instance for a call of which those that were tried got nothing.
+
+        Returns:
+            What brings the lease, for the call to cancel when it ends first.
+        """
+        plan = call.plan
+        assert plan is not None
+        waiting = Deferred.fromCoroutine(self._claim_another(call, plan, route, tried))
+        return waiting.addErrback(self._no_lease, call)
+
+    async def _claim_another(
+        self, call: Call, plan: Plan, route: Route, tried: Sequence[Target]
+    ) -> None:
+        await deferLater(self.clock, 0)  # whoever says that one failed is in the midst of that
+        await self._claim_later(call, plan, call.forwarded or plan.forwarded, route, tried)
 
     def _no_lease(self, failure: Failure, call: Call) -> None:
         if failure.check(CancelledError) is None:

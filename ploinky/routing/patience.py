@@ -19,7 +19,13 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ploinky.errors import AgentUnreachable, CallFailed, Overloaded
+from ploinky.interfaces import IAnswer, IMovable
 from ploinky.values import Address
+
+CONNECT_SECONDS = 5.0
+"""In which a request gets a connection to an agent, however many instances are tried for it."""
+
+_LEAST_SHARE = 0.1
 
 _AGAIN_SECONDS = 0.02
 
@@ -74,8 +80,19 @@ class PatientEndpoint:
                     self._took()
                 return made
             if self._reactor.seconds() >= ends:
-                raise Overloaded("the agent takes no more connections now", retry_after_seconds=1)
+                raise Overloaded(
+                    "the agent takes no more connections now",
+                    retry_after_seconds=1,
+                    got_nothing=True,
+                )
             await deferLater(self._reactor, _AGAIN_SECONDS)
+
+
+def share_of(seconds: float, answer: IAnswer) -> float:
+    """Give how much of the time to connect one instance may take; see `IMovable`."""
+    if IMovable.providedBy(answer):
+        return seconds * max(1 / answer.candidates, _LEAST_SHARE)
+    return seconds
 
 
 def queue_is_full(error: ConnectError) -> bool:
@@ -129,4 +146,11 @@ def why_not_connected(failure: Failure) -> CallFailed:
     error = failure.value
     if isinstance(error, CallFailed):
         return error
-    return AgentUnreachable(f"no connection to the agent: {failure.getErrorMessage()}")
+    return AgentUnreachable(
+        f"no connection to the agent: {failure.getErrorMessage()}", got_nothing=True
+    )
+
+
+def unnameable(error: ValueError) -> CallFailed:
+    """Say that an agent's socket lies where it cannot be named: its directory is gone."""
+    return AgentUnreachable(f"the agent's socket cannot be named: {error}", got_nothing=True)

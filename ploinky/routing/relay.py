@@ -100,14 +100,14 @@ class Relay(ShortWay):
         self.agent = agent.relay = None
         forwarded, body = self._said
         self._said = _NOTHING
-        call = self._as_call(body)
+        call = self._as_call(forwarded, body)
         exchange = Exchange(agent.address, b"%b%b\r\n\r\n" % (forwarded, call.id), body, call)
         agent.carry(exchange)
         call.handed_over(exchange)
 
     def _connect(self, forwarded: bytes, body: bytes) -> None:
         """Go the general way to the instance that is claimed, which has no idle connection."""
-        call = self._as_call(body)
+        call = self._as_call(forwarded, body)
         head = b"%b%b\r\n\r\n" % (forwarded, call.id)
         call.handed_over(
             self._gateway.upstream.exchange(self._lease.target.address, head, body, call)

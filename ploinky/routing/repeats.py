@@ -116,6 +116,6 @@ class RepeatingProtocol(StagedProtocol):
         if short is not None and short.take(forwarded, body, size):
             return
         call = self.new_call(memo.head, body, size)
-        call.follow(memo.plan)
+        call.follow(memo.plan, forwarded)
         self.take_in_hand(call, memo.plan)
-        self._gateway.repeat(call, memo.plan, forwarded)
+        self._gateway.repeat(call, memo.plan)

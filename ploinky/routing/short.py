@@ -127,13 +127,13 @@ class ShortWay:
         self._sums = log.sums(subject, command, status)
         self._line = line_of(subject, command, status, SERVED) + self._gateway.id_prefix.decode()
 
-    def _as_call(self, body: bytes) -> Call:
-        """Make a call of the request in hand."""
+    def _as_call(self, forwarded: bytes, body: bytes) -> Call:
+        """Make a call of the request in hand; as for `take`."""
         memo = self._memo
         call = self._connection.new_call(memo.head, body, self._size)
         call.began = self._began
         call.id = b"%b%d" % (self._gateway.id_prefix, self._number)
-        call.follow(memo.plan)
+        call.follow(memo.plan, forwarded)
         self._connection.take_in_hand(call, memo.plan)
         call.claimed(self._lease if self._standing is None else self._standing.lease())
         return call

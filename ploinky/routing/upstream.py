@@ -16,7 +16,7 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ploinky.errors import AgentBroken, AgentCutShort, AgentLeft, AgentUnreachable
+from ploinky.errors import AgentBroken, AgentCutShort, AgentLeft
 from ploinky.interfaces import IAnswer, IExchange, IUpgradeAnswer, IUpstream
 from ploinky.routing.beginnings import refuse_no_answer
 from ploinky.routing.bodies import BadFraming, Body, LengthBody, UntilCloseBody
@@ -30,7 +30,14 @@ from ploinky.routing.http import (
     end_of_head,
     read_answer,
 )
-from ploinky.routing.patience import Acquaintances, PatientEndpoint, queue_is_full
+from ploinky.routing.patience import (
+    CONNECT_SECONDS,
+    Acquaintances,
+    PatientEndpoint,
+    queue_is_full,
+    share_of,
+    unnameable,
+)
 from ploinky.routing.streams import Outlet, read_no_more
 from ploinky.routing.upgrades import UpgradeExchange
 from ploinky.routing.wheel import NEVER, Wheel
@@ -55,7 +62,7 @@ class Upstream:
         reactor: Connects, and tells the time.
         wheel: Ends idle connections.
         paths: Names for Unix sockets that lie too deep.
-        connect_seconds: For a connection to be made.
+        connect_seconds: For a connection to be made; see `IMovable`.
         idle_seconds: For which an unused connection is kept.
         descriptors: Counts these connections among the worker's.
     """
@@ -66,7 +73,7 @@ class Upstream:
         wheel: Wheel,
         paths: SocketPaths,
         limits: Limits | None = None,
-        connect_seconds: float = 5.0,
+        connect_seconds: float = CONNECT_SECONDS,
         idle_seconds: float = 55.0,
         descriptors: Descriptors | None = None,
     ) -> None:
@@ -111,9 +118,9 @@ class Upstream:
             head, asked, key, self.limits, answer, self.descriptors.give_back
         )
         try:
-            endpoint = self._endpoint(address)
+            endpoint = self._endpoint(address, answer)
         except ValueError as error:
-            answer.failed(AgentUnreachable(f"the agent's socket cannot be named: {error}"))
+            answer.failed(unnameable(error))
         else:
             self.descriptors.take()
             exchange.connect(endpoint)
@@ -129,10 +136,11 @@ class Upstream:
     def connect(self, exchange: Exchange) -> None:
         """Make a connection for an exchange and begin it there."""
         try:
-            endpoint = self._endpoint(exchange.address)
+            endpoint = self._endpoint(exchange.address, exchange.answer)
         except ValueError as error:
-            exchange.fail(AgentUnreachable(f"the agent's socket cannot be named: {error}"))
+            exchange.fail(unnameable(error))
             return
+        exchange.hold_body()
         self.descriptors.take()
         connecting = endpoint.connect(_Connections(self, exchange.address))
         exchange.connecting = connecting
@@ -176,8 +184,8 @@ class Upstream:
         if not connection.pool.open:
             del self._pools[connection.address]
 
-    def _endpoint(self, address: Address) -> IStreamClientEndpoint:
-        seconds = self._connect_seconds
+    def _endpoint(self, address: Address, answer: IAnswer) -> IStreamClientEndpoint:
+        seconds = share_of(self._connect_seconds, answer)
         once = self._paths.endpoint(self._reactor, address, seconds)
         if address.path:
             return PatientEndpoint(self._reactor, once, seconds, queue_is_full)
@@ -306,8 +314,13 @@ class AgentConnection(Protocol):
             queued = self.outlet.send(exchange.request + body)
             self._is_simple = exchange.is_simple and not queued
         else:
-            queued = self.outlet.send(exchange.request + exchange.early_body())
-            exchange.body_moved(queued)
+            early = exchange.early_body()
+            queued = self.outlet.send(exchange.request + early)
+            if self.outlet.broken and not early:
+                exchange.hold_body()  # it was stale: see `connectionLost`
+            else:
+                exchange.got_nothing = False
+                exchange.body_moved(queued)
         if exchange.paused:
             self.hold()
 
@@ -395,22 +408,27 @@ class AgentConnection(Protocol):
         elif self._answered:
             exchange.fail(AgentCutShort("the agent closed the connection amid its answer"))
         elif self._was_stale(exchange, reason):
-            exchange.is_repeated = True
+            exchange.is_repeated = exchange.body is not None
             self._upstream.connect(exchange)
         else:
-            exchange.fail(AgentLeft("the agent closed the connection without an answer"))
+            why = "the agent closed the connection without an answer"
+            exchange.fail(AgentLeft(why, got_nothing=exchange.got_nothing))
 
     def _was_stale(self, exchange: Exchange, reason: Failure) -> bool:
-        """Tell whether the request may be sent once more.
+        """Tell whether the request may be sent once more to the same instance.
 
         An agent that closed before it read leaves an error behind; one that read the
         request and then closed may have acted on it.  Unix sockets tell the two apart,
         TCP does not.  A repeated request has a new connection, and so is not repeated again.
         """
-        if not self.was_kept or exchange.body is None:
-            return False
+        if exchange.body is None:
+            return self.was_kept and exchange.got_nothing
+        is_unix = bool(self.address.path)
         unread = self.outlet.broken or reason.check(ConnectionDone) is None
-        return unread or not self.address.path or exchange.request.startswith(_SAFE_TO_REPEAT)
+        exchange.got_nothing = self.outlet.broken or (unread and is_unix)
+        if not self.was_kept:
+            return False
+        return unread or not is_unix or exchange.request.startswith(_SAFE_TO_REPEAT)
 
     def _read(self, exchange: Exchange, data: bytes) -> None:
         self._held = b""

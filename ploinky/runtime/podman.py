@@ -204,6 +204,13 @@ class PodmanService(Service):
                 raise EngineUnavailable(f"Podman: {error}") from error
         self._watch(started)
 
+    def _spawn_again(self) -> None:
+        try:
+            self._spawn()
+        except (OSError, EngineUnavailable) as error:  # a full disk, say: not for good
+            self._log.error("podman system service cannot be started: {why}", why=str(error))
+            self._restart = self._reactor.callLater(RESTART_SECONDS, self._spawn_again)
+
     @property
     def _log_path(self) -> Path:
         return self._directory / "podman.log"
@@ -218,7 +225,7 @@ class PodmanService(Service):
         self._log.warn(
             "podman system service ended; it is started again: {said}", said=self._said()
         )
-        self._restart = self._reactor.callLater(RESTART_SECONDS, self._spawn)
+        self._restart = self._reactor.callLater(RESTART_SECONDS, self._spawn_again)
 
     async def _until_it_listens(self) -> None:
         began = self._reactor.seconds()

@@ -18,7 +18,7 @@ from typing import Any
 
 from attrs import evolve
 from twisted.application.service import Service
-from twisted.internet.task import LoopingCall, deferLater
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -27,6 +27,7 @@ from ploinky.instance_values import InstanceSpec, InstanceStatus, RunResult
 from ploinky.interfaces import IRuntime, Report
 from ploinky.leader_interfaces import IRuntimeEvents
 from ploinky.observations import LAST_WORDS_BYTES, InstanceUsage, OutputPart
+from ploinky.recurring import recurring
 from ploinky.runtime import children, output, places, processes, sandbox
 from ploinky.runtime.children import FDReactor, OutputPipe, WatchedProcess
 from ploinky.runtime.figures import PART_BYTES
@@ -81,8 +82,7 @@ class ProcessRuntime(Service):
         self._watched: dict[str, WatchedProcess] = {}
         self._searched: set[str] = set()
         self._listener: Callable[[str], None] | None = None
-        self._trims = LoopingCall(self._trim)
-        self._trims.clock = reactor
+        self._trims = recurring(reactor, "keeping output short", self._trim)
 
     # --- service
 

@@ -23,7 +23,6 @@ import attrs
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -38,6 +37,7 @@ from ploinky.errors import (
 )
 from ploinky.interfaces import Cause, IOrchestrator
 from ploinky.leader_interfaces import IDurableTasks
+from ploinky.recurring import recurring
 from ploinky.store_interfaces import ITaskStore
 from ploinky.task_values import (
     Submission,
@@ -90,8 +90,7 @@ class DurableTasks(Service):
         self._shelf = Shelf()
         self._attempts = Attempts(clock, self._store, cause, orchestrator, queues, self._shelf)
         self._kept = 0
-        self._sweeping = LoopingCall(lambda: Deferred.fromCoroutine(self._sweep()))
-        self._sweeping.clock = clock
+        self._sweeping = recurring(clock, "sweeping durable tasks", self._sweep)
         self._swept: Deferred[Any] | None = None
 
     # --- from start to stop of the server -----------------------------------
@@ -99,10 +98,7 @@ class DurableTasks(Service):
     def startService(self) -> None:
         """Begin to sweep; the first sweep is at once."""
         super().startService()  # type: ignore[no-untyped-call]
-        swept: Deferred[Any] = self._sweeping.start(SWEEP_SECONDS)
-        self._swept = swept.addErrback(
-            lambda failure: self.log.failure("durable tasks are not swept any more", failure)
-        )
+        self._swept = self._sweeping.start(SWEEP_SECONDS)
 
     async def recover(self) -> None:
         """Take up what an earlier leader left: call it before instances or queues are ended.

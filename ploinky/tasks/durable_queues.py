@@ -368,9 +368,11 @@ class DurableQueues(Service):
 
     def _look_again(self) -> None:
         self._rescan = None
-        self._look_everywhere()
-        if self._queues:
-            self._rescan = self._clock.callLater(RESCAN_SECONDS, self._look_again)
+        try:
+            self._look_everywhere()
+        finally:  # one look that breaks must not be the last
+            if self._queues:
+                self._rescan = self._clock.callLater(RESCAN_SECONDS, self._look_again)
 
 
 def _serves_files_alone(path: str) -> bool:

@@ -137,9 +137,8 @@ class FileTransport(Service):
                 error=error,
                 request_id=request.request_id,
             )
-            answer.failed(
-                AgentUnreachable(f"the agent's queue cannot be written: {error.strerror}")
-            )
+            why = f"the agent's queue cannot be written: {error.strerror}"
+            answer.failed(AgentUnreachable(why, got_nothing=True))
             return _FileExchange(self, None, request, answer)
         exchange = queue.pending[request.task] = _FileExchange(self, queue, request, answer)
         if self._rescan is None:
@@ -229,9 +228,11 @@ class FileTransport(Service):
 
     def _look_again(self) -> None:
         self._rescan = None
-        self._look_everywhere()
-        if any(queue.pending or queue.cancelled for queue in self._queues.values()):
-            self._rescan = self._clock.callLater(RESCAN_SECONDS, self._look_again)
+        try:
+            self._look_everywhere()
+        finally:  # one look that breaks must not be the last
+            if any(queue.pending or queue.cancelled for queue in self._queues.values()):
+                self._rescan = self._clock.callLater(RESCAN_SECONDS, self._look_again)
 
     def _look_everywhere(self) -> None:
         now = self._clock.seconds()

@@ -178,7 +178,7 @@ class FrameConnection(Protocol):
 
     def not_connected(self, why: str) -> None:
         """Fail what waits for a connection that cannot be made."""
-        self.give_up(AgentUnreachable(f"no connection to the agent: {why}"))
+        self.give_up(AgentUnreachable(f"no connection to the agent: {why}", got_nothing=True))
 
     # --- frames to exchanges
 
@@ -247,7 +247,8 @@ class FrameConnection(Protocol):
                 self.give_up(AgentBroken("the agent does not take its tasks"))
 
     def _not_greeted(self) -> None:
-        self.give_up(AgentUnreachable("the agent did not answer on its socket"))
+        why = "the agent did not answer on its socket"
+        self.give_up(AgentUnreachable(why, got_nothing=True))  # tasks wait for its greeting
 
     def _finish(self, unanswered: CallFailed, answered: CallFailed) -> None:
         if self._over:

@@ -100,7 +100,7 @@ class FrameTransport:
         for exchange in unsent:
             exchange.carrier = None
             if exchange.repeated:
-                exchange.fail(AgentLeft("the agent closed the connection"))
+                exchange.fail(AgentLeft("the agent closed the connection", got_nothing=True))
             elif exchange.answer is not None:
                 exchange.repeated = True
                 again = self._connections.get(address)

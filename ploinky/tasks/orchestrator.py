@@ -10,7 +10,7 @@ queues what several workers send beyond it.  This module knows no wire.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import attrs
 from twisted.internet.defer import Deferred, TimeoutError
@@ -92,10 +92,11 @@ class _Standing:
 class _Waiter:
     """One call in the queue before a deployment."""
 
-    __slots__ = ("granted", "queued", "route")
+    __slots__ = ("granted", "queued", "route", "tried")
 
-    def __init__(self, route: Route, granted: Deferred[_Lease]) -> None:
-        self.route = route
+    def __init__(self, route: Route, tried: Sequence[Target], granted: Deferred[_Lease]) -> None:
+        self.route = _without(route, tried)
+        self.tried = tried
         self.granted = granted
         self.queued = True
 
@@ -110,10 +111,11 @@ class _Queue:
         self.waiters: deque[_Waiter] = deque()
         self.granting = False
 
-    def next(self) -> _Waiter:
-        waiter = self.waiters.popleft()
+    def leave(self, waiter: _Waiter) -> Deferred[_Lease]:
+        """Take one out of the queue; give what it waits for."""
+        self.waiters.remove(waiter)
         waiter.queued = False
-        return waiter
+        return waiter.granted
 
 
 class _Drain:
@@ -204,9 +206,11 @@ class Orchestrator:
 
     # --- waiting ------------------------------------------------------------
 
-    async def claim_later(self, route: Route, timeout_seconds: float) -> _Lease:
+    async def claim_later(
+        self, route: Route, timeout_seconds: float, tried: Sequence[Target] = ()
+    ) -> _Lease:
         """Wait in the bounded queue before the route's instances; see `IOrchestrator`."""
-        lease = self.claim(route)
+        lease = self.claim(_without(route, tried))
         if lease is not None:
             return lease
         queue = self._queues.get(route.deployment)
@@ -215,7 +219,7 @@ class Orchestrator:
         if len(queue.waiters) >= self._longest_queue:
             raise _overloaded(route, f"{len(queue.waiters)} calls are waiting already")
         granted: Deferred[_Lease] = Deferred()
-        waiter = _Waiter(route, granted)
+        waiter = _Waiter(route, tried, granted)
         queue.waiters.append(waiter)
         self.watched = True
         granted.addTimeout(timeout_seconds, self._clock)
@@ -247,18 +251,26 @@ class Orchestrator:
             return
         queue.granting = True
         try:
-            while queue.waiters:
-                try:
-                    lease = self.claim(queue.waiters[0].route)
-                except NoHealthyInstance as error:
-                    queue.next().granted.errback(error)
-                    continue
-                if lease is None:
-                    return
-                queue.next().granted.callback(lease)
+            while self._grant_one(queue):
+                pass
         finally:
             queue.granting = False
             self._tidy(queue)
+
+    def _grant_one(self, queue: _Queue) -> bool:
+        """Hand a place to whoever is the first that one is free for; tell whether there was any."""
+        for waiter in queue.waiters:
+            try:
+                lease = self.claim(waiter.route)
+            except NoHealthyInstance as error:
+                queue.leave(waiter).errback(error)
+                return True
+            if lease is not None:
+                queue.leave(waiter).callback(lease)
+                return True
+            if not waiter.tried:
+                return False  # every place is taken; one who tried some may wait for others alone
+        return False
 
     def released(self, route: Route, place: _Place, failed: bool) -> None:
         """Note a failure and wake whoever waits for this place; called by leases alone."""
@@ -295,7 +307,8 @@ class Orchestrator:
             self._forget_places(now)
         for queue in list(self._queues.values()):
             for waiter in queue.waiters:
-                waiter.route = _successor(now.route_at(waiter.route.key), waiter.route)
+                successor = _successor(now.route_at(waiter.route.key), waiter.route)
+                waiter.route = _without(successor, waiter.tried)
             self._grant(queue)
 
     def _forget_places(self, now: IRoutes) -> None:
@@ -372,6 +385,16 @@ def _successor(now: Route | None, route: Route) -> Route:
         return now
     reason = f"{route.key} was removed while the call waited"
     return attrs.evolve(route, targets=(), reason=reason)
+
+
+def _without(route: Route, tried: Sequence[Target]) -> Route:
+    """Give a route that leads to all its instances but those."""
+    if not tried:
+        return route
+    places = {_place_of(target) for target in tried}
+    return attrs.evolve(
+        route, targets=tuple(t for t in route.targets if _place_of(t) not in places)
+    )
 
 
 def _nobody(route: Route) -> NoHealthyInstance:

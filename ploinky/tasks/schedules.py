@@ -97,19 +97,27 @@ class Schedules(Service):
         for planned in list(self._planned()):
             name = _name(planned)
             last, task = done.get(name, (max(planned.since, now - CATCH_UP_SECONDS), ""))
-            due = last_due(planned.schedule, now)
-            if due > last:
-                try:
-                    task = await self._run(planned, name, due, task)
-                    last = due
-                except PloinkyError as error:  # tried again in a minute
-                    self.log.warn(
-                        "{command} of {deployment} was due and cannot be run: {error}",
-                        command=planned.schedule.command,
-                        deployment=planned.deployment,
-                        error=error.message,
-                    )
             self._done[name] = (last, task)
+            command, deployment = planned.schedule.command, planned.deployment
+            try:
+                due = last_due(planned.schedule, now)
+                if due > last:
+                    self._done[name] = (due, await self._run(planned, name, due, task))
+            except PloinkyError as error:  # tried again in a minute
+                self.log.warn(
+                    "{command} of {deployment} was due and cannot be run: {error}",
+                    command=command,
+                    deployment=deployment,
+                    error=error.message,
+                )
+            except CancelledError:
+                raise
+            except Exception:  # so is this; and what else is due must not wait for it
+                self.log.failure(
+                    "running {command} of {deployment} broke",
+                    command=command,
+                    deployment=deployment,
+                )
 
     async def _run(self, planned: Planned, name: str, due: float, previous: str) -> str:
         """Call a command for the time it was due; give the task that stands for it."""

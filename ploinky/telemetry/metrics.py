@@ -6,8 +6,7 @@ workers need not keep them.  Old points are deleted here.  No SQL: that is `IMet
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
 
 from attrs import frozen
 from twisted.application.service import Service
@@ -18,6 +17,7 @@ from twisted.logger import Logger
 
 from ploinky.errors import StateUnusable
 from ploinky.measures import Counts, KeptCounts, Label, Sums, added
+from ploinky.recurring import recurring
 from ploinky.store_interfaces import IDeploymentStore, IMetricsStore
 from ploinky.telemetry.counters import Count, Counters, by_deployment, count_of
 
@@ -90,23 +90,11 @@ class Metrics(Service):
         self._in_turn = DeferredLock()
         self._failing = False
         self._loops = [
-            self._loop(self.write, WRITE_SECONDS),
-            self._loop(self.prune, PRUNE_SECONDS),
+            (recurring(clock, "writing metrics", self.write), WRITE_SECONDS),
+            (recurring(clock, "pruning metrics", self.prune), PRUNE_SECONDS),
         ]
         self._running: list[Deferred[LoopingCall]] = []
         self._listeners: list[Callable[[Counts], None]] = []
-
-    def _loop(
-        self, work: Callable[[], Coroutine[Deferred[Any], Any, None]], seconds: float
-    ) -> tuple[LoopingCall, float]:
-        def turn() -> Deferred[None]:
-            done = Deferred.fromCoroutine(work())
-            # One turn that breaks must not be the last one.
-            return done.addErrback(lambda failure: self._log.failure("metrics", failure))
-
-        loop = LoopingCall(turn)
-        loop.clock = self._clock
-        return loop, seconds
 
     # --- service
 

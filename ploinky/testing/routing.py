@@ -5,7 +5,7 @@ Each remembers what it was asked, and a test plays the other side by hand.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -104,8 +104,12 @@ class FakeOrchestrator:
         """Give one where there is one target."""
         return FakeStanding(self, route) if len(route.targets) == 1 else None
 
-    async def claim_later(self, route: Route, timeout_seconds: float) -> FakeLease:
-        """Wait until the test grants it."""
+    async def claim_later(
+        self, route: Route, timeout_seconds: float, tried: Sequence[Target] = ()
+    ) -> FakeLease:
+        """Wait until the test grants it; whoever tried some already gets the next at once."""
+        if tried and not self.full:
+            return self._lease(route, next(one for one in route.targets if one not in tried))
         waiter: Deferred[FakeLease] = Deferred()
         entry = (route, waiter)
         self.waiting.append(entry)
@@ -127,8 +131,8 @@ class FakeOrchestrator:
         """Count the leases that are out."""
         return sum(not lease.released for lease in self.leases)
 
-    def _lease(self, route: Route) -> FakeLease:
-        lease = FakeLease(route, route.targets[self.chosen])
+    def _lease(self, route: Route, target: Target | None = None) -> FakeLease:
+        lease = FakeLease(route, target or route.targets[self.chosen])
         self.leases.append(lease)
         return lease
 

@@ -263,7 +263,8 @@ class ScriptedTransport:
         self.sent.append((lease, request))
         exchange = _ScriptedExchange(answer)
         if lease.target.instance in self._absent:
-            answer.failed(AgentUnreachable(f"{lease.target.instance} is not there"))
+            why = f"{lease.target.instance} is not there"
+            answer.failed(AgentUnreachable(why, got_nothing=True))
         else:
             exchange.run(request, self._commands.get(request.command))
         return exchange

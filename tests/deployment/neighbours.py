@@ -232,6 +232,7 @@ class FakeInstances:
     Attributes:
         sick: Releases whose instances never become ready.
         broken_starts: How many instances die while they start, of those that start next.
+        blunder: What nobody has foreseen, raised in place of a start; None: nothing.
         ended: Instances that were asked to end, in order.
         refusal: What the engine says when an instance is to be ended; `""`: nothing.
         dropped: Instances that were ended while workers still routed to them, or before the
@@ -242,6 +243,7 @@ class FakeInstances:
         self.engine, self.workers, self.steps = engine, workers, steps
         self.sick: set[int] = set()
         self.broken_starts = 0
+        self.blunder: Exception | None = None
         self.ended: list[str] = []
         self.refusal = ""
         self.addresses: dict[str, Address] = {}
@@ -253,6 +255,8 @@ class FakeInstances:
         self.engine.create(spec)
         try:
             await self.steps.at("instance starts")
+            if self.blunder is not None:
+                raise self.blunder
             if spec.release in self.sick or self.broken_starts:
                 self.broken_starts = max(0, self.broken_starts - 1)
                 raise ProbeFailed("it never answered", output="boom")

@@ -8,6 +8,7 @@ from typing import Any
 import attrs
 import pytest
 from twisted.internet.defer import Deferred
+from twisted.logger import capturedLogs
 
 from ploinky.values import DeploymentKey, DeploymentState, ReleaseState
 from tests.deployment.neighbours import KEY, Ground, Leader, Steps, only
@@ -98,6 +99,27 @@ def test_what_cannot_be_started_is_tried_again_later(ground: Ground, leader: Lea
 
     assert again.manager.deployments()[0].state is DeploymentState.RUNNING
     assert ground.workers.routed() == ground.engine.running()
+
+
+def test_what_nobody_has_foreseen_does_not_end_the_attempts(ground: Ground, leader: Leader) -> None:
+    """It is logged with where it happened, and tried again as ever; nobody else would."""
+    only(leader.deploy(settings={"replicas": 2}))
+    ground.engine.containers.popitem()
+    again = ground.leader()
+    again.instances.blunder = RuntimeError("the disk is on fire")
+    with capturedLogs() as logged:
+        only(again.begin(again.manager.recover()))
+        again.clock.advance(5)
+    (first, second) = (event["log_failure"] for event in logged if "log_failure" in event)
+    assert "on fire" in first.getTraceback()
+    assert "launch" in second.getTraceback()
+
+    again.instances.blunder = None
+    again.clock.advance(15)
+
+    assert again.manager.deployments()[0].healthy_instances == 2
+    assert ground.workers.routed() == ground.engine.running()
+    assert again.clock.getDelayedCalls() == []
 
 
 def test_a_removal_ends_the_attempts_to_start(ground: Ground, leader: Leader) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
+import subprocess
 from pathlib import Path
 
 import pytest
 import requests
 
 from tests.functional.agents import NODE, PYTHON
-from tests.functional.conftest import Server, git_repository, until
+from tests.functional.conftest import P_CLI, Server, git_repository, until
 
 NEEDS_NODE = pytest.mark.program("node")
 EXAMPLES = Path(__file__).parents[2] / "examples" / "agents"
@@ -120,6 +122,39 @@ def test_all_bad_settings_are_reported_at_once(own_server: Server) -> None:
     assert done.returncode == 5
     assert "port" in done.stderr
     assert "workers" in done.stderr
+
+
+def test_a_server_that_was_killed_is_started_again_at_once(own_server: Server) -> None:
+    """Also while whoever started it has not asked how it ended: it runs no more."""
+    command = [*P_CLI, "cloud", "start", "--foreground", "--port=0", "--workers=1"]
+    killed = subprocess.Popen(
+        [*command, "--runtime=process"],
+        cwd=own_server.directory,
+        env=own_server.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    said = own_server.directory / ".ploinky-cloud/run/leader.json"
+    until(said.exists, "it runs")
+    killed.kill()
+    os.waitid(os.P_PID, killed.pid, os.WEXITED | os.WNOWAIT)
+    own_server.start()
+    assert own_server.leader()["pid"] != killed.pid
+    killed.wait()
+
+
+def test_whoever_has_a_killed_servers_pid_is_let_be(own_server: Server) -> None:
+    """It is not taken for the server, and above all not stopped for it."""
+    own_server.start()
+    left = own_server.leader()
+    own_server.kill_leader()
+    said = own_server.directory / ".ploinky-cloud/run/leader.json"
+    said.write_text(json.dumps(left | {"pid": os.getpid()}))
+    done = own_server.p_cli("cloud", "stop", check=False)
+    assert done.returncode != 0
+    assert "no server runs" in done.stderr
+    own_server.start()
+    assert own_server.leader()["pid"] != os.getpid()
 
 
 def test_a_second_server_on_the_same_directory_is_refused(running: Server) -> None:

@@ -18,7 +18,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from ploinky.errors import AgentBroken, AgentUnreachable
-from ploinky.interfaces import IExchange, IUpstream
+from ploinky.interfaces import IExchange, IMovable, IUpstream
 from ploinky.routing.upstream import Upstream
 from ploinky.routing.wheel import Wheel
 from ploinky.sockets import SocketPaths
@@ -311,6 +311,7 @@ async def test_no_agent_is_unreachable(agents: Agents, short_directory: Path) ->
         _, answer = agents.ask(to=address)
         await answer.whole
         assert isinstance(answer.error, AgentUnreachable)
+        assert answer.error.got_nothing
         assert str(short_directory) not in answer.error.message
 
 
@@ -323,6 +324,26 @@ def test_a_connection_is_waited_for_only_so_long(short_directory: Path) -> None:
     assert memory.unixClients[0][2] == 3.0
     upstream.exchange(Address(host="127.0.0.1", port=1), GET, b"", RecordedAnswer())
     assert memory.tcpClients[0][3] == 3.0
+    paths.close()
+
+
+@implementer(IMovable)
+class OfSeveral(RecordedAnswer):
+    """An answer that any of so many instances may give."""
+
+    def __init__(self, candidates: int) -> None:
+        super().__init__()
+        self.candidates = candidates
+
+
+def test_each_of_several_instances_has_its_share_of_the_time(short_directory: Path) -> None:
+    """One that lets connections wait must leave time for the others; but never none to itself."""
+    memory = MemoryReactorClock()
+    paths = SocketPaths(str(short_directory))
+    upstream = Upstream(memory, Wheel(memory), paths, connect_seconds=3.0)
+    for candidates in (1, 2, 1000):
+        upstream.exchange(Address(path="/a"), GET, b"", OfSeveral(candidates))
+    assert [client[2] for client in memory.unixClients] == [3.0, 1.5, pytest.approx(0.3)]
     paths.close()
 
 
@@ -349,6 +370,7 @@ async def test_an_agent_that_hangs_up_on_a_new_connection_is_unreachable(agents:
     agent.transport.loseConnection()
     await answer.whole
     assert isinstance(answer.error, AgentUnreachable)
+    assert not answer.error.got_nothing
     assert len(agents.accepted) == 1
 
 
@@ -413,6 +435,7 @@ async def test_an_idempotent_request_is_repeated_once(agents: Agents, method: by
     second.transport.loseConnection()
     await answer.whole
     assert isinstance(answer.error, AgentUnreachable)
+    assert not answer.error.got_nothing
     assert len(agents.accepted) == 2
 
 
@@ -425,6 +448,7 @@ async def test_a_task_that_an_agent_read_is_never_run_twice(agents: Agents) -> N
     agent.transport.loseConnection()
     await answer.whole
     assert isinstance(answer.error, AgentUnreachable)
+    assert not answer.error.got_nothing
     assert len(agents.accepted) == 1
 
 
@@ -438,6 +462,7 @@ async def test_a_streamed_request_is_never_repeated(agents: Agents) -> None:
     agent.transport.loseConnection()
     await answer.whole
     assert isinstance(answer.error, AgentUnreachable)
+    assert not answer.error.got_nothing
     assert len(agents.accepted) == 1
 
 

@@ -11,6 +11,7 @@ import pytest_twisted
 from attrs import frozen
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
+from twisted.logger import capturedLogs
 
 from ploinky.deploy_errors import EngineUnavailable
 from ploinky.runtime import facts
@@ -91,6 +92,28 @@ async def test_its_service_is_ours_from_start_to_end(short_directory: Path) -> N
     with pytest.raises(ProcessLookupError):
         os.kill(last, 0)
     assert not (short_directory / "podman.sock").exists()
+
+
+@pytest.mark.engine("podman")
+@pytest_twisted.ensureDeferred
+async def test_its_service_is_started_once_it_can_be(short_directory: Path) -> None:
+    """A start that fails, as the disk is full or the like, is not the last one."""
+    service = PodmanService(reactor, short_directory, os.environ)
+    await service.boot()
+    service.startService()
+    log = short_directory / "podman.log"
+    try:
+        log.unlink()
+        log.mkdir()  # it cannot be written
+        with capturedLogs() as logged:
+            os.kill(service.pid, signal.SIGKILL)
+            while not any("cannot be started" in event["log_format"] for event in logged):
+                await deferLater(reactor, 0.05)
+        log.rmdir()
+        while not service.pid:
+            await deferLater(reactor, 0.05)
+    finally:
+        await service.stopService()
 
 
 @pytest.mark.engine("podman")

@@ -203,6 +203,7 @@ def test_an_instance_that_is_removed_fails_its_tasks_at_once(
     (queue.root / "results").rmdir()
     loop.turn()
     assert isinstance(answer.error, AgentUnreachable)
+    assert not answer.error.got_nothing
     exchange.cancel()
 
 
@@ -228,6 +229,7 @@ def test_a_queue_that_is_not_there_is_an_agent_that_cannot_be_reached(
     answer = RecordedAnswer()
     transport.send(HeldLease(target), a_call("hello"), answer).cancel()
     assert isinstance(answer.error, AgentUnreachable)
+    assert answer.error.got_nothing
     assert "No such file" in answer.error.message
     assert str(tmp_path) not in answer.error.message
 

@@ -284,6 +284,7 @@ def test_what_was_sent_is_never_sent_again(wires: Wires) -> None:
     connection.say(frame(BEGIN, 2, JSON_BEGINS))
     connection.lose(ConnectionLost())
     assert isinstance(sent.error, AgentUnreachable)
+    assert not sent.error.got_nothing
     assert isinstance(begun.error, AgentBroken)
     assert wires.attempts == 1
 
@@ -305,6 +306,7 @@ def test_it_is_not_tried_for_ever(wires: Wires) -> None:
     wires.connect().lose()
     wires.connect().lose()
     assert isinstance(answer.error, AgentUnreachable)
+    assert answer.error.got_nothing
     assert wires.attempts == 2
 
 
@@ -331,6 +333,7 @@ def test_an_agent_that_does_not_greet_is_not_reached(wires: Wires) -> None:
     assert not answer.whole.called
     wires.reactor.advance(0.2)
     assert isinstance(answer.error, AgentUnreachable)
+    assert answer.error.got_nothing
     assert connection.disconnected
 
 
@@ -340,6 +343,7 @@ def test_no_agent_is_unreachable(wires: Wires) -> None:
     _, factory, *_ = wires.reactor.unixClients[-1]
     factory.clientConnectionFailed(None, Failure(ConnectionRefusedError("refused")))
     assert isinstance(answer.error, AgentUnreachable)
+    assert answer.error.got_nothing
     wires.send()
     assert wires.attempts == 2
 
@@ -350,6 +354,7 @@ def test_a_socket_that_cannot_be_named_is_unreachable(wires: Wires) -> None:
     far = HeldLease(Target("far", Address(path="/" + "x" * 200), Wire.FRAMES))
     wires.transport.send(far, a_call("hello"), answer)
     assert isinstance(answer.error, AgentUnreachable)
+    assert answer.error.got_nothing
 
 
 def test_cancelling_aborts_inside(wires: Wires) -> None:

@@ -47,8 +47,10 @@ def publish(orchestrator: Orchestrator, table: RouteTable, *routes: Route) -> No
     orchestrator.adopt(left, table)
 
 
-def waiting(orchestrator: Orchestrator, route: Route, seconds: float = 5.0) -> Deferred[ILease]:
-    return Deferred.fromCoroutine(orchestrator.claim_later(route, seconds))
+def waiting(
+    orchestrator: Orchestrator, route: Route, seconds: float = 5.0, tried: tuple[Target, ...] = ()
+) -> Deferred[ILease]:
+    return Deferred.fromCoroutine(orchestrator.claim_later(route, seconds, tried))
 
 
 def outcome(deferred: Deferred[ILease]) -> ILease | Exception | None:
@@ -248,6 +250,38 @@ def test_calls_that_fail_as_soon_as_they_are_served_do_not_pile_up(clock: Clock)
     lease.release(failed=True)
     assert len(failures) == 1024
     assert orchestrator.in_flight() == 0
+
+
+def test_an_instance_that_was_tried_is_not_given_again(
+    orchestrator: Orchestrator, table: RouteTable
+) -> None:
+    """However much the others have to do, and also under a new table; without others there is none."""
+    route = a_route(ONE, TWO, concurrency=2)
+    for _ in range(2):
+        lease = outcome(waiting(orchestrator, route, tried=(ONE,)))
+        assert ILease.providedBy(lease)
+        assert lease.target is TWO
+    late = waiting(orchestrator, route, tried=(ONE,))
+    publish(orchestrator, table, attrs.evolve(route, release=2))
+    assert outcome(late) is None
+    lease.release()
+    assert outcome(late).target is TWO
+    assert isinstance(outcome(waiting(orchestrator, route, tried=(TWO, ONE))), NoHealthyInstance)
+
+
+def test_who_waits_for_others_alone_keeps_nobody_waiting(orchestrator: Orchestrator) -> None:
+    """Those behind get the place that it does not want; among equals the order stays."""
+    route = a_route(ONE, TWO, concurrency=1)
+    at_one, at_two = (claimed(orchestrator, route) for _ in range(2))
+    assert at_one.target is ONE
+    choosy = waiting(orchestrator, route, tried=(ONE,))
+    behind, last = waiting(orchestrator, route), waiting(orchestrator, route)
+    at_one.release()
+    assert (outcome(choosy), outcome(last)) == (None, None)
+    assert outcome(behind).target is ONE
+    at_two.release()
+    assert outcome(choosy).target is TWO
+    assert outcome(last) is None
 
 
 def test_waiting_calls_move_to_the_targets_of_a_new_release(

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs
 
 from ploinky.errors import Overloaded
 from ploinky.task_values import (
@@ -163,6 +164,20 @@ def test_what_is_refused_is_tried_again(server: Server) -> None:
     server.tasks.refusal = None
     server.pass_time(60)
     assert server.kept() == 1
+
+
+def test_one_that_breaks_keeps_no_other_waiting(server: Server) -> None:
+    """Nor itself: it is logged, and tried again a minute later."""
+    server.plan(Schedule("no cron at all", "broken"))
+    server.plan(Schedule("0 12 * * *", "tick"))
+    with capturedLogs() as logged:
+        server.start()
+        server.pass_time(32)
+        assert server.kept() == 1
+        server.planned[0] = Planned("deployment-1", NOON - 30, EVERY_MINUTE)
+        server.pass_time(60)
+    assert {event["command"] for event in logged if "log_failure" in event} == {"broken"}
+    assert server.kept() == 2
 
 
 def _let_begin(server: Server) -> None:

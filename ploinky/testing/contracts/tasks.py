@@ -196,3 +196,4 @@ class AgentTransportContract:
         agent.transport.send(HeldLease(agent.absent), a_call("echo"), answer)
         await answer.whole
         assert isinstance(answer.error, AgentUnreachable)
+        assert answer.error.got_nothing
