@@ -104,6 +104,24 @@ async def test_a_request_goes_to_the_instance_that_takes_it(
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_request_to_another_route_than_the_one_before_goes_on_there(
+    wires: Any, absent: dict[str, Target]
+) -> None:
+    """Its head was not read again, and it is not sent to the route of the one that was."""
+    shop, other = (wires.router.match(b"localhost", path) for path in (b"/shop", b"/tcp"))
+    dead = absent["no socket"]
+    wires.publish(shop, attrs.evolve(other, targets=(dead, *other.targets)))
+    client = await wires.connect()
+    for number, target in enumerate((b"/shop/a", b"/tcp/b"), 1):
+        client.send(GET.replace(b"/shop/a", target))
+        agent = await agent_of(wires, number)
+        assert (await agent.take(b"\r\n\r\n")).startswith(b"GET %b HTTP/1.1" % target[-2:])
+        agent.send(OK)
+        assert (await client.answer()).status == 200
+    assert failures(wires) == [("one", False), (dead.instance, True), ("two", False)]
+
+
+@pytest_twisted.ensureDeferred
 async def test_each_is_tried_once_and_the_last_one_is_the_answer(
     wires: Any, absent: dict[str, Target]
 ) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import example, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from ploinky.telemetry.masking import MASK, MOST_OPEN, SHORTEST_SECRET
+from ploinky.telemetry.masking import MASK, MOST_OPEN, SHORTEST_SECRET, places_of_logins
 from ploinky.telemetry.redaction import Redactor
 
 KEY = "pk_" + "A-b_" * 8
@@ -43,6 +43,7 @@ def told(draw: st.DrawFn) -> tuple[list[str], list[str]]:
 def test_however_it_is_cut_a_text_is_masked_as_a_whole(case: tuple[list[str], list[str]]) -> None:
     """Of what ends amid a secret the half is masked too; else the two are the same."""
     secrets, pieces = case
+    assume(not places_of_logins("".join(pieces)))  # those are found in whole texts alone
     known = redactor(*secrets)
     stream = known.stream()
     shown = "".join(map(stream.feed, pieces)) + stream.end()
