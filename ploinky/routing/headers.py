@@ -187,7 +187,7 @@ def forwarded_elsewhere(
     """Give what an agent gets of a request that differs in its target alone.
 
     Args:
-        forwarded: What the agent of `known` got of the other one, see `forwarded_head`.
+        forwarded: What the agent of ``known`` got of the other one, see `forwarded_head`.
         route: Where this one leads; neither is a built-in one.
     """
     rest = forwarded[forwarded.index(b"\r\n") :]

@@ -98,7 +98,7 @@ class Memo:
         """Read a whole request that is not, byte for byte, the one that is remembered.
 
         Returns:
-            What to remember from now on: this, but for a target that leads to another route;
+            What to remember from now on, which is this unless the target leads to another route;
             what the agent gets in place of `Plan.forwarded`; and the body.  None where the
             request may mean something else.
         """
