@@ -31,7 +31,7 @@ from ploinky.interfaces import IExchange, ILease, IMovable, IUpgradeAnswer
 from ploinky.routing import access
 from ploinky.routing.access import Subject, subject
 from ploinky.routing.detour import Detour
-from ploinky.routing.headers import REQUEST_ID, Peer, answer_head, failed_at, refusal
+from ploinky.routing.headers import REQUEST_ID, answer_head, failed_at, persistence, refusal
 from ploinky.routing.http import RequestHead
 from ploinky.routing.plan import Plan
 from ploinky.routing.streams import FULL_BYTES
@@ -41,6 +41,7 @@ from ploinky.values import NOBODY, Kind, Route
 if TYPE_CHECKING:
     from ploinky.routing.connection import Connection
     from ploinky.routing.gateway import Gateway
+    from ploinky.routing.headers import Peer
 
 
 @implementer(IUpgradeAnswer, IMovable, IPushProducer)
@@ -427,10 +428,7 @@ class Call:
                 framing = b"\r\nTransfer-Encoding: chunked"
             else:
                 self.closes = True
-        if self.closes:
-            framing += b"\r\nConnection: close"
-        elif not request.http_11:
-            framing += b"\r\nConnection: keep-alive"
+        framing += persistence(request.http_11, self.closes)
         head = b"%b%b%b%b\r\n\r\n" % (head, REQUEST_ID, self.id, framing)
         if self._left:
             self._held = head  # goes out in one piece with the body's first bytes

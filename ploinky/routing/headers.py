@@ -302,6 +302,17 @@ def answer_head(
     return b"\r\n".join(lines)
 
 
+def persistence(http_11: bool, closes: bool) -> bytes:
+    """Give the field of an answer that says whether its connection goes on (RFC 9112, 9.3).
+
+    Args:
+        http_11: Whether the request was; it goes without saying then.
+    """
+    if closes:
+        return b"\r\nConnection: close"
+    return b"" if http_11 else b"\r\nConnection: keep-alive"
+
+
 def _is_ours(kind: Kind, cookie: bytes) -> bool:
     """Tell whether a cookie is the server's session, which no agent may put in place of another."""
     return kind is not Kind.CONTROL and cookie.partition(b"=")[0].strip() == SESSION_COOKIE

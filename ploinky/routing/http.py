@@ -117,8 +117,6 @@ class RequestHead:
         host: The ``Host`` field's value; ``b""`` where an HTTP/1.0 client sent none.
         http_11: HTTP/1.1, else 1.0.
         keep_alive: Whether the client wants the connection to go on.
-        is_usual: Answers to it are framed as most are: it is no HEAD, and HTTP/1.0 only where the
-            connection ends with it.
         length: Of the body in bytes; None where it is chunked.
         request_id: The client's own ``X-Request-Id``, if it is well-formed, else ``b""``.
         expects_continue: Whether the client waits for ``100 Continue`` before the body.
@@ -132,7 +130,6 @@ class RequestHead:
         "fields",
         "host",
         "http_11",
-        "is_usual",
         "keep_alive",
         "length",
         "method",
@@ -148,7 +145,6 @@ class RequestHead:
     query: bytes | None
     host: bytes
     http_11: bool
-    is_usual: bool
     keep_alive: bool
     length: int | None
     request_id: bytes
@@ -250,7 +246,7 @@ def unreadable_head() -> RequestHead:
     head.query = None
     head.host = head.request_id = b""
     head.http_11 = True
-    head.is_usual = head.keep_alive = head.expects_continue = False
+    head.keep_alive = head.expects_continue = False
     head.length = 0
     head.options = _NO_OPTIONS
     head.forget_fields()
@@ -282,7 +278,6 @@ def _read_framing(head: RequestHead) -> None:
     connection = noted.get(b"connection")
     head.options = options = options_of(connection) if connection is not None else _NO_OPTIONS
     head.keep_alive = b"close" not in options if head.http_11 else b"keep-alive" in options
-    head.is_usual = (head.http_11 or not head.keep_alive) and head.method != b"HEAD"
     expect = noted.get(b"expect")
     if expect is not None and expect.lower() != b"100-continue":
         raise ExpectationFailed("the only expectation that can be met is 100-continue")

@@ -183,7 +183,7 @@ def may_be_remembered(raw: bytes, head: RequestHead, plan: Plan) -> bool:
     return (
         len(raw) <= _LARGEST_BYTES
         and head.length is not None
-        and head.is_usual
+        and head.method != b"HEAD"
         and not head.expects_continue
         and plan.upload is None
         and not plan.upgrade

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from ploinky.errors import CallFailed
 from ploinky.interfaces import ILease, IStanding
 from ploinky.routing.access import SERVED, Sums, line_of
+from ploinky.routing.headers import persistence
 from ploinky.routing.stages import ANSWER, IDLE
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class ShortWay:
         self._gateway = gateway
         self._connection = connection
         self._memo = memo
-        self._tail = b"\r\n\r\n" if memo.head.keep_alive else b"\r\nConnection: close\r\n\r\n"
+        self._tail = b"%b\r\n\r\n" % persistence(memo.head.http_11, not memo.head.keep_alive)
         self._standing: IStanding | None = gateway.orchestrator.standing(route)
         self._patience_seconds = min(route.timeout_seconds, gateway.limits.idle_seconds)
 

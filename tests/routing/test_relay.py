@@ -393,6 +393,19 @@ async def test_a_connection_may_be_for_one_request(wires: Any, request_: bytes) 
 
 
 @pytest_twisted.ensureDeferred
+async def test_an_old_client_may_keep_its_connection(wires: Any) -> None:
+    """As ``ab -k`` does: it asks for that, and is told so each time."""
+    request = GET.replace(b"HTTP/1.1", b"HTTP/1.0").replace(b"X-A: 1", b"Connection: Keep-Alive")
+    client, agent = await underway(wires, request)
+    agent.send(OK)
+    answer = await client.answer()
+    assert (answer.status, answer.body) == (200, b"ok")
+    assert answer.field(b"connection") == b"keep-alive"
+    assert (await exchanged(wires, client, GET)).field(b"connection") is None
+    assert len(wires.factory.connections) == 1
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_new_generation_of_routes_holds_for_the_next_request(wires: Any) -> None:
     """Also for one that is the same, byte for byte."""
     client = await wires.connect()
