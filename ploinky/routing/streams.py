@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from socket import SO_ERROR, SOL_SOCKET
 from typing import Any
 
 from twisted.internet import tcp
@@ -112,7 +113,9 @@ class Outlet:
         except OSError:
             return CONNECTION_LOST
         if not data:
-            return CONNECTION_DONE
+            # The other side had ended before it was sent something, and its kernel refused that.
+            refused = self._socket.getsockopt(SOL_SOCKET, SO_ERROR)
+            return CONNECTION_LOST if refused else CONNECTION_DONE
         self._received(data)
         return None
 

@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from ploinky.routing.relay import Relay
 
 _SAFE_TO_REPEAT = (b"GET ", b"HEAD ", b"PUT ", b"DELETE ", b"OPTIONS ", b"TRACE ")
+_READ_AT_ONCE_BYTES = 4096
+"""Of a request whose end no agent leaves unread when it reads its beginning."""
 _NO_HEAD = AnswerHead(0, (), None, False, False)
 
 
@@ -417,18 +419,18 @@ class AgentConnection(Protocol):
     def _was_stale(self, exchange: Exchange, reason: Failure) -> bool:
         """Tell whether the request may be sent once more to the same instance.
 
-        An agent that closed before it read leaves an error behind; one that read the
-        request and then closed may have acted on it.  Unix sockets tell the two apart,
-        TCP does not.  A repeated request has a new connection, and so is not repeated again.
+        An agent that closed before it read leaves an error behind; one that read the request
+        and then closed may have acted on it, and so may one that read some of a long one.
+        A repeated request has a new connection, and so is not repeated again.
         """
-        if exchange.body is None:
+        body = exchange.body
+        if body is None:
             return self.was_kept and exchange.got_nothing
-        is_unix = bool(self.address.path)
-        unread = self.outlet.broken or reason.check(ConnectionDone) is None
-        exchange.got_nothing = self.outlet.broken or (unread and is_unix)
-        if not self.was_kept:
-            return False
-        return unread or not is_unix or exchange.request.startswith(_SAFE_TO_REPEAT)
+        is_short = len(exchange.request) + len(body) <= _READ_AT_ONCE_BYTES
+        unread = self.outlet.broken or (is_short and reason.check(ConnectionDone) is None)
+        # Over TCP the error may come from something on the way, as well.
+        exchange.got_nothing = self.outlet.broken or (unread and bool(self.address.path))
+        return self.was_kept and (unread or exchange.request.startswith(_SAFE_TO_REPEAT))
 
     def _read(self, exchange: Exchange, data: bytes) -> None:
         self._held = b""

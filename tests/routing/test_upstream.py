@@ -409,12 +409,13 @@ async def test_a_stale_connection_is_replaced(
     assert (await answer.whole).body == b"ok"
 
 
+@pytest.mark.parametrize("wire", ["unix", "tcp"])
 @pytest_twisted.ensureDeferred
-async def test_a_request_that_an_agent_left_unread_is_repeated(agents: Agents) -> None:
+async def test_a_request_that_an_agent_left_unread_is_repeated(agents: Agents, wire: str) -> None:
     """The kernel tells: it was closed with the request still in it."""
-    agent = await agents.warm()
+    agent = await agents.warm(getattr(agents, wire))
     agent.transport.stopReading()
-    _, answer = agents.ask(POST, b"body")
+    _, answer = agents.ask(POST, b"body", getattr(agents, wire))
     agent.transport.loseConnection()
     second = await agents.connected(2)
     assert await second.take(b"body") == POST + b"body"
@@ -439,12 +440,21 @@ async def test_an_idempotent_request_is_repeated_once(agents: Agents, method: by
     assert len(agents.accepted) == 2
 
 
+@pytest.mark.parametrize("wire", ["unix", "tcp"])
+@pytest.mark.parametrize("body", [b"body", b"body" + b"y" * 60_000], ids=["all", "some"])
 @pytest_twisted.ensureDeferred
-async def test_a_task_that_an_agent_read_is_never_run_twice(agents: Agents) -> None:
+async def test_a_task_that_an_agent_read_is_never_run_twice(
+    agents: Agents, wire: str, body: bytes
+) -> None:
     """An agent that dies over a POST may have acted on it: nothing is repeated."""
-    agent = await agents.warm()
-    _, answer = agents.ask(POST, b"body")
-    await agent.take(b"body")
+    agent = await agents.warm(getattr(agents, wire))
+    if len(body) > 4:
+        agent.transport.stopReading()
+    _, answer = agents.ask(POST, body, getattr(agents, wire))
+    if len(body) > 4:
+        assert agent.transport.socket.recv(100).startswith(b"POST ")
+    else:
+        await agent.take(b"body")
     agent.transport.loseConnection()
     await answer.whole
     assert isinstance(answer.error, AgentUnreachable)
