@@ -16,11 +16,16 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests.timeouts import pytest_timeout_set_timer
 
 __all__ = ["pytest_timeout_set_timer"]
+
+# How long an example takes says something of the machine, and nothing of us.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 SOCKETS = {
     "docker": [os.environ.get("DOCKER_HOST", ""), "unix:///var/run/docker.sock"],

@@ -136,7 +136,7 @@ def test_it_answers_and_says_where_and_leaves_nothing_behind(
     server = start()
     leader = server.is_ready()
     assert leader["pid"] == server.process.pid
-    assert set(leader) == {"pid", "port", "host", "started_at", "version"}
+    assert set(leader) == {"pid", "start_time", "port", "host", "started_at", "version"}
     data = tmp_path / ".ploinky-cloud"
     assert stat.S_IMODE(data.stat().st_mode) == 0o700
     for name in ("control.sock", "link.sock", "leader.json"):

@@ -250,14 +250,16 @@ def _question(made: Draft, probe: Part) -> dict[str, Any]:
     get = probe.part("httpGet")
     path, port = get.text("path") or "/", get.text("port")
     known = {one.name: one.number for one in tcp_ports(made.part) if one.name}
-    number = int(port) if port.isdigit() else known.get(port)
+    is_number = port.isascii() and port.isdigit() and len(port) < 16
+    number = int(port) if is_number else known.get(port)
     if get.text("scheme").upper() == "HTTPS":
         get.remark("is asked over HTTPS there, which is not spoken here")
     elif number is not None and number != made.body.get("port", number):
         get.remark(f"asks port {number}, which is not the deployment's")
     else:
         health["path"] = path if path.startswith("/") else f"/{path}"
-        made.body.setdefault("port", number) if number else None
+        if number and "port" not in made.body:
+            made.put("port", number, get)
     get.rest({"httpHeaders": ("are not sent", ""), "host": ("the container itself is asked", "")})
     for name, ours in (
         ("periodSeconds", "interval"),

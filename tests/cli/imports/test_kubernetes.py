@@ -268,6 +268,24 @@ def test_probes(kubernetes: Planning, container: str, expected: dict[str, object
         assert any("readinessProbe" in place for place in remarks(plan))
 
 
+@pytest.mark.parametrize("port", ["56123983", "0", '"²"', '"9999999999999999999"'])
+def test_a_port_that_cannot_be_is_not_taken_from_a_probe(kubernetes: Planning, port: str) -> None:
+    """It is the one that the image declares then."""
+    probe = "readinessProbe: {httpGet: {port: PORT}}".replace("PORT", port)
+    assert "port" not in body(kubernetes(POD.format(probe)))
+
+
+def test_a_port_that_cannot_be_is_not_taken_from_what_a_probe_names(kubernetes: Planning) -> None:
+    """It is said not to fit where it stands, and where it is named."""
+    plan = kubernetes(
+        POD.format(
+            "ports: [{containerPort: 56123983, name: web}], readinessProbe: {httpGet: {port: web}}"
+        )
+    )
+    assert "port" not in body(plan)
+    assert len([place for place in remarks(plan) if place.startswith("Pod/app")]) == 2
+
+
 def test_limits_privileges_and_mounts(kubernetes: Planning) -> None:
     """Quantities of Kubernetes; what is mounted, and what is not."""
     plan = kubernetes(
