@@ -18,7 +18,6 @@ from contextlib import AsyncExitStack, suppress
 from importlib.metadata import version
 from typing import Any
 
-from twisted.application.service import IService
 from twisted.internet.defer import maybeDeferred
 from twisted.logger import Logger, globalLogPublisher
 
@@ -27,16 +26,15 @@ from ploinky.deployment.compose import Neighbours, make_deployment_manager
 from ploinky.deployment.planned import planned
 from ploinky.deployment.spec import Layout
 from ploinky.errors import SettingsInvalid, StateUnusable
-from ploinky.extensions import select_runtime
 from ploinky.git.source import GitRepositories
-from ploinky.interfaces import IRates, IRuntime, IRuntimeFactory
+from ploinky.interfaces import IRates, IRuntime
 from ploinky.leader_interfaces import ISource
 from ploinky.link import WorkerLinks
 from ploinky.management import CONTROL_SOCKET, Managed, start_management
 from ploinky.pids import start_time
 from ploinky.processgroup import LeaderLock, ProcessGroup, WorkerCommand, WorkerRecords
 from ploinky.recurring import recurring
-from ploinky.rooms import Here, begin, listen, log_directory, new_id, plugins, pool, write
+from ploinky.rooms import Here, begin, listen, log_directory, new_id, pool, start_runtime, write
 from ploinky.routing.rates import LOGINS_FILE_NAME, SharedRates
 from ploinky.runtime.instances import Instances
 from ploinky.runtime.probes import SocketProber
@@ -103,7 +101,9 @@ async def lead(reactor: Any, configuration: Configuration, rooms: AsyncExitStack
     await begin(history, rooms)
     deaths = Deaths(reactor, history)
     tasks = await _start_tasks(here, stores, deaths, rooms)
-    runtime = await _start_runtime(here, rooms)
+    is_used = bool(await stores.deployments.deployments())
+    runtime = await start_runtime(reactor, settings, rooms, is_used=is_used)
+    _log.info("agents run on {runtime}", runtime=runtime.name)
     instances = await _start_instances(here, runtime, history, rooms)
     source = await _start_git(here, rooms)
     keys = PublishedKeys(reactor, stores.keys, links)
@@ -317,17 +317,6 @@ async def _start_tasks(
     await begin(queues, rooms)
     await begin(tasks, rooms)
     return tasks
-
-
-async def _start_runtime(here: Here, rooms: AsyncExitStack) -> IRuntime:
-    """Start the runtime that the settings name, or the first that is available."""
-    factories = plugins(IRuntimeFactory)
-    settings = here.settings
-    runtime = await select_runtime(settings.runtime, here.reactor, settings, factories)
-    if IService.providedBy(runtime):
-        await begin(runtime, rooms)
-    _log.info("agents run on {runtime}", runtime=runtime.name)
-    return runtime
 
 
 async def _start_instances(

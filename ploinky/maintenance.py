@@ -20,18 +20,15 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from twisted.application.service import IService
 from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 
 from ploinky.backup.making import Backups, Wanted
 from ploinky.deployment.spec import Layout, Plans
 from ploinky.errors import PloinkyError, SettingsInvalid
-from ploinky.extensions import select_runtime
-from ploinky.interfaces import IRuntimeFactory
 from ploinky.processgroup import LeaderLock
 from ploinky.restore import Options, check, restore
-from ploinky.rooms import begin, plugins, pool
+from ploinky.rooms import pool, start_runtime
 from ploinky.security.secrets import (
     KEY_BYTES,
     NEXT_NAME,
@@ -110,11 +107,8 @@ async def backup(reactor: Any, data: Path, raw_options: str) -> dict[str, Any]:
         box = await open_box(data, database)
         copying = pool(reactor, 2, "copying", rooms)
         stores = stores_of(reactor, database, box, copying)
-        runtime = await select_runtime(
-            settings.runtime, reactor, settings, plugins(IRuntimeFactory)
-        )
-        if IService.providedBy(runtime):
-            await begin(runtime, rooms)
+        is_used = bool(await stores.deployments.deployments())
+        runtime = await start_runtime(reactor, settings, rooms, is_used=is_used)
         cluster = (data / "cluster-id").read_text(encoding="ascii").strip()
         backups = Backups(
             reactor,

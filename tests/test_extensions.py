@@ -9,18 +9,22 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 import pytest_twisted
+from twisted.internet import reactor
 from twisted.plugin import IPlugin
 from zope.interface import implementer
 
 from ploinky.deploy_errors import EngineUnavailable
 from ploinky.extensions import load, select_runtime
 from ploinky.interfaces import IAuthenticatorFactory, IRuntimeFactory
+from ploinky.rooms import start_runtime
+from ploinky.settings import Settings
 
 GOOD = """
     from twisted.plugin import IPlugin
@@ -226,3 +230,32 @@ async def test_a_plugin_that_raises_is_passed_over() -> None:
     assert await select_runtime("auto", None, None, choice) == "the runtime process"
     with pytest.raises(EngineUnavailable, match="RuntimeError: a fault of its own"):
         await select_runtime("docker", None, None, choice)
+
+
+async def started(directory: Path, *, is_used: bool) -> str:
+    """Start what ``auto`` means for a data directory; give its name."""
+    settings = Settings(directory=directory)
+    settings.run_directory.mkdir(parents=True, exist_ok=True)
+    async with AsyncExitStack() as rooms:
+        runtime = await start_runtime(reactor, settings, rooms, is_used=is_used)
+    return str(runtime.name)
+
+
+@pytest_twisted.ensureDeferred
+async def test_auto_stays_where_it_was_while_something_is_deployed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another engine that answers knows nothing of the instances; who wants it names it."""
+    for name in ("DOCKER_HOST", "PODMAN_SOCK", "CONTAINER_HOST"):
+        monkeypatch.setenv(name, f"unix://{tmp_path}/nobody.sock")
+    first = await started(tmp_path, is_used=False)
+    assert first != "docker"
+    kept = Settings(directory=tmp_path).data_directory / "runtime"
+    assert kept.read_text() == f"{first}\n"
+    kept.write_text("docker\n")
+    with pytest.raises(EngineUnavailable, match=r"runs on docker.*--runtime"):
+        await started(tmp_path, is_used=True)
+    kept.write_text("process\n")
+    assert await started(tmp_path, is_used=True) == "process"
+    kept.write_text("a-plugin-that-is-gone\n")
+    assert await started(tmp_path, is_used=True) == first
