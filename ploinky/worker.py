@@ -194,6 +194,8 @@ class Corridor:
     def _accept(self, listening: int) -> None:
         with socket.socket(fileno=os.dup(listening)) as given:
             family = given.family
+            if family != socket.AF_UNIX:  # what it accepts has this from it
+                given.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._port = self._reactor.adoptStreamPort(listening, family, self._rooms.gateway)
         # What was built so far stays for life: the collector need not look at it again.
         gc.collect()

@@ -124,6 +124,17 @@ def test_the_first_table_opens_the_door_and_later_ones_do_not(scene: Scene) -> N
     assert scene.is_open()
 
 
+def test_answers_go_out_at_once(scene: Scene) -> None:
+    """No accepted connection waits for what it sent before to be acknowledged."""
+    scene.corridor.adopt(RouteSnapshot(1, ()))
+    with (
+        socket.socket(fileno=os.dup(scene.descriptor)) as listening,
+        socket.create_connection(listening.getsockname()),
+        listening.accept()[0] as accepted,
+    ):
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 @pytest_twisted.ensureDeferred
 async def test_a_drain_closes_the_door_and_finishes_what_is_in_hand(scene: Scene) -> None:
     """Rooms are closed after that, and no table opens the door again."""

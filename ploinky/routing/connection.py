@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from twisted.internet import tcp
-from twisted.internet.interfaces import IHalfCloseableProtocol, ITCPTransport
+from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -70,8 +70,6 @@ class Connection(RepeatingProtocol):
     def connectionMade(self) -> None:
         self._factory.connections[self] = None
         self.outlet = Outlet(self.transport, self.dataReceived, self._moved)
-        if ITCPTransport.providedBy(self.transport):
-            self.transport.setTcpNoDelay(True)
         self._allow(IDLE, self._limits.first_byte_seconds)
 
     def read(self, data: bytes) -> None:

@@ -62,15 +62,18 @@ class RepeatingProtocol(StagedProtocol):
             and memo.generation == router.generation
             and (memo.expires_at is None or memo.expires_at > self._gateway.wall_seconds())
         ):
+            said: tuple[Memo, bytes, bytes] | None
             if len(data) == memo.size and data.startswith(memo.raw):
-                self._go_on(memo, memo.forwarded, data[memo.head_size :], len(data))
-                return
-            varied = memo.varied(data, router)
-            if varied is not None:
-                known, forwarded, body = varied
+                said = memo, memo.forwarded, data[memo.head_size :]
+            else:
+                said = memo.varied(data, router)
+            if said is not None:
+                known, forwarded, body = said
                 if known is not memo:
                     self._remember(known)
-                self._go_on(known, forwarded, body, len(data))
+                short = self._short
+                if short is None or not short.take(forwarded, body, len(data)):
+                    self._go_on(known, forwarded, body, len(data))
                 return
         self._unfold()
         self.read(data)
@@ -108,13 +111,12 @@ class RepeatingProtocol(StagedProtocol):
             self._short.unfold()
 
     def _go_on(self, memo: Memo, forwarded: bytes, body: bytes, size: int) -> None:
-        """Answer a whole request whose head is known."""
-        short = self._short
-        if short is None and memo.short:
+        """Answer a whole request whose head is known, and which cannot take its short way again."""
+        if self._short is None and memo.short:
             way = Relay if memo.plan.form is None else Errand
-            short = self._short = way(self._gateway, self, memo)
-        if short is not None and short.take(forwarded, body, size):
-            return
+            self._short = way(self._gateway, self, memo)
+            if self._short.take(forwarded, body, size):
+                return
         call = self.new_call(memo.head, body, size)
         call.follow(memo.plan, forwarded)
         self.take_in_hand(call, memo.plan)

@@ -28,6 +28,7 @@ class ShortWay:
 
     __slots__ = (
         "_began",
+        "_closes",
         "_connection",
         "_gateway",
         "_lease",
@@ -52,7 +53,8 @@ class ShortWay:
         self._gateway = gateway
         self._connection = connection
         self._memo = memo
-        self._tail = b"%b\r\n\r\n" % persistence(memo.head.http_11, not memo.head.keep_alive)
+        self._closes = closes = not memo.head.keep_alive
+        self._tail = b"%b\r\n\r\n" % persistence(memo.head.http_11, closes)
         self._standing: IStanding | None = gateway.orchestrator.standing(route)
         self._patience_seconds = min(route.timeout_seconds, gateway.limits.idle_seconds)
 
@@ -117,7 +119,7 @@ class ShortWay:
         gateway.access_log.add(
             (self._sums, self._line, self._number, self._size, len(answer), self._began, now)
         )
-        if not self._memo.head.keep_alive:
+        if self._closes:
             connection.end()
         elif queued:
             connection.await_client()
