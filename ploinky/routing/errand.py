@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 _OK = 200
 
+_REMEMBERED_BYTES = 512
+"""Of a call that may come again: an idle connection must stay small."""
+
 
 @implementer(IAnswer)
 class Errand(ShortWay):
@@ -71,16 +74,11 @@ class Errand(ShortWay):
 
     def take(self, forwarded: bytes, body: bytes, size: int) -> bool:
         """Send a task; False where it is none, or is to be durable, or where no place is free."""
-        try:
-            command, params, wish = self._form.read(body)
-        except CallFailed:
-            return False  # the general way meets the same, and says so
-        if wish is not None or not self._claim():
+        if (body != self._body or not body) and not self._read(body):
             return False
-        if command != self._command:
-            self._command = command
-            self._count_as(command, _OK)
-        self._body, self._params = body, params
+        if not self._claim():
+            return False
+        command, params = self._command, self._params
         self._in_hand = True
         gateway = self._gateway
         lease = self._lease
@@ -118,7 +116,8 @@ class Errand(ShortWay):
             self._write_front(fields, now)
         self._in_hand = False
         self._exchange = None
-        self._body = self._params = b""
+        if len(self._body) > _REMEMBERED_BYTES:
+            self._body = self._params = b""
         answer = b"%b%d\r\nContent-Length: %d%b%b" % (
             self._front,
             self._number,
@@ -147,6 +146,20 @@ class Errand(ShortWay):
         self._general().failed(error)
 
     # --- within
+
+    def _read(self, body: bytes) -> bool:
+        """Read another call than the last one; False where that has to be said, or is a wish."""
+        try:
+            command, params, wish = self._form.read(body)
+        except CallFailed:
+            return False  # the general way meets the same, and says so
+        if wish is not None:
+            return False
+        if command != self._command:
+            self._command = command
+            self._count_as(command, _OK)
+        self._body, self._params = body, params
+        return True
 
     def _general(self) -> Call:
         """Give the call that it unfolds to."""
