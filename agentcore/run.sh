@@ -20,8 +20,9 @@ fail() { # code message
 	exit 1
 }
 
+# Options that it refuses are for the engine to die of: no other one can serve the code.
 find_node() {
-	case $(node --version 2>/dev/null) in
+	case $(NODE_OPTIONS='' node --version 2>/dev/null) in
 	v[0-9].* | v1[0-3].* | '') return 1 ;;
 	esac
 }

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.agentcore.conftest import require
-from tests.agentcore.running import Agent
+from tests.agentcore.running import PATIENCE_SECONDS, Agent
 
 Make = Callable[..., Agent]
 
@@ -165,6 +165,17 @@ def test_old_versions_are_passed_over(make: Make, programs: Path) -> None:
     agent = make("dash", "everything", PLOINKY_ENGINE="", PATH=str(programs)).start()
     assert agent.ready["engine"] == "sh"
     assert agent.client("file").call("hello", "World").body == {"message": "Hello World"}
+
+
+def test_options_that_node_refuses_are_said(make: Make) -> None:
+    """No other engine takes its place, which would not know the agent's functions."""
+    require("node")
+    options = {"NODE_OPTIONS": "--no-such-option"}
+    agent = make("dash", "everything", PLOINKY_ENGINE="", **options).spawn()
+    assert agent.process is not None
+    assert agent.process.wait(PATIENCE_SECONDS) != 0
+    assert "NODE_OPTIONS" in agent.log
+    assert not (agent.queue / "ready").exists()
 
 
 @pytest.mark.parametrize(
