@@ -19,8 +19,8 @@ from ploinky.observations import InstanceUsage
 CLUSTER = "PLOINKY_CLUSTER"
 INSTANCE = "PLOINKY_INSTANCE"
 
-READS = 1000
-"""How often an environment is read that is not there yet, and the pause in between."""
+PATIENCE_SECONDS = 0.1
+"""For all environments together that are not there yet when processes are looked through."""
 PAUSE_SECONDS = 0.0001
 
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -93,25 +93,27 @@ def usage(top: int) -> InstanceUsage | None:
 
 def _all() -> Iterator[Member]:
     mine = os.getuid()
+    until = time.monotonic() + PATIENCE_SECONDS
     for entry in sorted(int(name) for name in os.listdir("/proc") if name.isdigit()):
         place = f"/proc/{entry}"
         try:
             if os.stat(place).st_uid != mine:
                 continue
-            environment = _environment(place)
+            environment = _environment(place, until)
             if environment.get(CLUSTER) and environment.get(INSTANCE):
                 yield Member(entry, _parent(place), environment[CLUSTER], environment[INSTANCE])
         except OSError:
             continue  # gone meanwhile, or not ours to read after all
 
 
-def _environment(place: str) -> dict[str, str]:
-    """Read what it was given; of a process in the midst of execve(2), what it will have."""
-    raw = b""
-    for _ in range(READS):
-        with open(f"{place}/environ", "rb") as file:
-            raw = file.read()
-        if raw or _has_no_environment(place):
+def _environment(place: str, until: float) -> dict[str, str]:
+    """Read what it was given; of a process in the midst of execve(2), what it will have.
+
+    Args:
+        until: When that is waited for no longer, by the monotonic clock.
+    """
+    while not (raw := _raw_environment(place)):
+        if _has_no_environment(place) or time.monotonic() >= until:
             break
         time.sleep(PAUSE_SECONDS)
     if CLUSTER.encode() not in raw:
@@ -119,6 +121,11 @@ def _environment(place: str) -> dict[str, str]:
     pairs = (each.partition(b"=") for each in raw.split(b"\0"))
     wanted = {CLUSTER.encode(), INSTANCE.encode()}
     return {k.decode(): v.decode(errors="replace") for k, _, v in pairs if k in wanted}
+
+
+def _raw_environment(place: str) -> bytes:
+    with open(f"{place}/environ", "rb") as file:
+        return file.read()
 
 
 def _has_no_environment(place: str) -> bool:
