@@ -9,7 +9,9 @@ the change, so that no worker ever holds a large table as bytes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from operator import attrgetter
+from typing import Any, TypeVar
 
 import attrs
 import msgspec
@@ -18,6 +20,8 @@ from attrs import field, frozen
 from ploinky.link.sharing import Shared
 from ploinky.link.wire import PART_BYTES
 from ploinky.values import DeploymentKey, Principal, Route, RouteChange, RouteSnapshot
+
+T = TypeVar("T")
 
 PIECE = 50
 """Most routes, keys, principals or hashes in a piece; so many routes go into a part, as a rule."""
@@ -53,26 +57,24 @@ def change_between(before: RouteSnapshot, after: RouteSnapshot) -> RouteChange:
     A route or principal that is the same object in both is not looked into, so that a change costs
     little where it is small.
     """
-    stood = {route.key: route for route in before.routes}
-    routes = []
-    for route in after.routes:
-        was = stood.pop(route.key, None)
-        if was is not route and was != route:
-            routes.append(route)
-    known = {principal.token_hash: principal for principal in before.principals}
-    principals = []
-    for principal in after.principals:
-        held = known.pop(principal.token_hash, None)
-        if held is not principal and held != principal:
-            principals.append(principal)
-    return RouteChange(
-        before.generation,
-        after.generation,
-        tuple(routes),
-        tuple(stood),
-        tuple(principals),
-        tuple(known),
+    routes, gone = _differences(before.routes, after.routes, attrgetter("key"))
+    principals, revoked = _differences(
+        before.principals, after.principals, attrgetter("token_hash")
     )
+    return RouteChange(before.generation, after.generation, routes, gone, principals, revoked)
+
+
+def _differences(
+    before: Iterable[T], after: Iterable[T], name: Callable[[T], Any]
+) -> tuple[tuple[T, ...], tuple[Any, ...]]:
+    """Give what is new or other than it was, and the names of what is gone."""
+    stood = {name(one): one for one in before}
+    changed = []
+    for one in after:
+        was = stood.pop(name(one), None)
+        if was is not one and was != one:
+            changed.append(one)
+    return tuple(changed), tuple(stood)
 
 
 def whole_of(snapshot: RouteSnapshot) -> RouteChange:
