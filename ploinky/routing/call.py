@@ -135,7 +135,7 @@ class Call:
         self._connection.read_no_further()
 
     def follow(self, plan: Plan, forwarded: bytes) -> None:
-        """Take the plan that was made for a request before it.
+        """Take the plan that there is, be it of a request before it.
 
         Args:
             forwarded: Stands for `Plan.forwarded`.

@@ -1,9 +1,9 @@
 """One client's connection: requests out of bytes, one at a time and in order.
 
 Bytes enter; heads, bodies and their order go to the gateway as calls, and the
-calls' answers go out.  Here is also the short way for a head that is, byte for byte,
-the one before.  How long each thing may take is in `ploinky.routing.stages`.  This module
-knows neither routes nor agents.
+calls' answers go out.  A request that is all there may take a short way, see
+`ploinky.routing.repeats`.  How long each thing may take is in `ploinky.routing.stages`.
+This module knows neither routes nor agents.
 """
 
 from __future__ import annotations

@@ -136,7 +136,7 @@ class Gateway:
             if plan is None:
                 plan = call.plan = self._plan(call)
             else:
-                self._admit_still(plan.route, plan.principal)  # its body took its time
+                self._admit_still(plan.route, plan.principal)  # its body may have taken its time
             if plan.upload is not None:
                 self._receive(call, plan.upload)  # on to `_received` when its files are in
             elif plan.travels_whole and call.body is None:
@@ -148,7 +148,7 @@ class Gateway:
             call.failed(error)
 
     def repeat(self, call: Call, plan: Plan) -> None:
-        """Answer a whole request by the plan of the one before it; its time runs already."""
+        """Answer a whole request by the plan that there is; its time runs already."""
         try:
             self._go_on(call, plan, call.forwarded)
         except CallFailed as error:

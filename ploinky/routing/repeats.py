@@ -1,7 +1,8 @@
 """A connection whose client says the same again: what is remembered of it, and the short way.
 
 Bytes enter; a whole request that says what the one before said goes the short way, or is made a
-call by the plan that there is.  All else is for who reads requests: see `Connection`.
+call by the plan that there is.  All else is for who reads requests, see `Connection`: one that
+was read and is all there comes back here.
 """
 
 from __future__ import annotations
