@@ -25,6 +25,7 @@ from ploinky.configuration import Configuration
 from ploinky.deployment.compose import Neighbours, make_deployment_manager
 from ploinky.deployment.planned import planned
 from ploinky.deployment.spec import Layout
+from ploinky.engines import leave_other_runtimes, note_runtime, start_runtime
 from ploinky.errors import SettingsInvalid, StateUnusable
 from ploinky.git.source import GitRepositories
 from ploinky.interfaces import IRates, IRuntime
@@ -34,7 +35,7 @@ from ploinky.management import CONTROL_SOCKET, Managed, start_management
 from ploinky.pids import start_time
 from ploinky.processgroup import LeaderLock, ProcessGroup, WorkerCommand, WorkerRecords
 from ploinky.recurring import recurring
-from ploinky.rooms import Here, begin, listen, log_directory, new_id, pool, start_runtime, write
+from ploinky.rooms import Here, begin, listen, log_directory, new_id, pool, write
 from ploinky.routing.rates import LOGINS_FILE_NAME, SharedRates
 from ploinky.runtime.instances import Instances
 from ploinky.runtime.probes import SocketProber
@@ -103,6 +104,7 @@ async def lead(reactor: Any, configuration: Configuration, rooms: AsyncExitStack
     tasks = await _start_tasks(here, stores, deaths, rooms)
     is_used = bool(await stores.deployments.deployments())
     runtime = await start_runtime(reactor, settings, rooms, is_used=is_used)
+    note_runtime(settings, runtime, is_used=is_used)
     _log.info("agents run on {runtime}", runtime=runtime.name)
     instances = await _start_instances(here, runtime, history, rooms)
     source = await _start_git(here, rooms)
@@ -137,6 +139,7 @@ async def lead(reactor: Any, configuration: Configuration, rooms: AsyncExitStack
     _begin_flushing(here, keys, rooms)
     await tasks.recover()  # before the manager deletes queues that belong to nothing
     await manager.recover()
+    leave_other_runtimes(here, rooms)
     schedules = Schedules(reactor, tasks, lambda: planned(manager.deployments()), new_durable_task)
     await begin(schedules, rooms)
     await group.start()

@@ -25,10 +25,11 @@ from twisted.internet.task import react
 
 from ploinky.backup.making import Backups, Wanted
 from ploinky.deployment.spec import Layout, Plans
+from ploinky.engines import start_runtime
 from ploinky.errors import PloinkyError, SettingsInvalid
 from ploinky.processgroup import LeaderLock
 from ploinky.restore import Options, check, restore
-from ploinky.rooms import pool, start_runtime
+from ploinky.rooms import pool
 from ploinky.security.secrets import (
     KEY_BYTES,
     NEXT_NAME,

@@ -13,21 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from attrs import frozen
-from twisted.application.service import IService
 from twisted.internet.defer import maybeDeferred
 from twisted.logger import Logger
 
 from ploinky.configuration import Configuration
-from ploinky.deploy_errors import EngineUnavailable
-from ploinky.extensions import load, select_runtime
-from ploinky.interfaces import IRuntime, IRuntimeFactory
-from ploinky.settings import AUTO, Settings
+from ploinky.extensions import load
+from ploinky.settings import Settings
 from ploinky.sockets import SocketPaths
 from ploinky.threads import Blocking
 
 _ID_LETTERS = string.ascii_lowercase + string.digits
 
-_RUNTIME_FILE = "runtime"
 _log = Logger()
 
 
@@ -102,38 +98,3 @@ def plugins(interface: Any) -> dict[str, Any]:
     for problem in problems:
         _log.warn("plugin {problem}", problem=str(problem))
     return found
-
-
-async def start_runtime(
-    reactor: Any, settings: Settings, rooms: AsyncExitStack, *, is_used: bool
-) -> IRuntime:
-    """Start the runtime that the settings name.
-
-    With ``auto`` it is the one on which the data directory's agents ran last, if something is
-    deployed: another one that happens to answer knows nothing of those instances.
-
-    Args:
-        is_used: Whether something is deployed.
-        rooms: Takes how it is stopped.
-
-    Raises:
-        EngineUnavailable: It cannot be used, with the next step.
-    """
-    place = settings.data_directory / _RUNTIME_FILE
-    factories = plugins(IRuntimeFactory)
-    last = place.read_text(encoding="utf-8").strip() if place.exists() else ""
-    if settings.runtime == AUTO and is_used and last in factories:
-        try:
-            runtime = await select_runtime(last, reactor, settings, factories)
-        except EngineUnavailable as error:
-            raise EngineUnavailable(
-                f"What is deployed here runs on {last}. {error.message} (On another one, which"
-                " --runtime names, all of it is started anew.)"
-            ) from error
-    else:
-        runtime = await select_runtime(settings.runtime, reactor, settings, factories)
-    if IService.providedBy(runtime):
-        await begin(runtime, rooms)
-    if runtime.name != last:
-        write(place, f"{runtime.name}\n")
-    return runtime

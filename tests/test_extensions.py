@@ -21,9 +21,9 @@ from twisted.plugin import IPlugin
 from zope.interface import implementer
 
 from ploinky.deploy_errors import EngineUnavailable
+from ploinky.engines import note_runtime, start_runtime
 from ploinky.extensions import load, select_runtime
 from ploinky.interfaces import IAuthenticatorFactory, IRuntimeFactory
-from ploinky.rooms import start_runtime
 from ploinky.settings import Settings
 
 GOOD = """
@@ -238,6 +238,7 @@ async def started(directory: Path, *, is_used: bool) -> str:
     settings.run_directory.mkdir(parents=True, exist_ok=True)
     async with AsyncExitStack() as rooms:
         runtime = await start_runtime(reactor, settings, rooms, is_used=is_used)
+        note_runtime(settings, runtime, is_used=is_used)
     return str(runtime.name)
 
 

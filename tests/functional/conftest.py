@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import docker
 import pytest
 import requests
 
@@ -42,6 +43,11 @@ def until(condition: Callable[[], Any], what: str, seconds: float = 30.0) -> Any
             return found
         assert time.monotonic() < deadline, f"never came true in {seconds} s: {what}"
         time.sleep(0.02)
+
+
+def engine_api(name: str) -> docker.APIClient:
+    """The API of a container engine."""
+    return docker.APIClient(base_url=engine_url(name), timeout=60)
 
 
 def git_repository(place: Path, files: Mapping[str, str], message: str = "Change") -> str:

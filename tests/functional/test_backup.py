@@ -12,14 +12,12 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import docker
 import docker.errors
 import pytest
 import requests
 
 from ploinky.runtime import processes
-from tests.conftest import engine_url
-from tests.functional.conftest import Server, git_repository, until
+from tests.functional.conftest import Server, engine_api, git_repository, until
 
 PASSPHRASE = "correct horse battery staple"
 RUNTIMES = [
@@ -91,11 +89,6 @@ SERVICE = {
 }
 
 
-def engine(runtime: str) -> docker.APIClient:
-    """The API of an engine."""
-    return docker.APIClient(base_url=engine_url(runtime), timeout=60)
-
-
 def lose(server: Server) -> None:
     """Let a server end as with its machine: nothing of it is left, in no engine either."""
     cluster = (server.directory / ".ploinky-cloud/cluster-id").read_text().strip()
@@ -112,7 +105,7 @@ def remove_instances(runtime: str, cluster: str) -> None:
         processes.kill(processes.members(cluster=cluster), signal.SIGKILL)
         until(lambda: not processes.members(cluster=cluster), "the agents have ended")
         return
-    with closing(engine(runtime)) as client:
+    with closing(engine_api(runtime)) as client:
         ours = {"label": [f"ploinky.cluster={cluster}"]}
         for container in client.containers(all=True, filters=ours):
             with suppress(docker.errors.NotFound):
