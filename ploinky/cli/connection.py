@@ -1,7 +1,8 @@
 """Where the server is and who we are: ``.ploinky/cloud.json``.
 
 The file is looked for in this directory, then in each one above, then in the
-user's home.  ``PLOINKY_URL`` and ``PLOINKY_API_KEY`` win over it.  It holds a
+user's home; one that belongs to somebody else is passed over, for it says where
+our keys go.  ``PLOINKY_URL`` and ``PLOINKY_API_KEY`` win over it.  It holds a
 session token, so it is 0600 and replaced whole.
 """
 
@@ -10,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 
 import attrs
@@ -42,29 +42,14 @@ def find(directory: Path, home: Path, environment: Mapping[str, str]) -> Connect
     Raises:
         CommandFailed: The file cannot be read or is not what `connect` writes.
     """
-    path = _nearest(directory, home)
-    document: dict[str, str] = {}
-    if path is not None:
-        try:
-            document = json.loads(path.read_text(encoding="utf-8"))
-            fields = (document["url"], document.get("token", ""))
-            if not all(isinstance(field, str) for field in fields):
-                raise ValueError("url and token are texts")
-        except OSError as error:
-            raise CommandFailed(
-                f"{path} cannot be read: {error.strerror}",
-                hint="see who it belongs to; p-cli reads and writes it as you",
-                exit_code=CONFIGURATION,
-            ) from error
-        except (TypeError, KeyError, AttributeError) as error:
-            raise _not_ours(path, "expected an object with url and token") from error
-        except ValueError as error:
-            raise _not_ours(path, str(error)) from error
+    nearest = _nearest(directory, home, _trusted(environment))
+    path = nearest[0] if nearest else directory / FILE
+    document = _document(*nearest) if nearest else {}
     url = environment.get("PLOINKY_URL") or document.get("url", DEFAULT_URL)
     return Connection(
         url=url.rstrip("/"),
         token=environment.get("PLOINKY_API_KEY") or document.get("token", ""),
-        path=path or directory / FILE,
+        path=path,
     )
 
 
@@ -78,7 +63,8 @@ def save(connection: Connection) -> None:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         fresh = path.with_suffix(f".{os.getpid()}")
-        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        fresh.unlink(missing_ok=True)
+        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with open(descriptor, "w", encoding="utf-8") as file:
             json.dump({"url": connection.url, "token": connection.token}, file)
         fresh.replace(path)
@@ -103,9 +89,50 @@ def _not_ours(path: Path, why: str) -> CommandFailed:
     )
 
 
-def _nearest(directory: Path, home: Path) -> Path | None:
+def _trusted(environment: Mapping[str, str]) -> set[int]:
+    """Give whose files may say where our keys go: ours, root's and, under sudo, the user's."""
+    trusted = {0, os.geteuid()}
+    if os.geteuid() == 0 and environment.get("SUDO_UID", "").isdecimal():
+        trusted.add(int(environment["SUDO_UID"]))
+    return trusted
+
+
+def _nearest(directory: Path, home: Path, trusted: set[int]) -> tuple[Path, str] | None:
+    """Give the nearest file with its text.
+
+    Raises:
+        CommandFailed: It cannot be read.
+    """
     for place in (directory, *directory.parents, home):
-        with suppress(PermissionError):  # somebody else's, above a directory of ours
-            if (place / FILE).is_file():
-                return place / FILE
+        path = place / FILE
+        try:
+            if not path.is_file() or path.stat().st_uid not in trusted:
+                continue
+        except PermissionError:  # somebody else's directory, above one of ours
+            continue
+        try:
+            with path.open(encoding="utf-8") as file:
+                if os.fstat(file.fileno()).st_uid in trusted:  # still, in a directory of another's
+                    return path, file.read()
+        except OSError as error:
+            raise CommandFailed(
+                f"{path} cannot be read: {error.strerror}",
+                hint="see who it belongs to; p-cli reads and writes it as you",
+                exit_code=CONFIGURATION,
+            ) from error
+        except UnicodeDecodeError as error:
+            raise _not_ours(path, str(error)) from error
     return None
+
+
+def _document(path: Path, text: str) -> dict[str, str]:
+    try:
+        document: dict[str, str] = json.loads(text)
+        fields = (document["url"], document.get("token", ""))
+        if not all(isinstance(field, str) for field in fields):
+            raise ValueError("url and token are texts")
+    except (TypeError, KeyError, AttributeError) as error:
+        raise _not_ours(path, "expected an object with url and token") from error
+    except ValueError as error:
+        raise _not_ours(path, str(error)) from error
+    return document

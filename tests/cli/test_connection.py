@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import attrs
 import pytest
 
-from ploinky.cli.connection import find, save
+from ploinky.cli.connection import FILE, Connection, find, save
 from ploinky.cli.failures import CONFIGURATION, CommandFailed
 
 
@@ -29,6 +30,20 @@ def test_the_environment_wins(tmp_path: Path) -> None:
     found = find(tmp_path, tmp_path, {"PLOINKY_URL": "http://x/", "PLOINKY_API_KEY": "pk_1"})
     assert (found.url, found.token) == ("http://x", "pk_1")
     assert "pk_1" not in repr(found)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone gives files away")
+def test_a_file_of_somebody_else_is_passed_over(tmp_path: Path) -> None:
+    """Whoever puts one into a directory above ours would be sent our keys."""
+    inner = tmp_path / "shared" / "mine"
+    inner.mkdir(parents=True)
+    save(attrs.evolve(find(inner.parent, inner, {}), url="http://strangers"))
+    assert find(inner, inner, {}).url == "http://strangers"
+    os.chown(inner.parent / ".ploinky" / "cloud.json", 4242, 4242)
+    assert find(inner, inner, {}) == Connection("http://localhost:8000", path=inner / FILE)
+    # Under sudo the user's own file holds.
+    assert find(inner, inner, {"SUDO_UID": "4242"}).url == "http://strangers"
+    assert find(inner, inner, {"SUDO_UID": "4243"}).url == "http://localhost:8000"
 
 
 def test_only_its_owner_can_read_it(tmp_path: Path) -> None:
