@@ -12,6 +12,7 @@ from typing import Any
 from twisted.application.service import IService
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from ploinky.deploy_errors import EngineUnavailable
 from ploinky.deployment.jobs import together
@@ -76,14 +77,18 @@ def leave_other_runtimes(here: Here, rooms: AsyncExitStack) -> None:
     Args:
         rooms: Takes how the work is stopped.
     """
-    leaving = Deferred.fromCoroutine(_leave(here))
+    leaving = Deferred.fromCoroutine(_leave(here)).addErrback(_broke)
 
     async def end() -> None:
         leaving.cancel()
-        with suppress(CancelledError):
-            await leaving
+        await leaving
 
     rooms.push_async_callback(end)
+
+
+def _broke(failure: Failure) -> None:
+    if failure.check(CancelledError) is None:  # else the server stops
+        _log.failure("what runs on other runtimes could not be ended", failure)
 
 
 async def _leave(here: Here) -> None:
