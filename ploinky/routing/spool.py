@@ -71,11 +71,13 @@ class Spool:
         """
         while self._lock < 0:
             self._place.mkdir(mode=0o700, parents=True, exist_ok=True)
-            lock = os.open(self._place, _LISTED)
-            if _locked(lock) and _is_still(self._place, lock):
-                self._lock = lock
-            else:  # another worker, which sweeps, took it for a dead one's
-                os.close(lock)
+            # Until it is locked, another worker, which sweeps, takes it for a dead one's.
+            with contextlib.suppress(FileNotFoundError):
+                lock = os.open(self._place, _LISTED)
+                if _locked(lock) and _is_still(self._place, lock):
+                    self._lock = lock
+                else:
+                    os.close(lock)
         for other in self._spools.iterdir():
             if other.name != self._worker:
                 self._sweep(other)

@@ -440,6 +440,28 @@ def test_what_a_dead_worker_left_is_swept_and_what_lives_is_not(tmp_path: Path) 
     alive.close()
 
 
+def test_a_worker_begins_though_another_one_sweeps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two start at once: one may take the other's new directory for a dead one's."""
+    sweeping, beginning = (Spool(DirectBlocking(), str(tmp_path), name) for name in ("w1", "w2"))
+    swept: list[bool] = []
+    opened = os.open
+
+    def late(path: Any, *arguments: Any, **more: Any) -> int:
+        if path == tmp_path / "uploads/w2" and not swept:
+            swept.append(True)
+            sweeping.open()
+        return opened(path, *arguments, **more)
+
+    monkeypatch.setattr(os, "open", late)
+    beginning.open()
+    assert swept
+    assert sorted(place.name for place in (tmp_path / "uploads").iterdir()) == ["w1", "w2"]
+    beginning.close()
+    sweeping.close()
+
+
 class Kept:
     """A batch in memory, and an answer that keeps what went wrong."""
 
