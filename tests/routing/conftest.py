@@ -252,8 +252,12 @@ def descriptors() -> Descriptors:
 
 @pytest.fixture
 def connect_seconds() -> float:
-    """For how long an agent that takes no connection is waited for; a test may say longer."""
-    return 0.5
+    """For how long an agent that takes no connection is waited for: longer than any test takes."""
+    return 60.0
+
+
+briefly = pytest.mark.parametrize("connect_seconds", [0.5])
+"""For tests that wait until this is over."""
 
 
 @pytest.fixture

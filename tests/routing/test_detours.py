@@ -17,6 +17,7 @@ from twisted.internet import reactor
 from ploinky.errors import AgentLeft, AgentUnreachable, Overloaded
 from ploinky.testing.routing import RawClient, settled
 from ploinky.values import Address, Kind, Target
+from tests.routing.conftest import briefly
 
 GET = b"GET /shop/a HTTP/1.1\r\nHost: localhost\r\n\r\n"
 POST = b"POST /shop/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\nbody"
@@ -300,6 +301,7 @@ def full(short_directory: Path) -> Iterator[Target]:
         yield Target("full", Address(path=path))
 
 
+@briefly
 @pytest_twisted.ensureDeferred
 async def test_a_busy_instance_is_left_after_its_share_of_the_time(
     wires: Any, full: Target

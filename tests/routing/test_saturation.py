@@ -14,12 +14,10 @@ from twisted.internet import reactor
 
 from ploinky.testing.routing import settled, turns
 from ploinky.values import Address, Kind, Target
+from tests.routing.conftest import briefly
 
 ASK = b"GET /busy/x HTTP/1.1\r\nHost: localhost\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-
-patiently = pytest.mark.parametrize("connect_seconds", [60.0])
-"""For tests in which the wait must not end by itself, however slow the machine is."""
 
 
 def until(is_so: Callable[[], Any]) -> Awaitable[None]:
@@ -51,7 +49,6 @@ def busy(wires: Any, full: socket.socket, make_route: Any) -> Any:
 UPGRADE = ASK.replace(b"\r\n\r\n", b"\r\nConnection: upgrade\r\nUpgrade: a\r\n\r\n")
 
 
-@patiently
 @pytest.mark.parametrize("request_bytes", [ASK, UPGRADE], ids=["plain", "upgrade"])
 @pytest_twisted.ensureDeferred
 async def test_a_full_queue_is_waited_for(
@@ -70,6 +67,7 @@ async def test_a_full_queue_is_waited_for(
     agent.close()
 
 
+@briefly
 @pytest.mark.parametrize("request_bytes", [ASK, UPGRADE], ids=["plain", "upgrade"])
 @pytest_twisted.ensureDeferred
 async def test_one_that_stays_full_is_overloaded(busy: Any, request_bytes: bytes) -> None:
@@ -129,6 +127,7 @@ async def in_hand(far: Any, listening: socket.socket) -> socket.socket:
     return await asked(listening)
 
 
+@briefly
 @pytest.mark.parametrize("request_bytes", [ASK, UPGRADE], ids=["plain", "upgrade"])
 @pytest_twisted.ensureDeferred
 async def test_an_acquaintance_that_lets_wait_over_tcp_is_overloaded(
@@ -143,6 +142,7 @@ async def test_an_acquaintance_that_lets_wait_over_tcp_is_overloaded(
         assert not far.orchestrator.leases[-1].failed
 
 
+@briefly
 @pytest_twisted.ensureDeferred
 async def test_a_stranger_that_lets_wait_over_tcp_is_unreachable(
     far: Any, listening: socket.socket
@@ -155,7 +155,6 @@ async def test_a_stranger_that_lets_wait_over_tcp_is_unreachable(
         assert far.orchestrator.leases[-1].failed
 
 
-@patiently
 @pytest_twisted.ensureDeferred
 async def test_one_that_refuses_and_holds_others_is_waited_for(
     far: Any, listening: socket.socket
@@ -176,6 +175,7 @@ async def test_one_that_refuses_and_holds_others_is_waited_for(
     agent.close()
 
 
+@briefly
 @pytest_twisted.ensureDeferred
 async def test_one_that_goes_on_refusing_is_overloaded(far: Any, listening: socket.socket) -> None:
     """For as long as it holds others."""
@@ -185,7 +185,6 @@ async def test_one_that_goes_on_refusing_is_overloaded(far: Any, listening: sock
     agent.close()
 
 
-@patiently
 @pytest_twisted.ensureDeferred
 async def test_one_that_refuses_and_lets_go_of_others_is_gone(
     far: Any, listening: socket.socket
