@@ -40,7 +40,7 @@ def engine_url(name: str) -> str:
         if not url.startswith("unix://"):
             continue
         with socket.socket(socket.AF_UNIX) as probe:
-            probe.settimeout(5)
+            probe.settimeout(30)
             try:
                 probe.connect(url.removeprefix("unix://"))
                 probe.sendall(b"GET /_ping HTTP/1.0\r\nHost: engine\r\n\r\n")

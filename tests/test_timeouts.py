@@ -38,6 +38,17 @@ def stuck():
 
 def test_that_waits_in_its_teardown(stuck): ...
 
+late = Deferred()
+
+@pytest.fixture
+def tardy():
+    yield
+    pytest_twisted.blockon(deferLater(reactor, 0, late.callback, None))
+
+@pytest_twisted.ensureDeferred
+async def test_that_waits_for_what_comes_after_its_time(tardy):
+    await late  # here
+
 @pytest_twisted.ensureDeferred
 async def test_the_last():
     await deferLater(reactor, 0)
@@ -54,5 +65,5 @@ def test_those_that_hang_fail(tmp_path: Path) -> None:
     )
     for number, line in enumerate(TESTS.splitlines(), 1):
         assert "# here" not in line or f"test_hang.py:{number}" in ran.stdout
-    assert ran.stdout.count("Timeout (>1.0s)") >= 4
-    assert "3 failed, 2 passed, 1 error" in ran.stdout
+    assert ran.stdout.count("Timeout (>1.0s)") >= 5
+    assert "4 failed, 2 passed, 1 error" in ran.stdout

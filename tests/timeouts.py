@@ -18,6 +18,7 @@ from typing import Any
 import greenlet
 import pytest
 import pytest_twisted
+from twisted.internet.defer import Deferred
 
 
 @pytest.hookimpl(wrapper=True)
@@ -34,11 +35,19 @@ def pytest_timeout_set_timer(item: pytest.Item) -> Iterator[None]:
             if greenlet.getcurrent() is waiting or runs(item, frame):
                 raise
             error.msg = "\n  ".join([str(error.msg), *waits_at(item)])
+            forget(waiting)
             waiting.throw(error)
 
     if callable(raises):
         signal.signal(signal.SIGALRM, time_is_up)
     return is_set
+
+
+def forget(waiting: greenlet.greenlet) -> None:
+    """Let what this test has waited for not come to a later one, which waits in the same greenlet."""
+    awaited = waiting.gr_frame.f_locals.get("d") if waiting.gr_frame else None
+    if isinstance(awaited, Deferred):  # that of ``pytest_twisted.blockon``
+        awaited.pause()
 
 
 def runs(item: pytest.Item, frame: FrameType | None) -> bool:

@@ -9,7 +9,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, IReactorTime
+from twisted.internet.interfaces import (
+    IAddress,
+    IDelayedCall,
+    IHalfCloseableProtocol,
+    IReactorTime,
+)
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
@@ -276,13 +281,15 @@ class RawClient(Protocol):
     def __init__(self, clock: IReactorTime, patience_seconds: float = 10.0) -> None:
         self._clock = clock
         self._patience_seconds = patience_seconds
-        self._awaited: list[tuple[Callable[[bytes], bool], Deferred[None]]] = []
+        self._awaited: dict[Deferred[None], tuple[Callable[[bytes], bool], IDelayedCall]] = {}
         self.received = b""
         self.lost: Deferred[RawClient] = Deferred()
         self.reason: Failure | None = None
 
     def dataReceived(self, data: bytes) -> None:
         self.received += data
+        for _, timer in self._awaited.values():
+            timer.reset(self._patience_seconds)
         self._look()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -305,17 +312,17 @@ class RawClient(Protocol):
         """Wait until ``enough`` says so of `received`.
 
         Raises:
-            AssertionError: The connection ended, or patience, first.
+            AssertionError: The connection ended first, or nothing came for long.
         """
         if enough(self.received):
             return
         waiter: Deferred[None] = Deferred()
-        entry = (enough, waiter)
-        self._awaited.append(entry)
-        timer = self._clock.callLater(self._patience_seconds, self._give_up, entry)
+        timer = self._clock.callLater(self._patience_seconds, self._give_up, waiter)
+        self._awaited[waiter] = enough, timer
         try:
             await waiter
         finally:
+            self._awaited.pop(waiter, None)
             if timer.active():
                 timer.cancel()
 
@@ -342,18 +349,17 @@ class RawClient(Protocol):
         return taken
 
     def _look(self) -> None:
-        for entry in list(self._awaited):
-            if entry[0](self.received):
-                self._awaited.remove(entry)
-                entry[1].callback(None)
+        for waiter, (enough, _) in list(self._awaited.items()):
+            if enough(self.received):
+                self._awaited.pop(waiter)
+                waiter.callback(None)
             elif self.reason is not None:
-                self._give_up(entry)
+                self._give_up(waiter)
 
-    def _give_up(self, entry: tuple[Callable[[bytes], bool], Deferred[None]]) -> None:
-        if entry in self._awaited:
-            self._awaited.remove(entry)
+    def _give_up(self, waiter: Deferred[None]) -> None:
+        if self._awaited.pop(waiter, None) is not None:
             why = "the connection ended" if self.reason is not None else "nothing more came"
-            entry[1].errback(AssertionError(f"{why}; received {self.received!r}"))
+            waiter.errback(AssertionError(f"{why}; received {self.received!r}"))
 
 
 def half_closing(end: RawClient) -> list[bool]:

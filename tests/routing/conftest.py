@@ -192,12 +192,19 @@ class Wires(Corridor):
         paths: Where the gateway's own Unix socket lies: `connect_unix` leads there.
     """
 
-    def __init__(self, directory: Path, limits: Limits, descriptors: Descriptors) -> None:
+    def __init__(
+        self, directory: Path, limits: Limits, descriptors: Descriptors, connect_seconds: float
+    ) -> None:
         self._paths = SocketPaths(str(directory))
         self._directory = directory
         self.idle_clock = Clock()
         upstream = Upstream(
-            reactor, Wheel(self.idle_clock), self._paths, limits, 0.5, descriptors=descriptors
+            reactor,
+            Wheel(self.idle_clock),
+            self._paths,
+            limits,
+            connect_seconds,
+            descriptors=descriptors,
         )
         super().__init__(directory, limits, (), upstream, descriptors)
         self.agents = RawServer(reactor)
@@ -244,9 +251,21 @@ def descriptors() -> Descriptors:
 
 
 @pytest.fixture
-def wires(short_directory: Path, limits: Limits, descriptors: Descriptors) -> Iterator[Wires]:
+def connect_seconds() -> float:
+    """For how long an agent that takes no connection is waited for: longer than any test takes."""
+    return 60.0
+
+
+briefly = pytest.mark.parametrize("connect_seconds", [0.5])
+"""For tests that wait until this is over."""
+
+
+@pytest.fixture
+def wires(
+    short_directory: Path, limits: Limits, descriptors: Descriptors, connect_seconds: float
+) -> Iterator[Wires]:
     """A gateway and agents, all on real sockets."""
-    wires = Wires(short_directory, limits, descriptors)
+    wires = Wires(short_directory, limits, descriptors, connect_seconds)
     yield wires
     pytest_twisted.blockon(ensureDeferred(wires.close()))
 

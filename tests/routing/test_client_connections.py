@@ -417,7 +417,8 @@ async def test_a_slow_body_that_goes_on_coming_is_waited_for(corridor: Any) -> N
     """At 1 KiB a second for as long as it takes; but what came early is not saved up."""
     client = await corridor.connect()
     client.send(get("/shop/x", "Content-Length: 9000000", method="POST") + b"x" * 500_000)
-    await until(lambda: corridor.upstream.sent and len(corridor.upstream.sent[0][2].written) > 4e5)
+    await until(lambda: corridor.upstream.sent)
+    await until(lambda: len(corridor.upstream.sent[0][2].written) == 500_000)
     await drip(corridor, client, 2048, 2.0, 200)
     assert client.received == b""
     corridor.clock.pump([1.0] * 31)

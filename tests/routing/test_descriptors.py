@@ -80,7 +80,7 @@ async def test_where_all_are_busy_a_new_client_is_turned_away(
         assert (await client.answer()).body == b"ok"
     again = await wires.connect()
     again.send(ASK)
-    await wires.agents.accepted[2].take(b"\r\n\r\n")
+    await until(lambda: any(b"GET" in agent.received for agent in wires.agents.accepted))
 
 
 @pytest_twisted.ensureDeferred

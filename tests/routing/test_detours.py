@@ -17,6 +17,7 @@ from twisted.internet import reactor
 from ploinky.errors import AgentLeft, AgentUnreachable, Overloaded
 from ploinky.testing.routing import RawClient, settled
 from ploinky.values import Address, Kind, Target
+from tests.routing.conftest import briefly
 
 GET = b"GET /shop/a HTTP/1.1\r\nHost: localhost\r\n\r\n"
 POST = b"POST /shop/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\nbody"
@@ -32,24 +33,18 @@ TASK = (
 )
 
 
-def closed_port() -> int:
-    """Give a port at which nobody listens."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-    return port
-
-
 @pytest.fixture
-def absent(short_directory: Path) -> dict[str, Target]:
+def absent(short_directory: Path) -> Iterator[dict[str, Target]]:
     """Instances to which no connection can be made, each in another way."""
     (short_directory / "file").write_text("")
-    return {
-        "no socket": Target("gone", Address(path=str(short_directory / "gone.sock"))),
-        "refuses": Target("refuses", Address(path=str(short_directory / "file"))),
-        "refuses over TCP": Target("closed", Address(host="127.0.0.1", port=closed_port())),
-        "no directory": Target("removed", Address(path="/" + "x" * 200)),
-    }
+    with socket.socket() as silent:  # it does not listen, and nobody else gets its port
+        silent.bind(("127.0.0.1", 0))
+        yield {
+            "no socket": Target("gone", Address(path=str(short_directory / "gone.sock"))),
+            "refuses": Target("refuses", Address(path=str(short_directory / "file"))),
+            "refuses over TCP": Target("closed", Address("", *silent.getsockname())),
+            "no directory": Target("removed", Address(path="/" + "x" * 200)),
+        }
 
 
 def lead(wires: Any, *targets: Target) -> None:
@@ -306,6 +301,7 @@ def full(short_directory: Path) -> Iterator[Target]:
         yield Target("full", Address(path=path))
 
 
+@briefly
 @pytest_twisted.ensureDeferred
 async def test_a_busy_instance_is_left_after_its_share_of_the_time(
     wires: Any, full: Target

@@ -11,8 +11,10 @@ import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.threads import deferToThread
 
+from ploinky.routing.halfclose import hung_up
 from ploinky.routing.hangups import HangUps
 from ploinky.testing.routing import RawClient, half_closing, settled, turns
+from tests.routing.test_client_connections import Emptied
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 POST = b"POST /shop/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\nbody"
@@ -38,6 +40,32 @@ async def asked(wires: Any, number: int = 1) -> RawClient:
     agent: RawClient = await wires.agent(number)
     await agent.take(b"\r\n\r\n")
     return agent
+
+
+async def stuffed(client: RawClient, connection: Any, piece: bytes, last: bytes) -> None:
+    """Send pieces until the gateway reads no further, and a last one that it has not read."""
+    while connection._reading:
+        enough = connection._call.bytes_in + len(piece)
+        client.send(piece)
+        await until(lambda: not connection._reading or connection._call.bytes_in == enough)  # noqa: B023
+    sending = Emptied()
+    client.send(last)
+    client.transport.registerProducer(sending, False)
+    await until(lambda: sending.asked == 2)
+    client.transport.unregisterProducer()
+
+
+async def notices(wires: Any, connection: Any) -> None:
+    """Let 100 ms pass for the gateway; what its kernel is told takes none of them."""
+
+    def has_ended() -> bool:
+        return connection not in wires.factory.connections
+
+    await until(lambda: has_ended() or connection._departure)
+    wires.clock.pump([0.01] * 4)
+    await until(lambda: has_ended() or hung_up(connection.transport))  # it was sent something
+    wires.clock.pump([0.01] * 6)
+    await until(has_ended)
 
 
 @pytest_twisted.ensureDeferred
@@ -106,15 +134,12 @@ async def test_one_that_has_gone_is_noticed_within_100_ms(
     client = await connect()
     client.send(POST)
     agent = await asked(wires)
+    (connection,) = wires.factory.connections
     if left == "closes":
         client.transport.loseConnection()
     else:
         client.transport.abortConnection()
-    await client.lost
-    await turns(reactor)
-    for _ in range(10):
-        wires.clock.advance(0.01)
-        await turns(reactor, 2)
+    await notices(wires, connection)
     await agent.lost
     record = wires.records()[0]
     assert (record["status"], record["mood"]) == (499, "gone")
@@ -129,20 +154,12 @@ async def test_so_is_one_that_is_not_read(wires: Any, connect: Any, left: str) -
     agent = await asked(wires)
     agent.transport.pauseProducing()
     (connection,) = wires.factory.connections
-    while connection._reading:
-        client.send(bytes(65536))
-        await turns(reactor, 5)
-    client.send(b"unread")
-    await turns(reactor)
+    await stuffed(client, connection, bytes(65536), b"unread")
     if left == "closes":
         client.transport.loseConnection()
     else:
         client.transport.abortConnection()
-    await client.lost
-    await turns(reactor)
-    for _ in range(10):
-        wires.clock.advance(0.01)
-        await turns(reactor, 2)
+    await notices(wires, connection)
     record = wires.records()[0]
     assert (record["status"], record["mood"]) == (499, "gone")
     agent.transport.resumeProducing()
@@ -178,15 +195,13 @@ async def test_one_that_is_not_read_may_have_sent_all_of_it(wires: Any, connect:
     agent = await asked(wires)
     agent.transport.pauseProducing()
     (connection,) = wires.factory.connections
-    while connection._reading:
-        client.send(b"8000\r\n%b\r\n" % bytes(0x8000))
-        await turns(reactor, 5)
-    client.send(b"4\r\nlast\r\n0\r\n\r\n")
+    chunk = b"8000\r\n%b\r\n" % bytes(0x8000)
+    await stuffed(client, connection, chunk, b"4\r\nlast\r\n0\r\n\r\n")
     client.transport.loseWriteConnection()
-    await turns(reactor)
+    await until(lambda: connection._departure)
     wires.clock.pump([0.1] * 50)
     agent.transport.resumeProducing()
-    await agent.take(b"4\r\nlast\r\n0\r\n\r\n")
+    await agent.take(b"last\r\n0\r\n\r\n")
     agent.send(OK)
     assert await client.take(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
     assert (await client.answer()).body == b"ok"
@@ -201,12 +216,9 @@ async def test_so_is_one_that_leaves_a_stream(wires: Any, connect: Any) -> None:
     agent = await asked(wires)
     agent.send(b"HTTP/1.1 200 OK\r\n\r\ndata: 1\n\n")
     await client.take(b"data: 1\n\n")
+    (connection,) = wires.factory.connections
     client.transport.loseConnection()
-    await client.lost
-    await turns(reactor)
-    for _ in range(10):
-        wires.clock.advance(0.01)
-        await turns(reactor, 2)
+    await notices(wires, connection)
     await agent.lost
 
 

@@ -427,9 +427,17 @@ async def test_a_client_that_does_not_read_is_held_to_the_time_for_that(wires: A
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(big), big)
     client = await wires.connect()
     client.transport.pauseProducing()
+    await settled(reactor, lambda: wires.factory.connections)
     (connection,) = wires.factory.connections
     agent = None
-    while not connection.outlet.queued:
+
+    async def is_stuck() -> bool:
+        """Tell whether something is queued that the kernel does not take a moment later, either."""
+        if connection.outlet.queued:
+            await turns(reactor)
+        return bool(connection.outlet.queued)
+
+    while not await is_stuck():
         client.send(GET)
         agent = agent or await wires.agent()
         await agent.take(b"\r\n\r\n")

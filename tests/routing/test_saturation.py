@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from select import select
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from twisted.internet import reactor
 
 from ploinky.testing.routing import settled, turns
 from ploinky.values import Address, Kind, Target
+from tests.routing.conftest import briefly
 
 ASK = b"GET /busy/x HTTP/1.1\r\nHost: localhost\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -58,15 +60,14 @@ async def test_a_full_queue_is_waited_for(
     await turns(reactor, 30)
     assert client.received == b""
     full.accept()[0].close()
-    await until(lambda: _accepts(full))
-    agent = _accepted.pop()
-    await turns(reactor)
+    agent = await asked(full)
     assert agent.recv(9999).startswith(b"GET /x HTTP/1.1\r\n")
     agent.sendall(OK)
     assert (await client.answer()).body == b"ok"
     agent.close()
 
 
+@briefly
 @pytest.mark.parametrize("request_bytes", [ASK, UPGRADE], ids=["plain", "upgrade"])
 @pytest_twisted.ensureDeferred
 async def test_one_that_stays_full_is_overloaded(busy: Any, request_bytes: bytes) -> None:
@@ -113,9 +114,7 @@ async def served_once(far: Any, listening: socket.socket) -> None:
     """One request, on a connection that is not kept."""
     client = await far.connect()
     client.send(ASK)
-    await until(lambda: _accepts(listening))
-    agent = _accepted.pop()
-    await turns(reactor)
+    agent = await asked(listening)
     agent.sendall(OK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
     assert (await client.answer()).body == b"ok"
     agent.close()
@@ -125,10 +124,10 @@ async def served_once(far: Any, listening: socket.socket) -> None:
 async def in_hand(far: Any, listening: socket.socket) -> socket.socket:
     """A request that is not answered yet: its agent's end."""
     (await far.connect()).send(ASK)
-    await until(lambda: _accepts(listening))
-    return _accepted.pop()
+    return await asked(listening)
 
 
+@briefly
 @pytest.mark.parametrize("request_bytes", [ASK, UPGRADE], ids=["plain", "upgrade"])
 @pytest_twisted.ensureDeferred
 async def test_an_acquaintance_that_lets_wait_over_tcp_is_overloaded(
@@ -143,6 +142,7 @@ async def test_an_acquaintance_that_lets_wait_over_tcp_is_overloaded(
         assert not far.orchestrator.leases[-1].failed
 
 
+@briefly
 @pytest_twisted.ensureDeferred
 async def test_a_stranger_that_lets_wait_over_tcp_is_unreachable(
     far: Any, listening: socket.socket
@@ -168,23 +168,34 @@ async def test_one_that_refuses_and_holds_others_is_waited_for(
     await turns(reactor, 30)
     assert client.received == b""
     with socket.create_server(address) as again:
-        await until(lambda: _accepts(again))
-    await turns(reactor)
-    _accepted[0].sendall(OK)
+        other = await asked(again)
+    other.sendall(OK)
     assert (await client.answer()).body == b"ok"
-    _accepted.pop().close()
+    other.close()
+    agent.close()
+
+
+@briefly
+@pytest_twisted.ensureDeferred
+async def test_one_that_goes_on_refusing_is_overloaded(far: Any, listening: socket.socket) -> None:
+    """For as long as it holds others."""
+    agent = await in_hand(far, listening)
+    listening.close()
+    assert (await far.ask(ASK)).status == 503
     agent.close()
 
 
 @pytest_twisted.ensureDeferred
-async def test_one_that_goes_on_refusing_is_overloaded(far: Any, listening: socket.socket) -> None:
-    """For as long as it holds others; once it has let go of them, it is gone."""
+async def test_one_that_refuses_and_lets_go_of_others_is_gone(
+    far: Any, listening: socket.socket
+) -> None:
+    """Whoever waited for it is told."""
     agent = await in_hand(far, listening)
     listening.close()
-    assert (await far.ask(ASK)).status == 503
     client = await far.connect()
     client.send(ASK)
     await turns(reactor, 30)
+    assert client.received == b""
     agent.close()
     answer = await client.answer()
     assert answer.status == 502
@@ -203,13 +214,13 @@ async def test_one_that_is_gone_is_not_waited_for(far: Any, listening: socket.so
     assert far.orchestrator.leases[-1].failed
 
 
-_accepted: list[socket.socket] = []
+async def asked(listening: socket.socket) -> socket.socket:
+    """Give the agent's end of a connection, once a request has come there."""
+    await until(lambda: _is_readable(listening))
+    agent, _ = listening.accept()
+    await until(lambda: _is_readable(agent))
+    return agent
 
 
-def _accepts(listening: socket.socket) -> bool:
-    listening.setblocking(False)
-    try:
-        _accepted.append(listening.accept()[0])
-    except BlockingIOError:
-        return False
-    return True
+def _is_readable(one: socket.socket) -> bool:
+    return bool(select([one], [], [], 0)[0])

@@ -419,6 +419,7 @@ async def test_a_slow_reader_holds_little_and_gets_all(
     client = await corridor.connect()
     client.transport.pauseProducing()
     client.send(b"GET /site/big.bin HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    await settled(reactor, lambda: corridor.factory.connections)
     (connection,) = corridor.factory.connections
 
     def sent() -> bool:

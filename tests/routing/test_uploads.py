@@ -143,9 +143,14 @@ async def test_a_large_file_comes_in_pieces_and_is_never_held(corridor: Any, age
         b"POST /demo/upload HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n"
         b"Content-Type: multipart/form-data; boundary=b-o\r\n\r\n"
     )
+    await settled(reactor, corridor.factory.in_hand)
+    (connection,) = corridor.factory.connections
     for piece in (body[:90], body[90:120_000], body[120_000:-5], body[-5:-2], body[-2:]):
-        client.send(b"%x\r\n%b\r\n" % (len(piece), piece))
-        await settled(reactor, lambda: not corridor.orchestrator.leases)
+        chunk = b"%x\r\n%b\r\n" % (len(piece), piece)
+        enough = connection._call.bytes_in + len(chunk)
+        client.send(chunk)
+        await settled(reactor, lambda: connection._call.bytes_in == enough)  # noqa: B023
+    assert corridor.orchestrator.leases == []
     client.send(b"0\r\n\r\n")
     assert (await client.answer()).status == 200
     assert agent.content == [[content]]

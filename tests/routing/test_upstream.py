@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import socket
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -298,21 +299,20 @@ async def test_interim_answers_are_counted_for_each_answer(agents: Agents) -> No
 @pytest_twisted.ensureDeferred
 async def test_no_agent_is_unreachable(agents: Agents, short_directory: Path) -> None:
     """Absent or refusing, over both families; the message says why and names no path."""
-    closed = reactor.listenTCP(0, agents.server, interface="127.0.0.1")
-    port = closed.getHost().port
-    await closed.stopListening()
     (short_directory / "file").write_text("")
-    for address in (
-        Address(path=str(short_directory / "absent")),
-        Address(path=str(short_directory / "file")),
-        Address(host="127.0.0.1", port=port),
-        Address(path="/" + "x" * 200),
-    ):
-        _, answer = agents.ask(to=address)
-        await answer.whole
-        assert isinstance(answer.error, AgentUnreachable)
-        assert answer.error.got_nothing
-        assert str(short_directory) not in answer.error.message
+    with socket.socket() as silent:  # it does not listen, and nobody else gets its port
+        silent.bind(("127.0.0.1", 0))
+        for address in (
+            Address(path=str(short_directory / "absent")),
+            Address(path=str(short_directory / "file")),
+            Address("", *silent.getsockname()),
+            Address(path="/" + "x" * 200),
+        ):
+            _, answer = agents.ask(to=address)
+            await answer.whole
+            assert isinstance(answer.error, AgentUnreachable)
+            assert answer.error.got_nothing
+            assert str(short_directory) not in answer.error.message
 
 
 def test_a_connection_is_waited_for_only_so_long(short_directory: Path) -> None:
