@@ -11,7 +11,9 @@ import pytest
 
 from tests.agentcore.conftest import WIRES
 from tests.agentcore.running import (
+    DEADLINE_SECONDS,
     ENGINES,
+    FAULTS,
     PATIENCE_SECONDS,
     Agent,
     Client,
@@ -40,7 +42,7 @@ def until_in_flight(agent: Agent, count: int) -> None:
 
 def test_script_over_its_deadline_is_answered_and_told(client: Client, mark: Path) -> None:
     """TASK_TIMEOUT for the caller, SIGTERM for the script."""
-    answer = client.call("patient", str(mark), timeout=0.6)
+    answer = client.call("patient", str(mark), timeout=DEADLINE_SECONDS)
     assert (answer.status, answer.code) == (504, "TASK_TIMEOUT")
     assert "patient was not done by its deadline" in answer.message
     wait_for(mark.with_suffix(".told"))
@@ -100,7 +102,8 @@ def test_handler_hears_that_it_must_end(inner: Client, mark: Path, reason: str) 
     commands = ["begin", "beginLater"] if inner.engine.name == "python" else ["begin"]
     for command in commands:
         path = mark.with_name(command)
-        call = inner.begin(command, str(path), timeout=0.4 if reason == "timeout" else 60)
+        seconds = DEADLINE_SECONDS if reason == "timeout" else 60
+        call = inner.begin(command, str(path), timeout=seconds)
         if reason == "timeout":
             assert call.answer().code == "TASK_TIMEOUT"
         else:
@@ -150,7 +153,7 @@ def test_task_that_waits_past_its_deadline_never_runs(
     """Nor does it start because the one before it timed out with it."""
     agent = make(engine, "everything", PLOINKY_CONCURRENCY="1").start()
     client = agent.client("http" if agent.engine.is_in_process else "file")
-    first = client.begin("patient", str(mark), timeout=0.7)
+    first = client.begin("patient", str(mark), timeout=DEADLINE_SECONDS)
     wait_for(mark.with_suffix(".begun"))
     second = client.begin("patient", str(mark.with_name("second")), timeout=0.1)
     assert [call.answer().code for call in (first, second)] == ["TASK_TIMEOUT"] * 2
@@ -179,6 +182,22 @@ def test_told_to_stop_it_finishes_what_it_has(
     assert agent.wait() == 0
     assert isinstance(late, FileCall)
     assert os.listdir(agent.queue / "tasks") == [late.id]
+    assert not (agent.queue / "agent.sock").exists()
+
+
+@pytest.mark.parametrize("engine", ["node", "python"])
+def test_told_to_stop_as_soon_as_it_is_ready_it_stops_in_order(
+    make: Callable[..., Agent], engine: str
+) -> None:
+    """Whoever waits for its word may be that fast."""
+    agent = make(
+        engine,
+        "everything",
+        NODE_OPTIONS=f"--require={FAULTS / 'stop.js'}",
+        PYTHONPATH=str(FAULTS / "stop"),
+    ).spawn()
+    assert agent.wait() == 0, agent.log
+    assert not (agent.queue / "ready").exists()
     assert not (agent.queue / "agent.sock").exists()
 
 
