@@ -34,6 +34,9 @@ PATIENCE_SECONDS = 20.0
 #: Until a deadline that is waited out: a task has begun long before it, on a loaded machine too.
 DEADLINE_SECONDS = 2.0
 
+#: By which `late` is.
+LATE_SECONDS = 2.5
+
 _numbers = itertools.count(1)
 
 
@@ -473,6 +476,27 @@ class Agent:
                 self.process.wait()
         self._log.close()
         shutil.rmtree(self.home, ignore_errors=True)
+
+
+def late(place: Path, program: str, when: str = "*") -> dict[str, str]:
+    """Environment in which a program is late, as on a machine that has much else to do.
+
+    Args:
+        place: For what stands in for it.
+        when: Which of its arguments, as a pattern of the shell, make it so.
+    """
+    real = shutil.which(program)
+    (place / program).write_text(
+        f"""#!/bin/sh
+        now() {{ read -r time _ </proc/uptime; time=${{time%.*}}${{time#*.}}; }}
+        now
+        until=$((time + {LATE_SECONDS * 100:.0f}))
+        case "$*" in {when}) while [ "$time" -lt "$until" ]; do now; done ;; esac
+        exec {real} "$@"
+        """
+    )
+    (place / program).chmod(0o755)
+    return {"PATH": f"{place}:{os.environ['PATH']}"}
 
 
 def faults(engine: str, place: Path) -> dict[str, str]:
