@@ -67,9 +67,9 @@ async function serve(settings) {
   const stop = () => stopOnce({ queue, executor, wires, thread, scripts });
   process.on('SIGTERM', stop);
   process.on('SIGINT', stop);
-  // Last: whoever waits for it may tell the engine to stop at once.
   const transports = settings.offersFrames ? ['http', 'frames', 'file'] : ['http', 'file'];
   const ready = { engine: 'node', version: process.versions.node, transports, pid: process.pid };
+  // Last: whoever waits for it may tell the engine to stop at once.
   publish(queue, 'ready', JSON.stringify(ready));
 }
 
