@@ -34,9 +34,6 @@ PATIENCE_SECONDS = 20.0
 #: Until a deadline that is waited out: a task has begun long before it, on a loaded machine too.
 DEADLINE_SECONDS = 2.0
 
-#: By which `late` is.
-LATE_SECONDS = 2.5
-
 _numbers = itertools.count(1)
 
 
@@ -478,7 +475,7 @@ class Agent:
         shutil.rmtree(self.home, ignore_errors=True)
 
 
-def late(place: Path, program: str, when: str = "*") -> dict[str, str]:
+def late(place: Path, seconds: float, program: str, when: str = "*") -> dict[str, str]:
     """Environment in which a program is late, as on a machine that has much else to do.
 
     Args:
@@ -490,7 +487,7 @@ def late(place: Path, program: str, when: str = "*") -> dict[str, str]:
         f"""#!/bin/sh
         now() {{ read -r time _ </proc/uptime; time=${{time%.*}}${{time#*.}}; }}
         now
-        until=$((time + {LATE_SECONDS * 100:.0f}))
+        until=$((time + {seconds * 100:.0f}))
         case "$*" in {when}) while [ "$time" -lt "$until" ]; do now; done ;; esac
         exec {real} "$@"
         """

@@ -94,7 +94,7 @@ def test_what_was_printed_is_not_lost_on_a_busy_machine(
     make: Callable[..., Agent], mark: Path
 ) -> None:
     """Who passes it on may come to it late, and something else may keep it open."""
-    agent = make("dash", "everything", **late(mark.parent, "cat")).start()
+    agent = make("dash", "everything", **late(mark.parent, 1.5, "cat")).start()
     mark.touch()
     assert agent.client("file").call("background", str(mark)).body == "started"
     mark.unlink()

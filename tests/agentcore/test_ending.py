@@ -188,7 +188,7 @@ def test_told_to_stop_it_finishes_what_it_has(
 
 def test_deadline_on_a_busy_machine_is_still_one(make: Callable[..., Agent], mark: Path) -> None:
     """Also where who runs the task does not come to say so."""
-    agent = make("dash", "everything", **late(mark.parent, "mv", "*/errors/*")).start()
+    agent = make("dash", "everything", **late(mark.parent, 3.0, "mv", "*/errors/*")).start()
     answer = agent.client("file").call("patient", str(mark), timeout=DEADLINE_SECONDS)
     assert (answer.status, answer.code) == (504, "TASK_TIMEOUT")
 
@@ -197,7 +197,7 @@ def test_told_to_stop_on_a_busy_machine_it_still_says_why(
     make: Callable[..., Agent], mark: Path
 ) -> None:
     """The word of the one who runs a task takes its time."""
-    agent = make("dash", "everything", **late(mark.parent, "mv", "*/errors/*")).start()
+    agent = make("dash", "everything", **late(mark.parent, 1.5, "mv", "*/errors/*")).start()
     call = agent.client("file").begin("stubborn", str(mark))
     wait_for(mark.with_suffix(".begun"))
     agent.tell_to_stop()
