@@ -23,8 +23,10 @@ from tests.timeouts import pytest_timeout_set_timer
 
 __all__ = ["pytest_timeout_set_timer"]
 
-# How long an example takes says something of the machine, and nothing of us.
-hypothesis.settings.register_profile("untimed", deadline=None)
+# How long an example takes, or its making, says something of the machine, and nothing of us.
+hypothesis.settings.register_profile(
+    "untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("untimed")
 
 SOCKETS = {

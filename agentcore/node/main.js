@@ -64,12 +64,13 @@ async function serve(settings) {
   const files = new FileWire(queue, executor, { ...limits, pollMs: settings.filesFirst ? undefined : RARE_POLL_MS });
   files.start();
   const wires = [listener, frames, files];
-  const transports = settings.offersFrames ? ['http', 'frames', 'file'] : ['http', 'file'];
-  const ready = { engine: 'node', version: process.versions.node, transports, pid: process.pid };
-  publish(queue, 'ready', JSON.stringify(ready));
   const stop = () => stopOnce({ queue, executor, wires, thread, scripts });
   process.on('SIGTERM', stop);
   process.on('SIGINT', stop);
+  const transports = settings.offersFrames ? ['http', 'frames', 'file'] : ['http', 'file'];
+  const ready = { engine: 'node', version: process.versions.node, transports, pid: process.pid };
+  // Last: whoever waits for it may tell the engine to stop at once.
+  publish(queue, 'ready', JSON.stringify(ready));
 }
 
 async function listen(listener, { queue, port }) {

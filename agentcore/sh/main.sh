@@ -94,7 +94,7 @@ check_all() {
 		IFS=:
 		set -- $entry
 		unset IFS
-		if [ "$5" = - ]; then check "$@"; elif [ "$now" -lt "$5" ]; then keep "$@"; else end "$1" "$2"; fi
+		if [ "$5" = - ]; then check "$@"; elif [ "$now" -lt "$5" ]; then keep "$@"; else end "$@"; fi
 	done
 }
 
@@ -123,14 +123,21 @@ check() { # id pid due end kill
 	fi
 }
 
-# Lets go of output that something keeps open.
+# Lets go of output that something keeps open, once what was printed has been passed on:
+# who does so sleeps where there is no more of it.
 drain() { # id
-	read -r copier 2>/dev/null <"$queue/tmp/$1.copier" && kill "$copier" 2>/dev/null
+	read -r copier 2>/dev/null <"$queue/tmp/$1.copier" || return 0
+	! look_at_process "$copier" || [ "$state" != S ] || kill "$copier" 2>/dev/null
 }
 
 has_ended() { # pid
-	{ read -r _ _ state _ <"/proc/$1/stat"; } 2>/dev/null || return 0
+	look_at_process "$1" || return 0
 	[ "$state" = Z ]
+}
+
+# Sets $state; fails where there is no such process.
+look_at_process() { # pid
+	{ read -r _ _ state _ <"/proc/$1/stat"; } 2>/dev/null
 }
 
 signal() { # name pid
@@ -138,14 +145,18 @@ signal() { # name pid
 }
 
 # Kills what is left of a task, and answers for it where it did not do so itself.
-end() { # id pid
+end() { # id pid [due end kill, where it was told to end]
 	signal KILL "$2"
 	if [ -e "$queue/tasks/$1" ]; then
-		publish_error "$1" 500 HANDLER_FAILED 'The shell that ran this task was killed.' || return 0
+		if [ "${3:--}" = - ]; then
+			publish_error "$1" 500 HANDLER_FAILED 'The shell that ran this task was killed.'
+		else
+			publish_error "$1" 504 TASK_TIMEOUT 'The task was not done by its deadline.'
+		fi || return 0
 		rm -f "$queue/tasks/$1"
 	fi
 	[ ! -d "$queue/locks/$1" ] || rmdir "$queue/locks/$1"
-	forget "$@"
+	forget "$1" "$2"
 }
 
 forget() { # id pid
@@ -196,6 +207,14 @@ pause() {
 	fi
 }
 
+# Whether one of those that were told to end has not said so yet.
+is_unanswered() {
+	for entry in $running; do
+		[ ! -e "$queue/tasks/${entry%%:*}" ] || return 0
+	done
+	return 1
+}
+
 stop() {
 	rm -f "$queue/ready"
 	look_at_clock
@@ -210,6 +229,12 @@ stop() {
 		signal TERM "${rest%%:*}"
 	done
 	[ -z "$running" ] || sleep 1
+	look_at_clock
+	stop_by=$((now + KILL_AFTER))
+	while is_unanswered && [ "$now" -lt "$stop_by" ]; do
+		$pause_with 0.05
+		look_at_clock
+	done
 	for entry in $running; do
 		rest=${entry#*:}
 		end "${entry%%:*}" "${rest%%:*}"

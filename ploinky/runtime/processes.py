@@ -19,7 +19,7 @@ from ploinky.observations import InstanceUsage
 CLUSTER = "PLOINKY_CLUSTER"
 INSTANCE = "PLOINKY_INSTANCE"
 
-PATIENCE_SECONDS = 0.1
+PATIENCE_SECONDS = 0.5
 """For all environments together that are not there yet when processes are looked through."""
 PAUSE_SECONDS = 0.0001
 

@@ -31,6 +31,9 @@ FAULTS = Path(__file__).parent / "faults"
 #: Long enough for a loaded machine; a test that works never waits so long.
 PATIENCE_SECONDS = 20.0
 
+#: Until a deadline that is waited out: a task has begun long before it, on a loaded machine too.
+DEADLINE_SECONDS = 2.0
+
 _numbers = itertools.count(1)
 
 
@@ -62,8 +65,8 @@ class Watched:
         self._descriptor = library.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
         assert self._descriptor >= 0, os.strerror(ctypes.get_errno())
         for directory in directories:
-            # IN_CLOSE_WRITE, IN_MOVED_TO, IN_MOVED_FROM, IN_CREATE, IN_DELETE
-            added = library.inotify_add_watch(self._descriptor, bytes(directory), 0x3C8)
+            # IN_MODIFY, IN_CLOSE_WRITE, IN_MOVED_TO, IN_MOVED_FROM, IN_CREATE, IN_DELETE
+            added = library.inotify_add_watch(self._descriptor, bytes(directory), 0x3CA)
             assert added >= 0, os.strerror(ctypes.get_errno())
 
     def until(self, condition: Callable[[], Any], seconds: float = PATIENCE_SECONDS) -> Any:
@@ -87,6 +90,11 @@ def wait_for(path: Path, seconds: float = PATIENCE_SECONDS) -> Path:
     """Wait until a file is there."""
     Watched(path.parent).until(path.exists, seconds)
     return path
+
+
+def wait_for_text(path: Path) -> str:
+    """Wait until a file has been written, and give what it holds."""
+    return str(Watched(path.parent).until(lambda: path.exists() and path.read_text()))
 
 
 def wait_for_end(pid: int, seconds: float = PATIENCE_SECONDS) -> bool:
@@ -407,6 +415,13 @@ class Agent:
         """What it printed so far."""
         return (self.home / "log").read_text()
 
+    def logged(self, text: str) -> str:
+        """Wait until it has printed a line with a text in it, and give that line."""
+        found = Watched(self.home).until(
+            lambda: [line for line in self.log.split("\n")[:-1] if text in line]
+        )
+        return str(found[0])
+
     @property
     def ready(self) -> Any:
         return json.loads((self.queue / "ready").read_bytes())
@@ -458,6 +473,27 @@ class Agent:
                 self.process.wait()
         self._log.close()
         shutil.rmtree(self.home, ignore_errors=True)
+
+
+def late(place: Path, seconds: float, program: str, when: str = "*") -> dict[str, str]:
+    """Environment in which a program is late, as on a machine that has much else to do.
+
+    Args:
+        place: For what stands in for it.
+        when: Which of its arguments, as a pattern of the shell, make it so.
+    """
+    real = shutil.which(program)
+    (place / program).write_text(
+        f"""#!/bin/sh
+        now() {{ read -r time _ </proc/uptime; time=${{time%.*}}${{time#*.}}; }}
+        now
+        until=$((time + {seconds * 100:.0f}))
+        case "$*" in {when}) while [ "$time" -lt "$until" ]; do now; done ;; esac
+        exec {real} "$@"
+        """
+    )
+    (place / program).chmod(0o755)
+    return {"PATH": f"{place}:{os.environ['PATH']}"}
 
 
 def faults(engine: str, place: Path) -> dict[str, str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.agentcore.running import Agent, Client
+from tests.agentcore.running import Agent, Client, late
 
 
 def test_handler_answers_with_json(client: Client) -> None:
@@ -87,6 +87,16 @@ def test_what_a_script_leaves_running_is_not_waited_for(client: Client, mark: Pa
     """Although it keeps the script's stdout."""
     mark.touch()
     assert client.call("background", str(mark)).body == "started"
+    mark.unlink()
+
+
+def test_what_was_printed_is_not_lost_on_a_busy_machine(
+    make: Callable[..., Agent], mark: Path
+) -> None:
+    """Who passes it on may come to it late, and something else may keep it open."""
+    agent = make("dash", "everything", **late(mark.parent, 1.5, "cat")).start()
+    mark.touch()
+    assert agent.client("file").call("background", str(mark)).body == "started"
     mark.unlink()
 
 

@@ -11,13 +11,16 @@ import pytest
 
 from tests.agentcore.conftest import WIRES
 from tests.agentcore.running import (
+    DEADLINE_SECONDS,
     ENGINES,
+    FAULTS,
     PATIENCE_SECONDS,
     Agent,
     Client,
     FileCall,
     Watched,
     faults,
+    late,
     wait_for,
     wait_for_end,
 )
@@ -40,7 +43,7 @@ def until_in_flight(agent: Agent, count: int) -> None:
 
 def test_script_over_its_deadline_is_answered_and_told(client: Client, mark: Path) -> None:
     """TASK_TIMEOUT for the caller, SIGTERM for the script."""
-    answer = client.call("patient", str(mark), timeout=0.6)
+    answer = client.call("patient", str(mark), timeout=DEADLINE_SECONDS)
     assert (answer.status, answer.code) == (504, "TASK_TIMEOUT")
     assert "patient was not done by its deadline" in answer.message
     wait_for(mark.with_suffix(".told"))
@@ -100,7 +103,8 @@ def test_handler_hears_that_it_must_end(inner: Client, mark: Path, reason: str) 
     commands = ["begin", "beginLater"] if inner.engine.name == "python" else ["begin"]
     for command in commands:
         path = mark.with_name(command)
-        call = inner.begin(command, str(path), timeout=0.4 if reason == "timeout" else 60)
+        seconds = DEADLINE_SECONDS if reason == "timeout" else 60
+        call = inner.begin(command, str(path), timeout=seconds)
         if reason == "timeout":
             assert call.answer().code == "TASK_TIMEOUT"
         else:
@@ -150,7 +154,7 @@ def test_task_that_waits_past_its_deadline_never_runs(
     """Nor does it start because the one before it timed out with it."""
     agent = make(engine, "everything", PLOINKY_CONCURRENCY="1").start()
     client = agent.client("http" if agent.engine.is_in_process else "file")
-    first = client.begin("patient", str(mark), timeout=0.7)
+    first = client.begin("patient", str(mark), timeout=DEADLINE_SECONDS)
     wait_for(mark.with_suffix(".begun"))
     second = client.begin("patient", str(mark.with_name("second")), timeout=0.1)
     assert [call.answer().code for call in (first, second)] == ["TASK_TIMEOUT"] * 2
@@ -179,6 +183,41 @@ def test_told_to_stop_it_finishes_what_it_has(
     assert agent.wait() == 0
     assert isinstance(late, FileCall)
     assert os.listdir(agent.queue / "tasks") == [late.id]
+    assert not (agent.queue / "agent.sock").exists()
+
+
+def test_deadline_on_a_busy_machine_is_still_one(make: Callable[..., Agent], mark: Path) -> None:
+    """Also where who runs the task does not come to say so."""
+    agent = make("dash", "everything", **late(mark.parent, 3.0, "mv", "*/errors/*")).start()
+    answer = agent.client("file").call("patient", str(mark), timeout=DEADLINE_SECONDS)
+    assert (answer.status, answer.code) == (504, "TASK_TIMEOUT")
+
+
+def test_told_to_stop_on_a_busy_machine_it_still_says_why(
+    make: Callable[..., Agent], mark: Path
+) -> None:
+    """The word of the one who runs a task takes its time."""
+    agent = make("dash", "everything", **late(mark.parent, 1.5, "mv", "*/errors/*")).start()
+    call = agent.client("file").begin("stubborn", str(mark))
+    wait_for(mark.with_suffix(".begun"))
+    agent.tell_to_stop()
+    assert call.answer().code == "DRAINING"
+    assert agent.wait() == 0
+
+
+@pytest.mark.parametrize("engine", ["node", "python"])
+def test_told_to_stop_as_soon_as_it_is_ready_it_stops_in_order(
+    make: Callable[..., Agent], engine: str
+) -> None:
+    """Whoever waits for its word may be that fast."""
+    agent = make(
+        engine,
+        "everything",
+        NODE_OPTIONS=f"--require={FAULTS / 'stop.js'}",
+        PYTHONPATH=str(FAULTS / "stop"),
+    ).spawn()
+    assert agent.wait() == 0, agent.log
+    assert not (agent.queue / "ready").exists()
     assert not (agent.queue / "agent.sock").exists()
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.agentcore.running import Agent, Client, wait_for, wait_for_end
+from tests.agentcore.running import DEADLINE_SECONDS, Agent, Client, wait_for, wait_for_end
 
 VALUES: list[object] = [
     None,
@@ -74,8 +74,7 @@ def test_caller_without_a_name_is_an_internet_user(inner: Client) -> None:
 def test_log_lines_say_which_task_they_are_about(inner: Client) -> None:
     """They are JSON, on stderr."""
     inner.call("log", "a line", task_id=f"log-{inner.wire}", request_id="r-9")
-    lines = [json.loads(line) for line in inner.agent.log.splitlines() if "a line" in line]
-    line = next(line for line in lines if line["taskId"] == f"log-{inner.wire}")
+    line = json.loads(inner.agent.logged(f'"log-{inner.wire}"'))
     assert (line["level"], line["message"], line["extra"]) == ("info", "a line", 1)
     assert (line["command"], line["requestId"]) == ("log", "r-9")
 
@@ -84,7 +83,7 @@ def test_error_without_code_is_handler_failed(inner: Client) -> None:
     """With its message; the stack is in the log."""
     answer = inner.call("raise")
     assert (answer.status, answer.code, answer.message) == (500, "HANDLER_FAILED", "it is broken")
-    assert "TypeError: it is broken" in inner.agent.log
+    assert inner.agent.logged("TypeError: it is broken")
 
 
 def test_error_speaks_for_itself(inner: Client) -> None:
@@ -164,8 +163,9 @@ def test_those_beside_a_handler_that_exits_hear_why(
     inner: Client, mark: Path, command: str
 ) -> None:
     """They fail at once, with the name of the one that did it; scripts go on."""
-    script = inner.begin("hold", str(mark))
     mark.touch()
+    script = inner.begin("hold", str(mark))
+    wait_for(mark.with_suffix(".begun"))
     bystander = inner.begin("begin", str(mark.with_name("bystander")))
     wait_for(mark.with_name("bystander.begun"))
     inner.call(command, task_id=f"culprit-{inner.wire}-{command}")
@@ -213,7 +213,7 @@ def test_handler_that_blocks_ends_with_its_deadline(
     agent = running(engine, "everything")
     client = agent.client("http")
     os.mkfifo(mark)
-    blocker = client.begin(command, str(mark), timeout=0.5)
+    blocker = client.begin(command, str(mark), timeout=DEADLINE_SECONDS)
     wait_for(mark.with_suffix(".begun"))
     assert agent.get("/health").body == {"status": "ok", "inflight": 1}
     behind = client.begin("hello", "again")
@@ -250,9 +250,9 @@ def test_stuck_thread_takes_nothing_with_it(
     """What runs beside it in Python is finished before its process is ended."""
     client = running("python", "everything").client("http")
     process = client.call("process").body
-    stuck = client.begin("stuck", str(mark), timeout=0.2)
+    stuck = client.begin("stuck", str(mark), timeout=DEADLINE_SECONDS)
     wait_for(mark.with_suffix(".begun"))
-    beside = client.begin("begin", str(mark.with_name("beside")), timeout=2.5)
+    beside = client.begin("begin", str(mark.with_name("beside")), timeout=2 * DEADLINE_SECONDS)
     wait_for(mark.with_name("beside.begun"))
     assert stuck.answer().code == "TASK_TIMEOUT"
     assert beside.answer().code == "TASK_TIMEOUT"

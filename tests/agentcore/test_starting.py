@@ -103,11 +103,14 @@ def test_socket_that_cannot_be_is_explained(make: Make, engine: str, blocked_que
 @pytest.mark.parametrize("engine", ["node", "python"])
 def test_port_serves_where_the_socket_cannot(make: Make, engine: str, blocked_queue: Path) -> None:
     """Also where it is the only way in."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    agent = make(engine, "everything", PLOINKY_QUEUE=str(blocked_queue), PORT=str(port))
-    agent.queue = blocked_queue
-    agent.start()
+    with socket.socket() as kept:
+        # Bound, it is given to nobody who asks for any port; not listened on, the engine may.
+        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        kept.bind(("127.0.0.1", 0))
+        port = kept.getsockname()[1]
+        agent = make(engine, "everything", PLOINKY_QUEUE=str(blocked_queue), PORT=str(port))
+        agent.queue = blocked_queue
+        agent.start()
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=20) as answer:
         assert json.load(answer) == {"status": "ok", "inflight": 0}
 

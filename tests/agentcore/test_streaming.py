@@ -8,7 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.agentcore.running import Agent, Client, CutOff, FrameCall, HttpCall, wait_for
+from tests.agentcore.running import (
+    DEADLINE_SECONDS,
+    Agent,
+    Client,
+    CutOff,
+    FrameCall,
+    HttpCall,
+    wait_for,
+    wait_for_text,
+)
 
 END = ("end", None)
 
@@ -106,7 +115,11 @@ def test_handler_hears_that_nobody_reads_on(streamed: Client, mark: Path, to_eve
 
 def test_deadline_is_that_of_the_first_event(streamed: Client, mark: Path) -> None:
     """What has begun goes on for as long as it likes."""
-    events = streamed.call("countedLater", 12, 50, timeout=0.4, to_events=True).body
+    # The first comes long before the deadline, the last after it.
+    apart_ms = DEADLINE_SECONDS * 100
+    events = streamed.call(
+        "countedLater", 12, apart_ms, timeout=DEADLINE_SECONDS, to_events=True
+    ).body
     assert len(events) == 13
     assert (
         streamed.call("countedLater", 1, 5000, timeout=0.2, to_events=True).code == "TASK_TIMEOUT"
@@ -116,7 +129,7 @@ def test_deadline_is_that_of_the_first_event(streamed: Client, mark: Path) -> No
 def test_deadline_of_an_array_is_that_of_the_whole(streamed: Client, mark: Path) -> None:
     """It is cut off, and its iterator ended."""
     with pytest.raises(CutOff):
-        streamed.call("ticking", str(mark), timeout=0.3)
+        streamed.call("ticking", str(mark), timeout=DEADLINE_SECONDS)
     wait_for(mark.with_suffix(".ended"))
 
 
@@ -129,7 +142,7 @@ def test_slow_reader_slows_the_iterator(streamed: Client, mark: Path) -> None:
     for _ in range(3):
         assert streamed.call("hello", "World").status == 200
     call.cancel()
-    assert int(wait_for(mark.with_suffix(".made")).read_text()) < 50
+    assert int(wait_for_text(mark.with_suffix(".made"))) < 50
 
 
 def test_large_stream_comes_whole(streamed: Client, mark: Path) -> None:
@@ -226,9 +239,13 @@ def test_told_to_stop_it_says_so(make: Callable[..., Agent], mark: Path) -> None
     """A server that hears GOAWAY opens nothing more there; what it has is finished."""
     for engine in ("node", "python"):
         agent = make(engine, "everything").start()
-        call = agent.client("frames").begin("countedLater", 1, 300)
+        held = mark.with_name(engine)
+        held.touch()
+        call = agent.client("frames").begin("hold", str(held))
         assert isinstance(call, FrameCall)
+        wait_for(held.with_suffix(".begun"))
         agent.tell_to_stop()
         assert call.receive()[:2] == (23, 0)
-        assert call.answer().body == [{"i": 0}]
+        held.unlink()
+        assert call.answer().body == "released"
         assert agent.wait() == 0

@@ -34,7 +34,7 @@ ENDS_WITHIN_SECONDS = 10
 
 NODE_AGENT = """
 const fs = require('fs');
-const mark = (task) => `${process.env.AGENT_DIR}/aborted-${task}`;
+const mark = (what, task) => `${process.env.AGENT_DIR}/${what}-${task}`;
 exports.echo = (params) => params;
 exports.text = ([length]) => 'x'.repeat(length);
 exports.count = function* ([number]) {
@@ -46,11 +46,13 @@ exports.fail = () => {
 };
 exports.hang = (params, { taskId, signal }) => new Promise((resolve, reject) => {
   signal.addEventListener('abort', () => {
-    fs.writeFileSync(mark(taskId), '');
+    fs.writeFileSync(mark('aborted', taskId), '');
     reject(signal.reason);
   });
+  fs.writeFileSync(mark('begun', taskId), '');
 });
-exports.aborted = ([task]) => fs.existsSync(mark(task));
+exports.begun = ([task]) => fs.existsSync(mark('begun', task));
+exports.aborted = ([task]) => fs.existsSync(mark('aborted', task));
 """
 
 PYTHON_AGENT = """
@@ -59,8 +61,8 @@ import os
 import pathlib
 
 
-def mark(task):
-    return pathlib.Path(os.environ["AGENT_DIR"], "aborted-" + task)
+def mark(what, task):
+    return pathlib.Path(os.environ["AGENT_DIR"], what + "-" + task)
 
 
 class Teapot(Exception):
@@ -96,13 +98,18 @@ def fail(params, context):
 
 async def hang(params, context):
     try:
+        mark("begun", context.taskId).touch()
         await asyncio.sleep(3600)
     finally:
-        mark(context.taskId).touch()
+        mark("aborted", context.taskId).touch()
+
+
+def begun(params, context):
+    return mark("begun", params[0]).exists()
 
 
 def aborted(params, context):
-    return mark(params[0]).exists()
+    return mark("aborted", params[0]).exists()
 """
 
 AGENTS = {"node": ("index.js", NODE_AGENT), "python": ("agent.py", PYTHON_AGENT)}
@@ -247,9 +254,11 @@ class TestFrameTransport(AgentTransportContract):
 class TestScriptedTransport(AgentTransportContract):
     @pytest.fixture
     def agent(self) -> Iterator[ConnectedAgent]:
-        aborted = set()
+        begun, aborted = set(), set()
 
         def hang(call: TaskCall) -> Deferred[Any]:
+            begun.add(call.task)
+
             def note(_: Deferred[Any]) -> None:
                 aborted.add(call.task)
 
@@ -279,6 +288,7 @@ class TestScriptedTransport(AgentTransportContract):
                 "whoami": whoami,
                 "fail": fail,
                 "hang": hang,
+                "begun": lambda call, task: task in begun,
                 "aborted": lambda call, task: task in aborted,
             },
             absent=frozenset({"absent"}),

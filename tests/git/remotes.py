@@ -69,9 +69,10 @@ class HttpRemote:
             request.end_headers()
             return
         authorization = request.headers.get("Authorization", "")
-        if authorization:
-            self.offered.append(base64.b64decode(authorization.partition(" ")[2]).decode())
-        user, _, password = self.offered[-1].partition(":") if authorization else ("", "", "")
+        offered = base64.b64decode(authorization.partition(" ")[2]).decode()
+        if offered:
+            self.offered.append(offered)
+        user, _, password = offered.partition(":")
         if self.users and self.users.get(user) != password:
             request.send_response(401)
             request.send_header("WWW-Authenticate", 'Basic realm="git"')

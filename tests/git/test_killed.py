@@ -6,13 +6,15 @@ import os
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, ensureDeferred
-from twisted.internet.task import Clock
+from twisted.internet.task import Clock, deferLater
 from twisted.internet.threads import deferToThread
 
 from ploinky.deploy_errors import RepositoryUnreachable
@@ -43,8 +45,16 @@ def alive(pid: int) -> bool:
     """Whether a process runs; one that nobody has reaped yet does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+async def gone(pids: Iterable[int]) -> bool:
+    """Whether none of these processes runs, or all were killed and are about to end."""
+    limit = time.monotonic() + 20
+    while any(alive(pid) for pid in pids) and time.monotonic() < limit:
+        await deferLater(reactor, 0.01)
+    return not any(alive(pid) for pid in pids)
 
 
 class Stuck:
@@ -88,7 +98,7 @@ async def test_a_fetch_over_the_time_limit_is_ended_with_all_it_started(
     clock.advance(31)
     with pytest.raises(RepositoryUnreachable, match="within 30 seconds"):
         await waiting
-    assert not any(alive(pid) for pid in pids)
+    assert await gone(pids)
     assert list((tmp_path / "repos").glob("*.git*")) == []
 
 
@@ -109,7 +119,7 @@ async def test_a_fetch_ends_when_the_last_who_waits_for_it_leaves(repositories, 
         await second
     # Waits for its turn, and so for the end of the fetch.
     await ensureDeferred(source.forget(origin.url)).addTimeout(20, reactor)
-    assert not any(alive(pid) for pid in pids)
+    assert await gone(pids)
 
 
 @pytest_twisted.ensureDeferred
@@ -143,7 +153,7 @@ async def test_stopping_ends_every_git(repositories, origin, stuck):
     waiting = ensureDeferred(source.resolve(GitSource(origin.url, any_file_url=True), False))
     pids = await stuck.pids()
     await source.stopService()
-    assert not any(alive(pid) for pid in pids)
+    assert await gone(pids)
     with pytest.raises(RepositoryUnreachable, match="stopping"):
         await waiting
 
@@ -204,7 +214,7 @@ async def test_a_server_killed_in_a_fetch_is_followed_by_one_that_works(
         assert alive(orphan)
         source = repositories()
         assert await source.resolve(GitSource(http.url), True) == commit
-        assert not alive(orphan)
+        assert await gone([orphan])
         assert [agent.name for agent in await source.agents(GitSource(http.url))] == ["demo"]
         assert list((tmp_path / "repos").glob("*.git.*")) == []
     finally:

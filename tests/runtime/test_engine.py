@@ -19,7 +19,7 @@ from ploinky.runtime import assembly, facts
 from ploinky.runtime.engine import ContainerEngine
 from ploinky.runtime.facts import Connection, EngineFacts
 from ploinky.threads import Blocking
-from tests.runtime.conftest import ON_ENGINES, House
+from tests.runtime.conftest import ON_ENGINES, PATIENCE, House
 
 BUSYBOX = "busybox"
 on_engines = pytest.mark.parametrize("house", ON_ENGINES, indirect=True)
@@ -96,11 +96,11 @@ async def test_memory_that_runs_out_is_seen(house: House) -> None:
     spec = house.spec({"a": ""}, BUSYBOX, command=hungry, resources=limits)
     Path(spec.queue_directory).mkdir(parents=True)
     await house.runtime.start(spec)
-    for _ in range(400):
+    for _ in range(PATIENCE):
         (status,) = await house.runtime.instances(house.cluster)
         if status.out_of_memory or status.exit_code == 137 or status.restarts:
             break
-        await deferLater(reactor, 0.02)
+        await deferLater(reactor, 0.05)
     assert status.out_of_memory or status.exit_code == 137 or status.restarts
 
 

@@ -90,8 +90,9 @@ async def test_an_agent_outlives_a_leader_that_is_killed(
     assert found.running
     while await runtime.output(spec.instance, 5) != "hello\n":
         await deferLater(reactor, 0.02)
-    processes.kill(processes.members(instance=spec.instance), signal.SIGKILL)
     while (await runtime.instances(spec.cluster))[0].running:
+        # Again and again: one that is between two programs is, for an instant, nobody's.
+        processes.kill(processes.members(instance=spec.instance), signal.SIGKILL)
         await deferLater(reactor, 0.02)
     await runtime.remove(spec.instance, 1.0)
     assert await runtime.instances(spec.cluster) == []
@@ -237,8 +238,7 @@ async def test_the_end_of_an_instance_is_told_at_once(
     told: list[str] = []
     runtime.listen(told.append)
     await runtime.start(spec)
-    while told != [spec.instance]:
-        # Again and again: one that is between two programs is, for an instant, nobody's.
+    while told != [spec.instance]:  # as above
         processes.kill(processes.members(instance=spec.instance), signal.SIGKILL)
         await deferLater(reactor, 0.02)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import attrs
@@ -34,7 +34,7 @@ from ploinky.tasks.outcomes import part_that_failed
 from ploinky.tasks.worker_group import WorkersAndTasks
 from ploinky.testing.api import RecordedWorkers
 from ploinky.values import DeploymentKey
-from tests.tasks.durable_world import Engine, Leader, World, a_submission, turns
+from tests.tasks.durable_world import Engine, Leader, World, a_submission, turns, until
 
 ALL_STEPS = 5
 
@@ -65,15 +65,6 @@ async def leader(world: World, clock: Clock) -> AsyncIterator[Leader]:
     await leader.stop()
 
 
-async def until(is_so: Callable[[], object]) -> None:
-    """Let the loop turn until it is so."""
-    for _ in range(500):
-        if is_so():
-            return
-        await turns(1)
-    raise AssertionError("it never came to that")
-
-
 def waiting(world: World, instance: str = "one") -> list[str]:
     """The tasks in an instance's queue that nobody has begun."""
     queue = world.queues / instance
@@ -86,6 +77,22 @@ async def run(engine: Engine) -> None:
     while engine.step():
         await turns(1)
     await turns()
+
+
+async def run_to_the_end(leader: Leader, engine: Engine, *tasks: str) -> None:
+    """Let an engine run what comes into its queue until these tasks are over for the leader."""
+    over = [Deferred.fromCoroutine(leader.tasks.finished(task, 10**6)) for task in tasks]
+
+    def stepped() -> bool:
+        engine.step()
+        return all(each.called for each in over) and not engine.is_busy
+
+    await until(stepped)
+
+
+def is_due(clock: Clock, seconds: float) -> bool:
+    """Tell whether something will happen within so much time."""
+    return any(call.getTime() <= clock.seconds() + seconds for call in clock.getDelayedCalls())
 
 
 def test_it_is_what_it_says(leader: Leader) -> None:
@@ -118,8 +125,7 @@ async def test_tasks_are_begun_in_order_and_as_many_as_have_room(
     for _ in range(ALL_STEPS):
         engine.step()
     await until(lambda: waiting(world) == ["t-1", "t-2"])
-    await run(engine)
-    await run(engine)
+    await run_to_the_end(leader, engine, "t-1", "t-2", "t-3")
     assert world.ran == ["t-0", "t-1", "t-2", "t-3"]
 
 
@@ -158,8 +164,7 @@ async def test_a_repeat_is_the_same_task(leader: Leader, world: World) -> None:
     first = await leader.tasks.submit(a_submission("t-1", key="k"))
     again = a_submission("t-2", key="k", params=b'["t-1"]')
     assert (await leader.tasks.submit(again)).id == first.id
-    await until(lambda: waiting(world))
-    await run(world.engine())
+    await run_to_the_end(leader, world.engine(), "t-1")
     assert (await leader.tasks.submit(again)).outcome == b'"t-1 is done"'
     with pytest.raises(IdempotencyKeyReused):
         await leader.tasks.submit(a_submission("t-3", key="k", params=b'["other"]'))
@@ -181,8 +186,7 @@ async def test_the_same_submission_twice_is_one(leader: Leader, world: World) ->
     """A worker that sends it again, because a connection broke, starts nothing new."""
     for _ in range(2):
         await leader.tasks.submit(a_submission())
-    await until(lambda: waiting(world))
-    await run(world.engine())
+    await run_to_the_end(leader, world.engine(), "t-1")
     await run(world.engine())
     assert world.ran == ["t-1"]
 
@@ -197,8 +201,7 @@ async def test_there_is_room_for_so_many(leader: Leader, world: World) -> None:
     with pytest.raises(Overloaded, match="no room") as refused:
         await leader.tasks.submit(a_submission("t-5"))
     assert refused.value.retry_after_seconds
-    await until(lambda: waiting(world))
-    await run(world.engine())
+    await run_to_the_end(leader, world.engine(), "t-0")
     assert (await leader.tasks.submit(a_submission("t-5"))).id == "t-5"
 
 
@@ -210,8 +213,7 @@ async def test_cancelling_one_that_waits(leader: Leader, world: World) -> None:
     await leader.tasks.submit(a_submission("t-2"))
     assert (await leader.tasks.cancel("t-2")).state is TaskState.CANCELLED
     assert (await leader.tasks.cancel("t-2")).state is TaskState.CANCELLED
-    await until(lambda: waiting(world))
-    await run(world.engine())
+    await run_to_the_end(leader, world.engine(), "t-1")
     await run(world.engine())
     assert world.ran == ["t-1"]
     with pytest.raises(Conflict, match="succeeded already"):
@@ -284,7 +286,7 @@ async def test_an_engine_that_never_looks_does_not_keep_a_task(
     leader.tasks.adopt([world.route("one"), attrs.evolve(world.route("two"), deployment="other")])
     clock.advance(30 + 10)
     await until(lambda: waiting(world) == ["t-1-2"])
-    await run(world.engine())
+    await run_to_the_end(leader, world.engine(), "t-1")
     kept = await world.state()
     assert kept is not None
     assert (kept.state, kept.attempts) == (TaskState.SUCCEEDED, 1)
@@ -304,10 +306,7 @@ async def test_a_queue_that_is_deleted_gives_back_what_was_not_begun(
     leader.tasks.adopt([attrs.evolve(world.routes[0], targets=world.route("two").targets)])
     shutil.rmtree(world.queue)
     await until(lambda: waiting(world, "two"))
-    await turns(20)
-    kept = await world.state("t-1")
-    assert kept is not None
-    assert b"INTERRUPTED" in kept.outcome
+    assert b"INTERRUPTED" in (await leader.tasks.finished("t-1", 60)).outcome
 
 
 @pytest.mark.parametrize(("retries", "runs"), [(0, 1), (1, 2)])
@@ -321,14 +320,15 @@ async def test_an_interrupted_task_says_how_its_instance_died(
     )
     world.deaths["one"] = death
     leader.tasks.adopt([world.route("one", retries=retries)])
+    told: list[TaskState] = []
+    leader.tasks.watch(lambda task: told.append(task.state))
     await leader.tasks.submit(a_submission())
     for _ in range(runs):
         await until(world.engine().step)  # it has begun, and dies
         await turns(10)
         world.engine()
-        await turns(10)
+        await until(lambda: told[-1] is not TaskState.RUNNING)
         clock.advance(1)
-        await turns(10)
     kept = await world.state()
     assert kept is not None
     assert (kept.state, kept.attempts, part_that_failed(kept)) == (TaskState.FAILED, runs, "memory")
@@ -350,7 +350,7 @@ async def test_what_is_cancelled_while_its_instance_is_asked_about_stays_so(
     await until(world.engine().step)
     await turns(10)
     world.engine()
-    await turns(10)
+    await until(lambda: world.asked)
     assert (await leader.tasks.cancel("t-1")).state is TaskState.CANCELLED
     world.inquest.callback(None)
     await turns(10)
@@ -387,8 +387,7 @@ async def test_each_change_is_told_once_it_is_on_disk(leader: Leader, world: Wor
     leader.tasks.watch(lambda task: told.append((task.id, task.state.value)))
     await leader.tasks.submit(a_submission(key="k"))
     assert told[0] == ("t-1", "queued")
-    await until(lambda: waiting(world))
-    await run(world.engine())
+    await run_to_the_end(leader, world.engine(), "t-1")
     await leader.tasks.submit(a_submission("t-2", key="k", params=b'["t-1"]'))
     assert told == [("t-1", "queued"), ("t-1", "running"), ("t-1", "succeeded")]
     leader.tasks.adopt([attrs.evolve(world.routes[0], targets=())])
@@ -405,7 +404,7 @@ async def test_a_queue_that_cannot_be_written_is_tried_again(
     """An instance that is gone, and whose route is not yet, costs a task a second."""
     shutil.rmtree(world.queue)
     await leader.tasks.submit(a_submission())
-    await turns(20)
+    await until(lambda: is_due(clock, 1))
     world.make_queue("one")
     assert waiting(world) == []
     clock.advance(1)
@@ -446,7 +445,7 @@ async def test_a_task_waits_for_a_day_at_most(leader: Leader, world: World, cloc
     leader.tasks.adopt([attrs.evolve(world.routes[0], targets=())])
     await leader.tasks.submit(a_submission())
     done = Deferred.fromCoroutine(leader.tasks.finished("t-1", 10**6))
-    await turns(20)
+    await until(lambda: is_due(clock, 60))
     clock.advance(86_401)
     await until(lambda: done.called)
     expired = await done
@@ -463,8 +462,7 @@ async def test_what_failed_can_be_retried(leader: Leader, world: World) -> None:
     await leader.tasks.cancel("t-1")
     again = await leader.tasks.retry("t-1")
     assert (again.state, again.finished_at) == (TaskState.QUEUED, 0)
-    await until(lambda: waiting(world))
-    await run(world.engine())
+    await run_to_the_end(leader, world.engine(), "t-1")
     assert world.ran == ["t-1"]
     with pytest.raises(Conflict, match="succeeded"):
         await leader.tasks.retry("t-1")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,16 @@ from ploinky.task_values import (
     Task,
     TaskState,
 )
-from tests.tasks.durable_world import Engine, Killed, Leader, World, a_submission, turns
+from tests.tasks.durable_world import (
+    PATIENCE_SECONDS,
+    Engine,
+    Killed,
+    Leader,
+    World,
+    a_submission,
+    turns,
+    until,
+)
 
 LEADER_STEPS = [
     "keep",
@@ -31,7 +41,6 @@ LEADER_STEPS = [
     "unlock",
 ]
 ENGINE_STEPS = ["lock", "run it", "answer", "remove the task", "unlock"]
-PATIENCE = 500
 
 
 @pytest_twisted.async_yield_fixture
@@ -43,40 +52,31 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     await world.close()
 
 
-async def submitted(leader: Leader) -> None:
-    """Hand the leader a call; it may die over it."""
+async def submitted(world: World, leader: Leader) -> None:
+    """Hand the leader a call, and wait until it has passed it on or died over it."""
 
     def forget(failure: object) -> None:
         failure.trap(Killed)
 
     Deferred.fromCoroutine(leader.tasks.submit(a_submission())).addErrback(forget)
-    await turns()
-
-
-async def until(is_so: Callable[[], object], engine: Engine | None = None) -> None:
-    """Let everything go on, one engine step at a time, until it is so."""
-    for _ in range(PATIENCE):
-        if is_so():
-            return
-        await turns(1)
-        if engine is not None:
-            engine.step()
-    raise AssertionError("it never came to that")
+    await until(lambda: not leader.steps.alive or any((world.queue / "tasks").iterdir()))
 
 
 async def advanced(engine: Engine, steps: int) -> None:
     """Let the engine take so many steps."""
-    for _ in range(PATIENCE):
-        if len(engine.done) >= steps:
-            return
-        if not engine.step():
-            await turns(1)
-    raise AssertionError(f"it never came so far: {engine.done}")
+
+    def stepped() -> bool:
+        while len(engine.done) < steps and engine.step():
+            pass
+        return len(engine.done) >= steps
+
+    await until(stepped)
 
 
 async def ended(world: World, engine: Engine) -> Task:
     """Let everything go on until the task is over, and nothing of it is left in the queue."""
-    for _ in range(PATIENCE):
+    limit = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < limit:
         task = await world.state()
         if task is not None and task.over and not world.left() and not engine.is_busy:
             return task
@@ -90,7 +90,7 @@ async def test_these_are_all_the_steps(world: World) -> None:
     """What is killed between below is every step that there is."""
     leader, engine = Leader(world), world.engine()
     await leader.start()
-    await submitted(leader)
+    await submitted(world, leader)
     await ended(world, engine)
     await leader.stop()
     assert leader.steps.taken == LEADER_STEPS
@@ -103,8 +103,14 @@ async def test_a_leader_killed_before_any_of_its_steps(world: World, fatal: int)
     """What was on record is run, once; what was not was never accepted."""
     first, engine = Leader(world, fatal), world.engine()
     await first.start()
-    await submitted(first)
-    await until(lambda: not first.steps.alive, engine)
+    await submitted(world, first)
+
+    def killed() -> bool:
+        if first.steps.alive:
+            engine.step()
+        return not first.steps.alive
+
+    await until(killed)
     await first.stop()
     second = Leader(world)
     await second.start()
@@ -126,7 +132,7 @@ async def test_a_leader_killed_before_any_step_of_the_engine(
     """However far the engine comes until the next leader is there, the result is not lost."""
     first, engine = Leader(world), world.engine()
     await first.start()
-    await submitted(first)
+    await submitted(world, first)
     await advanced(engine, before)
     first.steps.alive = False
     await first.stop()
@@ -149,7 +155,7 @@ async def test_an_engine_killed_before_any_of_its_steps(
     """A task that it had begun is never begun again; one that it had answered has its answer."""
     leader, engine = Leader(world), world.engine()
     await leader.start()
-    await submitted(leader)
+    await submitted(world, leader)
     await advanced(engine, before)
     if leader_too:
         leader.steps.alive = False
@@ -175,7 +181,7 @@ async def test_a_retry_is_another_attempt(world: World, before: int) -> None:
     world.routes = [world.route("one", retries=1)]
     leader, engine = Leader(world), world.engine()
     await leader.start()
-    await submitted(leader)
+    await submitted(world, leader)
     await advanced(engine, before)
     await turns()
     task = await ended(world, world.engine())

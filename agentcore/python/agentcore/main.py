@@ -102,9 +102,10 @@ class Engine:
         files = FileWire(self._loop, settings.queue, executor, timeout, poll_seconds)
         files.start()
         self._wires.append(files)
-        self._announce()
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._told_to_stop)
+        # Last: whoever waits for it may tell the engine to stop at once.
+        self._announce()
         await self._stop.wait()
         await self._drain(executor)
 

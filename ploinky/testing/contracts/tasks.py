@@ -10,7 +10,8 @@ Subclass `AgentTransportContract` in a test module, with a fixture ``agent`` tha
   details ``{"spout": 1}``;
 * ``count(n)`` streams the numbers from 0 to ``n`` - 1;
 * ``hang()`` waits until it is aborted;
-* ``aborted(task)`` tells whether the ``hang`` with this task id was aborted.
+* ``begun(task)`` and ``aborted(task)`` tell whether the ``hang`` with this task id has begun, and
+  whether it was aborted.
 """
 # mypy: disable-error-code="untyped-decorator"
 
@@ -28,7 +29,8 @@ from ploinky.interfaces import IAgentTransport, IExchange
 from ploinky.testing.tasks import HeldLease, RecordedAnswer, a_call
 from ploinky.values import Target
 
-ABORTED_WITHIN_SECONDS = 10.0
+PATIENCE_SECONDS = 10.0
+"""Until something that must happen is called missing."""
 
 
 @frozen
@@ -53,6 +55,12 @@ class ConnectedAgent:
     async def call(self, command: str, *params: Any, **given: Any) -> RecordedAnswer:
         """Send a task and wait for the whole answer."""
         return await self.begin(command, *params, **given)[1].whole
+
+    async def until(self, command: str, task: str) -> None:
+        """Ask until the agent says so of a task."""
+        give_up_at = time.monotonic() + PATIENCE_SECONDS
+        while not (await self.call(command, task)).json():
+            assert time.monotonic() < give_up_at, f"the task was not {command}"
 
 
 class AgentTransportContract:
@@ -171,12 +179,9 @@ class AgentTransportContract:
         answer = RecordedAnswer()
         call = a_call("hang")
         exchange = agent.transport.send(HeldLease(agent.target), call, answer)
-        for _ in range(3):  # so that the agent has it in hand
-            await agent.call("echo")
+        await agent.until("begun", call.task)
         exchange.cancel()
-        give_up_at = time.monotonic() + ABORTED_WITHIN_SECONDS
-        while not (await agent.call("aborted", call.task)).json():
-            assert time.monotonic() < give_up_at, "the task was not aborted"
+        await agent.until("aborted", call.task)
         exchange.cancel()
         assert answer.status is None
         assert not answer.whole.called
