@@ -47,7 +47,7 @@ class Orchestrator:
 
 
 class Answering(protocol.Protocol):
-    """Answers each request with pid and generation; `/slow` takes half a second."""
+    """Answers each request with pid and generation; `/slow` takes half a second, once it is in hand."""
 
     def connectionMade(self) -> None:
         """Count it."""
@@ -65,6 +65,8 @@ class Answering(protocol.Protocol):
         while b"\r\n\r\n" in self.received:
             head, _, self.received = self.received.partition(b"\r\n\r\n")
             self.factory.busy += 1
+            if b"/slow" in head:
+                self.transport.write(b"HTTP/1.1 102 Processing\r\n\r\n")
             self.factory.reactor.callLater(0.5 if b"/slow" in head else 0, self.answer)
 
     def answer(self) -> None:
