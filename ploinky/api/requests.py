@@ -29,6 +29,13 @@ _MARKS_OF_A_PROXY = ("Forwarded", "Via", "X-Real-IP", "X-Ploinky-Proxied")
 """The last is the gateway's word for fields that it did not believe and so dropped."""
 
 
+class _Body(io.BytesIO):
+    """What was sent, for as long as somebody may read it: a change outlives its connection."""
+
+    def close(self) -> None:
+        """The client has left; the change that it asked for is carried out and written down."""
+
+
 class ManagementRequest(Request):
     """A request whose body is kept in memory up to `MOST_BODY_BYTES` and dropped beyond.
 
@@ -41,7 +48,7 @@ class ManagementRequest(Request):
 
     def gotLength(self, length: int | None) -> None:
         """Keep the body in memory."""
-        self.content = io.BytesIO()
+        self.content = _Body()
 
     def handleContentChunk(self, data: bytes) -> None:
         """Take the next part of the body."""

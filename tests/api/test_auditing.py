@@ -89,9 +89,11 @@ async def test_a_change_whose_client_left_is_on_record(server):
     asking.cancel()
     with pytest.raises(ResponseNeverReceived):
         await asking
+    await server.ask("GET", "health", key=None)  # by the answer the server knows that it left
     server.manager.gate.callback(None)
     await server.ask("GET", "health", key=None)
-    assert [one.action for one in server.collaborators.audit.written] == ["deployments.deploy"]
+    (entry,) = server.collaborators.audit.written
+    assert (entry.action, entry.status, json.loads(entry.body)) == ("deployments.deploy", 200, DEMO)
 
 
 @pytest_twisted.ensureDeferred

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -193,9 +194,15 @@ class Server:
         except (requests.RequestException, ValueError, KeyError):
             pass
         self.p_cli("cloud", "stop", check=False)
-        for process in Path("/proc").iterdir():
-            if process.name.isdigit() and self._is_ours(process):
+        until(lambda: not self._killed(), "all of its processes have ended")
+
+    def _killed(self) -> bool:
+        """Kill what is left of its processes; tell whether there was any."""
+        ours = [p for p in Path("/proc").iterdir() if p.name.isdigit() and self._is_ours(p)]
+        for process in ours:
+            with suppress(ProcessLookupError):  # it ended by itself just now
                 os.kill(int(process.name), signal.SIGKILL)
+        return bool(ours)
 
     def _is_ours(self, process: Path) -> bool:
         try:

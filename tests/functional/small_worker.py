@@ -47,11 +47,12 @@ class Orchestrator:
 
 
 class Answering(protocol.Protocol):
-    """Answers each request with pid and generation; `/slow` takes half a second."""
+    """Answers each request with pid and generation; `/slow` takes half a second, once it is in hand."""
 
     def connectionMade(self) -> None:
         """Count it."""
         self.received = b""
+        self.busy = 0
         self.factory.open.add(self)
 
     def connectionLost(self, reason: Any = None) -> None:
@@ -64,7 +65,9 @@ class Answering(protocol.Protocol):
         self.received += data
         while b"\r\n\r\n" in self.received:
             head, _, self.received = self.received.partition(b"\r\n\r\n")
-            self.factory.busy += 1
+            self.busy += 1
+            if b"/slow" in head:
+                self.transport.write(b"HTTP/1.1 102 Processing\r\n\r\n")
             self.factory.reactor.callLater(0.5 if b"/slow" in head else 0, self.answer)
 
     def answer(self) -> None:
@@ -74,10 +77,9 @@ class Answering(protocol.Protocol):
         self.transport.write(
             b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n%s\r\n%s" % (len(body), closing, body)
         )
-        self.factory.busy -= 1
+        self.busy -= 1
         if closing:
             self.transport.loseConnection()
-        self.factory.look()
 
 
 class Gateway(protocol.Factory):
@@ -90,29 +92,33 @@ class Gateway(protocol.Factory):
         self.reactor = reactor
         self.router = router
         self.open: set[Answering] = set()
-        self.busy = 0
         self.draining = False
         self.idle: Deferred[None] = Deferred()
 
     def look(self) -> None:
         """See whether a drain is over."""
-        if self.draining and not self.busy and not self.idle.called:
+        if self.draining and not self.open and not self.idle.called:
             self.idle.callback(None)
 
     def expel(self) -> None:
         """Nobody has a key here."""
 
     async def drain(self, seconds: float) -> int:
-        """Wait for what is in hand."""
+        """Wait for what is in hand, and a second for what comes on a connection, as the gateway does."""
         self.draining = True
+        self.reactor.callLater(1.0, self.close_idle)
         self.look()
         try:
             await self.idle.addTimeout(seconds, self.reactor)
         except TimeoutError:
-            return self.busy
-        for connection in list(self.open):
-            connection.transport.loseConnection()
+            return sum(connection.busy for connection in self.open)
         return 0
+
+    def close_idle(self) -> None:
+        """Let those go that have asked nothing."""
+        for connection in list(self.open):
+            if not connection.busy:
+                connection.transport.loseConnection()
 
 
 def build_rooms(reactor: Any, configuration: WorkerConfiguration, paths: Any) -> Rooms:

@@ -68,10 +68,17 @@ def deployed(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Server
 def called(
     server: Server, command: str, path: str = "/fails", *, as_admin: bool = False, **fields: str
 ) -> Any:
-    """Call an agent once it serves."""
+    """Call an agent once it serves; workers hear of that a moment later than the leader."""
     until(lambda: healthy(server, path), "it serves")
     sent = fields | ({"X-API-Key": server.key} if as_admin else {})
-    return requests.post(server.url + path, json={"command": command}, headers=sent, timeout=60)
+    url, body = server.url + path, {"command": command}
+
+    def answered() -> list[requests.Response]:
+        answer = requests.post(url, json=body, headers=sent, timeout=60)
+        return [answer] if answer.json().get("code") != "NO_HEALTHY_INSTANCE" else []
+
+    (answer,) = until(answered, "a worker knows it, too")
+    return answer
 
 
 def healthy(server: Server, path: str) -> bool:
@@ -145,14 +152,15 @@ def test_want_of_memory_is_told(server: Server, tmp_path: Path) -> None:
     until(counted, "both are counted")
 
 
-SERVES = {"kind": "service", "port": 8000, "health": {"startPeriod": 2, "timeout": 1}}
+SERVES = {"kind": "service", "port": 8000, "health": {"startPeriod": 60}}
+NEVER_SERVES = {**SERVES, "health": {"startPeriod": 2, "timeout": 1}}
 
 
 @pytest.mark.parametrize(
     ("manifest", "expected", "said"),
     [
         ({"install": "echo no compiler; exit 3"}, "install", "no compiler"),
-        ({"command": "sleep 60", **SERVES}, "probe", ""),
+        ({"command": "sleep 600", **NEVER_SERVES}, "probe", ""),
         ({"command": "echo cannot listen; exit 3", **SERVES}, "agent", "cannot listen"),
         ({"command": "no-such-program", **SERVES}, "start", ""),
         ({"container": "localhost/no-such-image:1"}, "image", ""),

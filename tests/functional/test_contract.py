@@ -166,8 +166,8 @@ class TestEventsAsTheyCome:
         path = f"/{agent}-{wire}"
         before = agents.call(path, "left").json()
         url = f"{agents.url}{path}/subscribe?command=tick"
+        began = time.monotonic()
         with requests.get(url, stream=True, timeout=30) as answer:
-            began = time.monotonic()
             numbers = [
                 int(line.removeprefix("data: "))
                 for line in itertools.islice(answer.iter_lines(1, True), 2 * 200)

@@ -83,7 +83,7 @@ def test_a_release_that_fails_leaves_the_old_one_serving(
     """The deploy says which step failed and what it printed; callers notice nothing."""
     git_repository(repository, change | {"handlers/hello.js": handler("broken")})
     with Callers(deployed.url, "/app") as callers:
-        answer = deployed.deploy("/app", f"file://{repository}", health={"startPeriod": 5})
+        answer = deployed.deploy("/app", f"file://{repository}", health={"startPeriod": 60})
     body = answer.json()
     assert answer.status_code == 422, answer.text
     assert body["code"] == code

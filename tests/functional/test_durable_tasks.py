@@ -23,7 +23,7 @@ import requests
 from tests.functional.conftest import Server, git_repository, until
 
 NODE_AGENT = {
-    "manifest.json": '{"container": "node:18-alpine", "engine": "node", "timeout": 20}',
+    "manifest.json": '{"container": "node:18-alpine", "engine": "node", "timeout": 120}',
     "index.js": """
 const fs = require('fs');
 const note = (line) => fs.appendFileSync(`${process.env.AGENT_DIR}/log`, `${line}\\n`);
@@ -61,8 +61,8 @@ async def work(params, context):
 SHELL_AGENT = {
     "manifest.json": '{"container": "busybox", "engine": "sh", "timeout": 20}',
     "handlers/work.sh": """#!/bin/sh
-echo "$1" >> "$AGENT_DIR/log"
 trap 'echo "aborted $1" >> "$AGENT_DIR/log"; exit 1' TERM
+echo "$1" >> "$AGENT_DIR/log"
 sleep "$(($2 / 1000)).$(($2 % 1000))" & wait $!
 printf '{"name": "%s"}' "$1"
 """,
@@ -284,7 +284,7 @@ def test_p_cli_shows_tasks_to_who_looks_after_them(node: Agent) -> None:
     here = ("--deployment", f"localhost{node.path}")
     failed = node.begin(command="fails")
     assert node.task(failed, wait=10)["status"] == "failed"
-    lost = node.begin("lost", 60_000)
+    lost = node.begin("lost", 600_000)
     until(lambda: node.task(lost)["status"] == "running", "it has begun")
     page = p_cli("cloud", "tasks", "list", *here, "--lines", "1")
     assert page.stdout.splitlines()[1].split()[:4] == [lost, here[1], "work", "running"]

@@ -163,7 +163,7 @@ def test_the_command_line_shows_it(counting: Server) -> None:
     assert as_json["agents"]["app"]["commands"]["hello"]["count"] == 8
     assert "running" in type_("cloud", "deployments", "stats", "localhost", "/demo").stdout
     assert "serves release 1" in type_("cloud", "logs", "50", "--about", "localhost/demo").stdout
-    (day,) = type_("cloud", "logs", "list").stdout.split()
+    day, *_ = type_("cloud", "logs", "list").stdout.split()
     place = type_("cloud", "logs", "download", day).stdout.strip()
     kept = gzip.decompress((counting.directory / place).read_bytes())
     assert all(json.loads(line) for line in kept.splitlines())

@@ -70,8 +70,9 @@ def test_what_cannot_be_ended_now_is_ended_at_a_later_start(deployed: Server) ->
     deployed.environment["DOCKER_HOST"] = f"unix://{deployed.directory}/nobody.sock"
     move(deployed, "process")
     assert deployed.call("/app", "hello").json() == "hello"
-    log = deployed.p_cli("cloud", "logs", "1000", "--json").stdout
-    assert "may still run on docker" in log
+    log = ("cloud", "logs", "1000", "--json")
+    told = "may still run on docker"
+    until(lambda: told in deployed.p_cli(*log).stdout, "what was not done is told")
     assert running("docker", cluster) == 1
     assert (data / "runtime").read_text() == "process\ndocker\n"
     deployed.environment["DOCKER_HOST"] = there

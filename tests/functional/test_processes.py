@@ -357,7 +357,7 @@ def test_sigterm_finishes_what_is_in_hand(leader: Leader) -> None:
         slow.sendall(b"GET / HTTP/1.1\r\n\r\n")
         assert slow.recv(4096).startswith(b"HTTP/1.1 200")
         slow.sendall(b"GET /slow HTTP/1.1\r\n\r\n")
-        time.sleep(0.1)
+        assert slow.recv(4096) == b"HTTP/1.1 102 Processing\r\n\r\n"
         leader.process.terminate()
         assert slow.recv(4096).startswith(b"HTTP/1.1 200")
     assert leader.process.wait(SECONDS) == 0

@@ -264,6 +264,7 @@ def test_a_guesser_is_held_up_and_nobody_else(closed: Server) -> None:
     """
     key = new_key(closed, "working")
     enough, guesses = threading.Event(), Calls()
+    began = time.monotonic()
 
     def guess() -> None:
         with requests.Session() as session:
@@ -287,15 +288,16 @@ def test_a_guesser_is_held_up_and_nobody_else(closed: Server) -> None:
                 assert [ask(each, closed).status_code for each in sessions.values()] == [200] * 2
             assert closed.api("GET", "deployments").status_code == 200
             assert closed.api("POST", "domains", {"name": "new.example"}).status_code == 200
+        until(lambda: len(guesses.statuses) > 50, "the guesser goes on")
     finally:
         enough.set()
         for guesser in guessers:
             guesser.join()
     assert set(guesses.statuses) <= {401, 429}
-    assert guesses.statuses.count(401) <= 15
-    assert len(guesses.statuses) > 50
+    guessed = guesses.statuses.count(401)
+    assert guessed <= 11 + (time.monotonic() - began) / 6
     trail = closed.api("GET", "audit?perPage=200").json()["entries"]
-    assert sum(entry["action"] == "auth" for entry in trail) <= 20
+    assert sum(entry["action"] == "auth" for entry in trail) <= guessed + 5
 
 
 def test_a_guesser_elsewhere_does_not_keep_anybody_from_logging_in(own_server: Server) -> None:

@@ -150,19 +150,19 @@ def test_behind_a_tls_proxy_the_cookie_is_secure(own_server: Server) -> None:
 def test_wrong_logins_slow_down_nobody_but_their_sender(guarded: Server) -> None:
     """They are told when to come back; calls with a key, from the same address even, go on."""
     key = new_key(guarded, "busy")
-    statuses: list[int] = []
+    began = time.monotonic()
+    answers: list[requests.Response] = []
     guess = threading.Thread(
-        target=lambda: statuses.extend(
-            login(guarded, f"pk_{number}").status_code for number in range(60)
-        )
+        target=lambda: answers.extend(login(guarded, f"pk_{number}") for number in range(60))
     )
     guess.start()
     served = [call(guarded, key).status_code for _ in range(30)]
     guess.join()
     assert served == [200] * 30
+    statuses = [one.status_code for one in answers]
     assert set(statuses) == {401, 429}
-    assert statuses.count(401) <= 12
-    assert int(login(guarded, "pk_x").headers["Retry-After"]) > 0
+    assert statuses.count(401) <= 11 + (time.monotonic() - began) / 6
+    assert all(int(one.headers["Retry-After"]) > 0 for one in answers if one.status_code == 429)
     assert guarded.api("GET", "deployments").status_code == 200
 
 
@@ -175,7 +175,9 @@ def test_a_guesser_is_held_up_by_all_together_and_after_a_restart(own_server: Se
     def guess_at_both() -> bool:
         answers.append(login(own_server, f"pk_needle-{len(answers)}"))
         held_up = {one.headers["X-Request-Id"][0] for one in answers if one.status_code == 429}
-        return len(answers) >= 30 and len(held_up) == 2
+        # The next try is some seconds away: none is let in before what follows has been asked.
+        long = int(answers[-1].headers.get("Retry-After", 0)) > 3
+        return len(answers) >= 30 and len(held_up) == 2 and long
 
     until(guess_at_both, "both workers have refused")
     wrong = [one for one in answers if one.status_code == 401]
@@ -187,10 +189,13 @@ def test_a_guesser_is_held_up_by_all_together_and_after_a_restart(own_server: Se
         entries = own_server.api("GET", "audit?perPage=200").json()["entries"]
         return [entry for entry in entries if entry["action"] == "auth"]
 
-    until(lambda: len(trail()) > len(wrong), "all is on record")
-    codes = [str(entry["code"]) for entry in trail()]
-    assert codes.count("UNAUTHENTICATED") == len(wrong)
-    assert codes.count("TOO_MANY_REQUESTS") == 1
+    def recorded(code: str) -> int:
+        return sum(entry["code"] == code for entry in trail())
+
+    until(lambda: recorded("TOO_MANY_REQUESTS"), "that it was held up is on record")
+    until(lambda: recorded("UNAUTHENTICATED") >= len(wrong), "all is on record")
+    assert recorded("UNAUTHENTICATED") == len(wrong)
+    assert recorded("TOO_MANY_REQUESTS") == 1
     assert "needle" not in json.dumps(trail())
     assert own_server.api("GET", "audit/verify").json()["intact"] is True
 
@@ -236,8 +241,13 @@ def test_leader_and_worker_refuse_a_guess_in_the_same_words(own_server: Server) 
         return answer.status_code, fields, document
 
     assert told(body) == told(iter([body]))
-    until(lambda: told(body)[0] == 429, "it is held up")
-    assert told(body) == told(iter([body]))
+
+    def held_up() -> list[tuple[int, dict[str, str], dict[str, str]]]:
+        both = [told(body), told(iter([body]))]  # between them it may be let in once more
+        return both if {status for status, _, _ in both} == {429} else []
+
+    worker, leader = until(held_up, "it is held up")
+    assert worker == leader
 
 
 def test_a_secret_is_in_no_list_log_or_file(guarded: Server) -> None:
