@@ -7,6 +7,7 @@
  * interface `run(task, target, done, item) -> abort(reason)` of what runs handlers.
  */
 
+const { Table } = require('./table');
 const { failure, paramsOf } = require('./tasks');
 
 // Beyond `concurrency`, tasks wait in line until their deadline: two gateway
@@ -63,7 +64,7 @@ class Executor {
     this._concurrency = concurrency;
     this._timeoutMs = timeoutMs;
     this._maxResultBytes = maxResultBytes;
-    this._tasks = new Set();
+    this._tasks = new Table(); // by sequence
     this._waiting = [];
     this._running = 0;
     this._timer = undefined;
@@ -98,7 +99,7 @@ class Executor {
     if (this.busy && this._waiting.length >= MAX_WAITING) {
       return this._refuse(task, failure(503, 'OVERLOADED', `The agent runs ${this._running} tasks and ${MAX_WAITING} wait.`));
     }
-    this._tasks.add(task);
+    this._tasks.set(task.sequence, task);
     this._watch(task.deadline);
     if (this.busy) this._waiting.push(task);
     else this._start(task);
@@ -126,7 +127,7 @@ class Executor {
 
   /** Those that wait come before those that run: none starts because another one is ended. */
   _youngestFirst() {
-    return [...this._tasks].reverse();
+    return [...this._tasks.values()].reverse();
   }
 
   _refuse(task, failed) {
@@ -176,7 +177,7 @@ class Executor {
 
   _end(task) {
     task.finished = true;
-    this._tasks.delete(task);
+    this._tasks.delete(task.sequence);
     if (task.abort) {
       this._running -= 1;
       while (this._waiting.length && !this.busy) {

@@ -14,6 +14,7 @@ const {
 } = require('./frames');
 const { Items, errorBody } = require('./items');
 const { Task } = require('./executor');
+const { Table } = require('./table');
 const { badCommand, failure, isCommandName } = require('./tasks');
 
 // A peer that takes no answers is heard no more until it does.
@@ -116,8 +117,8 @@ class FrameConnection {
     this._executor = executor;
     this._reader = new FrameReader();
     this._writer = new FrameWriter();
-    this._open = new Map(); // id -> {task, items, stream}
-    this._moving = new Set();
+    this._open = new Table(); // id -> {task, items, stream}
+    this._moving = new Table();
     this._isFlushing = false;
     this._take = this._take.bind(this);
     this._flush = this._flush.bind(this);
@@ -197,7 +198,8 @@ class FrameConnection {
   }
 
   _flush() {
-    for (const stream of this._moving) {
+    while (this._moving.size) {
+      const [stream] = this._moving.keys();
       this._moving.delete(stream);
       stream.pump();
     }

@@ -13,6 +13,7 @@ const path = require('path');
 const { failure, isCommandName, isFailure, readTask } = require('./tasks');
 const { Task } = require('./executor');
 const { TaskFiles } = require('./task_files');
+const { Table } = require('./table');
 
 const RESCAN_MS = 1000;
 const POLL_MS = 20;
@@ -47,9 +48,9 @@ class FileWire {
     this._executor = executor;
     this._timeoutMs = timeoutMs;
     this._pollMs = pollMs;
-    this._running = new Map();
-    this._backlog = new Set();
-    this._removed = new Set();
+    this._running = new Table();
+    this._backlog = new Table();
+    this._removed = new Table();
     this._stopped = false;
   }
 
@@ -109,7 +110,7 @@ class FileWire {
   }
 
   _next() {
-    for (const id of this._backlog) {
+    for (const id of this._backlog.keys()) {
       if (this._executor.busy) return;
       this._backlog.delete(id);
       this._claim(id);

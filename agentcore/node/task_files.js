@@ -15,6 +15,7 @@
  */
 
 const fs = require('fs');
+const { Table } = require('./table');
 
 // Kept for writing over, at most; more than are usually in flight.
 const SPARE_FILES = 64;
@@ -27,7 +28,7 @@ class TaskFiles {
   constructor(root) {
     this._root = root;
     this._buffer = Buffer.allocUnsafe(READ_BYTES);
-    this._read = new Map(); // id -> {name, descriptor, size} of a task that was read
+    this._read = new Table(); // id -> {name, descriptor, size} of a task that was read
     this._spare = []; // the same, of tasks that are done
     this._room = SPARE_FILES;
     this._mode = 'r+';

@@ -13,6 +13,7 @@
 const path = require('path');
 const { Worker } = require('worker_threads');
 const { ITEM } = require('./streaming');
+const { Table } = require('./table');
 const { failure } = require('./tasks');
 
 // How long past its deadline a handler may leave an abort signal unseen before
@@ -22,7 +23,7 @@ const BLOCKED_AFTER_MS = 1000;
 class HandlerThread {
   constructor({ agentDir, maxResultBytes }) {
     this._options = { agentDir, maxResultBytes };
-    this._entries = new Map();
+    this._entries = new Table(); // by the task's sequence
     this._outbox = [];
     this._flush = () => {
       const batch = this._outbox;
@@ -127,7 +128,7 @@ class HandlerThread {
     const lost = entries.filter(isLost);
     const kept = entries.filter((entry) => !isLost(entry));
     const culprit = this._entries.get(sequence) || (lost.length === 1 ? lost[0] : undefined);
-    this._entries = new Map(kept.map((entry) => [entry.task.sequence, entry]));
+    this._entries = new Table(kept.map((entry) => [entry.task.sequence, entry]));
     this._outbox = [];
     this._worker = undefined;
     if (!broken && !this._stopped) this._spawn();

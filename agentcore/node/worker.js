@@ -17,13 +17,14 @@ const { pathToFileURL } = require('url');
 const { parentPort, workerData } = require('worker_threads');
 const { Context } = require('./context');
 const { ITEM, Streaming, isStream } = require('./streaming');
+const { Table } = require('./table');
 const { failure, isCommandName, paramsOf } = require('./tasks');
 
 const { agentDir, maxResultBytes, progress } = workerData;
 const current = new AsyncLocalStorage();
 const loaded = new Map();
-const contexts = new Map();
-const streams = new Map();
+const contexts = new Table();
+const streams = new Table();
 let functions = new Map();
 let outbox = [];
 
