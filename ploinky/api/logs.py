@@ -149,13 +149,12 @@ class LogRoutes:
         query = call.queries(LinesQuery)
         name, wanted, lines = query.name(), query.wanted(), query.lines
         is_json = query.format is LogFormat.JSON
-        follower = None
-        if query.follow:  # from here on, so that nothing falls in between
-            follower = await self._its.files.run(Follower, self._directory, name)
-        found = await self._its.files.run(tail, self._directory, lines, name, wanted)
-        if follower is not None:
-            produce = partial(self._follow, follower, wanted, is_json, found)
-            return Stream(_type(is_json), produce)
+        run = self._its.files.run
+        if query.follow:
+            follower = await run(Follower, self._directory, name)
+            first = await run(follower.before, lines, wanted)
+            return Stream(_type(is_json), partial(self._follow, follower, wanted, is_json, first))
+        found = await run(tail, self._directory, lines, name, wanted)
         return Answer(_shown(found, is_json), _type(is_json))
 
     async def _follow(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -73,16 +73,21 @@ def tail(
     directory: Path, lines: int, name: str = SERVER, wanted: Wanted | None = None
 ) -> list[bytes]:
     """Give the last lines of a log that are meant, oldest first, from as many days as it takes."""
-    wanted = wanted or Wanted()
+    return _last(_days(directory, name), lines, wanted or Wanted())
+
+
+def _last(days: Sequence[Path], lines: int, wanted: Wanted, end: int | None = None) -> list[bytes]:
+    """Give the last lines, of which none begins at ``end`` of the newest day or later."""
     found: list[bytes] = []
     searched = 0
-    for path in _days(directory, name):
-        for line in _backwards(path):
+    for path in days:
+        for line in _backwards(path, end):
             searched += len(line)
             if len(found) == lines or searched > MOST_SEARCHED_BYTES:
                 return found[::-1]
             if wanted.admits(line):
                 found.append(line)
+        end = None
     return found[::-1]
 
 
@@ -96,8 +101,13 @@ class Follower:
     def __init__(self, directory: Path, name: str) -> None:
         self._directory = directory
         self._name = name
-        self._path = next(iter(_days(directory, name)), None)
-        self._place = self._path.stat().st_size if self._path else 0
+        self._before = _days(directory, name)
+        self._path = next(iter(self._before), None)
+        self._place = self._begin = _end_of_lines(self._path) if self._path else 0
+
+    def before(self, lines: int, wanted: Wanted) -> list[bytes]:
+        """Give the last lines that are meant before the first that `added` ever gave or will."""
+        return _last(self._before, lines, wanted, self._begin)
 
     def added(self) -> list[bytes]:
         """Give the next lines, of bounded size; none where nothing was added."""
@@ -180,10 +190,20 @@ def _days(directory: Path, name: str) -> list[Path]:
     return sorted(directory.glob(f"{name}-*{SUFFIX}"), reverse=True)
 
 
-def _backwards(path: Path) -> Iterator[bytes]:
-    """Give a file's lines, the last one first, without reading all of it."""
+def _end_of_lines(path: Path) -> int:
+    """Give how long a file is without a last line that is still being written."""
     with path.open("rb") as file:
-        end = file.seek(0, os.SEEK_END)
+        size = file.seek(0, os.SEEK_END)
+        start = file.seek(max(0, size - _BLOCK_BYTES))
+        end = start + file.read(size - start).rfind(b"\n") + 1
+        return end if end > start else size if start else 0
+
+
+def _backwards(path: Path, end: int | None) -> Iterator[bytes]:
+    """Give a file's lines up to a place, or all, the last one first, without reading all of it."""
+    with path.open("rb") as file:
+        if end is None:
+            end = file.seek(0, os.SEEK_END)
         rest = b""
         while end:
             start = max(0, end - _BLOCK_BYTES)

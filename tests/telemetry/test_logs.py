@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 
 from ploinky.telemetry.events import TerminalLog
 from ploinky.telemetry.logs import ACCESS, SERVER, DailyFile, JsonLog, at_level, prune
-from ploinky.telemetry.reading import for_people
+from ploinky.telemetry.reading import Follower, Wanted, for_people
 from ploinky.telemetry.reading import tail as raw_tail
 from ploinky.telemetry.redaction import Redactor
 
@@ -241,6 +241,24 @@ def test_the_last_lines_come_from_as_many_days_as_it_takes(
     assert numbers(1500) == list(range(502, 2002))
     assert numbers(9999) == list(range(2002))
     assert tail(tmp_path, 0) == ""
+
+
+def test_who_follows_has_every_line_once(tmp_path: Path) -> None:
+    """Whatever is written meanwhile, and if the last line was only half there at first."""
+    today, tomorrow = (tmp_path / f"{SERVER}-2023-11-{day}.jsonl" for day in (15, 16))
+    today.write_bytes(b"on")
+    assert Follower(tmp_path, SERVER).before(9, Wanted()) == []
+    today.write_bytes(b"one\ntwo\nthr")
+    follower = Follower(tmp_path, SERVER)
+    with today.open("ab") as file:
+        file.write(b"ee\nfour\n")
+    assert follower.before(9, Wanted()) == [b"one", b"two"]
+    assert follower.before(1, Wanted()) == [b"two"]
+    assert follower.added() == [b"three", b"four"]
+    tomorrow.write_bytes(b"five\n")
+    assert follower.before(9, Wanted()) == [b"one", b"two"]
+    assert follower.added() == [b"five"]
+    assert follower.added() == []
 
 
 def test_people_read_time_level_and_message() -> None:
