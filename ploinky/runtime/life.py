@@ -60,6 +60,8 @@ def observe(life: Life, core: Core, status: InstanceStatus | None) -> None:
     if not core.present:
         return
     restarted = status is not None and status.restarts > core.restarts
+    if status is not None and restarted and core.may_be_explained(status):
+        return
     ended = status is not None and (not status.running or restarted)
     core.chronicle.was_seen(status, ended=ended)
     if status is None:

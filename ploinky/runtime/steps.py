@@ -69,6 +69,7 @@ class Core:
         era: Grows whenever that changes; what was seen in another era is not about this one.
         restarts: As the engine last counted them.
         attempts: Starts again since it last led a steady life.
+        puzzled: Whether the engine was seen to have started it again, and did not say why.
         enders: Who waits until it is gone.
     """
 
@@ -85,6 +86,7 @@ class Core:
     era: int = 0
     restarts: int = 0
     attempts: int = 0
+    puzzled: bool = False
     ready_at: float = 0.0
     failure: Exception | None = None
     enders: list[Deferred[None]] = field(default_factory=list)
@@ -108,6 +110,15 @@ class Core:
         """Tell whether it has been ready for long enough to be trusted again."""
         ready = self.readiness is not None
         return ready and self.clock.seconds() - self.ready_at >= STEADY_SECONDS
+
+    def may_be_explained(self, status: InstanceStatus) -> bool:
+        """Tell whether the engine may say at the next look how one ended that it started again.
+
+        It tells that later than that it runs.  Which part of a deploy failed follows from the exit
+        code; of one that serves, that it is back matters more.
+        """
+        self.puzzled = self.starting and status.exit_code is None and not self.puzzled
+        return self.puzzled
 
     # --- at most one step at a time; the next waits until the last has let go
 

@@ -266,9 +266,24 @@ def test_it_dies_while_starting_and_the_engine_brings_it_back(world: World) -> N
     launching = world.launch(spec)
     world.host.crash(spec.instance)
     world.host.restart(spec.instance)
-    world.turn(1)
+    world.turn(1.5)
     assert "the engine started it again" in outcome(launching).message
     assert world.host.instances == {}
+
+
+def test_it_dies_while_starting_and_the_engine_says_later_how(world: World) -> None:
+    """The part that failed follows from the exit code, which comes after that it runs again."""
+    world.prober.ready = False
+    spec = world.spec()
+    launching = world.launch(spec)
+    world.host.crash(spec.instance)
+    world.host.restart(spec.instance)
+    world.turn(0.6)
+    found = world.host.instances[spec.instance]
+    found.status = attrs.evolve(found.status, exit_code=127)
+    world.turn(1)
+    error = outcome(launching)
+    assert (error.failed_at, error.details["exitCode"]) == ("start", 127)
 
 
 def test_the_engine_refuses_it(world: World) -> None:
