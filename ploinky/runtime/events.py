@@ -21,7 +21,8 @@ from ploinky.runtime import facts
 from ploinky.runtime.blueprint import LABEL_INSTANCE
 from ploinky.runtime.facts import Connection
 
-ENDS = frozenset({"die", "died", "oom", "destroy", "remove"})
+DEATHS = frozenset({"die", "died"})
+ENDS = DEATHS | {"oom", "destroy", "remove"}
 SILENCE_SECONDS = 60.0
 """After which the stream is opened anew: an engine that died says nothing either."""
 RETRY_SECONDS = 1.0
@@ -30,10 +31,10 @@ RETRY_SECONDS = 1.0
 Ended = Callable[[str, int | None, bool], None]
 
 
-def _exit_code(told: Mapping[str, str]) -> int | None:
-    """Read it; the first name is Docker's, the second Podman's."""
+def _exit_code(action: str, told: Mapping[str, str]) -> int | None:
+    """Read it; the first name is Docker's, the second Podman's, which tells 0 with all else, too."""
     text = told.get("exitCode") or told.get("containerExitCode") or ""
-    return int(text) if text.isdigit() else None
+    return int(text) if action in DEATHS and text.isdigit() else None
 
 
 class EventStream:
@@ -83,9 +84,9 @@ class EventStream:
                 return
             for event in stream:
                 told = (event.get("Actor") or {}).get("Attributes", {})
-                instance = told.get(LABEL_INSTANCE)
-                if instance and event.get("Action") in ENDS:
-                    self._tell(instance, _exit_code(told), event["Action"] == "oom")
+                instance, action = told.get(LABEL_INSTANCE), event.get("Action")
+                if instance and action in ENDS:
+                    self._tell(instance, _exit_code(action, told), action == "oom")
         finally:
             with self._guard:
                 self._stream = None

@@ -219,8 +219,8 @@ class Instances(Service):
             self._calm = -1
 
     def _sweep(self) -> Deferred[None] | None:
-        starting = any(each.core.starting for each in self._entries.values())
-        self._calm = 0 if starting else (self._calm + 1) % self._calm_sweeps
+        unsettled = any(each.core.starting or each.core.puzzled for each in self._entries.values())
+        self._calm = 0 if unsettled else (self._calm + 1) % self._calm_sweeps
         if not self._entries or self._calm:
             return None
         sweeping = Deferred.fromCoroutine(self._look())

@@ -114,10 +114,9 @@ class Core:
     def may_be_explained(self, status: InstanceStatus) -> bool:
         """Tell whether the engine may say at the next look how one ended that it started again.
 
-        It tells that later than that it runs.  Which part of a deploy failed follows from the exit
-        code; of one that serves, that it is back matters more.
+        It tells that later than that it runs; which part failed follows from the exit code.
         """
-        self.puzzled = self.starting and status.exit_code is None and not self.puzzled
+        self.puzzled = status.exit_code is None and not self.puzzled
         return self.puzzled
 
     # --- at most one step at a time; the next waits until the last has let go
@@ -241,7 +240,7 @@ class Core:
         Raises:
             ProbeFailed: It is not, or is dead, with what it printed last.
         """
-        self.restarts, self._cause = status.restarts, ""
+        self.restarts, self.puzzled, self._cause = status.restarts, False, ""
         probing = Deferred.fromCoroutine(self.prober.when_ready(self.spec, status))
         self._probing = probing
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import signal
 import socket
 from pathlib import Path
@@ -315,10 +316,17 @@ async def test_a_service_whose_port_nobody_knows_is_refused(house: House) -> Non
 @pytest_twisted.ensureDeferred
 async def test_volumes_outlive_an_instance(house: House) -> None:
     """A task agent's and a service's alike."""
+    deployment = secrets.token_hex(6)  # no run that was broken off has left a volume of its
     for kind in (Kind.TASK, Kind.SERVICE):
         writes = ("sh", "-c", "echo kept >> /notes/a; cat /notes/a; exec sleep 300")
         spec = house.spec(
-            {}, BUSYBOX, kind=kind, port=80, command=writes, volumes=(Volume("notes", "/notes"),)
+            {},
+            BUSYBOX,
+            kind=kind,
+            port=80,
+            command=writes,
+            volumes=(Volume("notes", "/notes"),),
+            deployment=deployment,
         )
         Path(spec.queue_directory).mkdir(parents=True)
         for times in (1, 2):
@@ -329,7 +337,7 @@ async def test_volumes_outlive_an_instance(house: House) -> None:
             await house.runtime.remove(spec.instance, 0.0)
         assert said == "kept\nkept\n"
     client, _ = house.runtime._engine()
-    client.remove_volume(f"ploinky-{spec.deployment}-notes")
+    client.remove_volume(f"ploinky-{deployment}-notes")
 
 
 @everywhere

@@ -12,11 +12,13 @@ import pytest
 import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
 
 from ploinky.deploy_errors import EngineUnavailable, ImageUnavailable, StartFailed
 from ploinky.instance_values import Resources
 from ploinky.runtime import assembly, facts
 from ploinky.runtime.engine import ContainerEngine
+from ploinky.runtime.events import EventStream
 from ploinky.runtime.facts import Connection, EngineFacts
 from ploinky.threads import Blocking
 from tests.runtime.conftest import ON_ENGINES, PATIENCE, House
@@ -227,3 +229,32 @@ async def test_the_end_of_an_instance_is_told_at_once(house: House) -> None:
     Path(spec.queue_directory).mkdir(parents=True)
     await house.runtime.start(spec)
     await house.until(lambda: spec.instance in told)
+
+
+@on_engines
+@pytest_twisted.ensureDeferred
+async def test_only_an_end_has_an_exit_code(house: House) -> None:
+    """Podman says 0 of a removal, too: whoever comes after it under its id did not end so."""
+    ours: set[str] = set()
+    told: list[int | None] = []
+
+    def tell(instance: str, exit_code: int | None, out_of_memory: bool) -> None:
+        if instance in ours:
+            told.append(exit_code)
+
+    stream = EventStream(house.runtime._connection, tell)
+    following = deferToThread(stream.follow)
+    try:
+        while len(told) < 2:  # it may not listen yet
+            spec = house.spec({"a": ""}, BUSYBOX, command=("sh", "-c", "sleep 0.2; exit 3"))
+            ours.add(spec.instance)
+            Path(spec.queue_directory).mkdir(parents=True)
+            await house.runtime.start(spec)
+            await deferLater(reactor, 0.5)
+            await house.runtime.remove(spec.instance, 0.0)
+        await house.until(lambda: told[-1] is None)
+    finally:
+        stream.close()
+        await following
+    assert 0 not in told
+    assert 3 in told
