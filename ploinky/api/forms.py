@@ -33,12 +33,12 @@ class _Misfit(ValueError):
 
 
 def parse_json(raw_body: bytes) -> Any:
-    """Read a body; an empty one is an empty object.
+    """Read a body; none at all is an empty object.
 
     Raises:
         BadJson: With line and column, counted from 1.
     """
-    if not raw_body.strip():
+    if not raw_body:
         return {}
     try:
         text = raw_body.decode("utf-8")

@@ -214,7 +214,7 @@ class Call:
             BadJson, BodyTooLarge
         """
         body = self.request.whole_body()
-        if not body.strip() and self.request.method == b"DELETE":
+        if not body and self.request.method == b"DELETE":
             return self.query_values()
         return parse_json(body)
 

@@ -85,7 +85,14 @@ async def test_broken_json_is_pointed_at(server, data, line, column):
 
 @pytest.mark.parametrize(
     "data",
-    [b"\xff\xfe", b"NaN", b'{"a": Infinity}', b"[" * 100_000, b'{"a": 1' + b"0" * 10_000 + b"}"],
+    [
+        b"\t",
+        b"\xff\xfe",
+        b"NaN",
+        b'{"a": Infinity}',
+        b"[" * 100_000,
+        b'{"a": 1' + b"0" * 10_000 + b"}",
+    ],
 )
 @pytest_twisted.ensureDeferred
 async def test_what_only_resembles_json_is_refused(server, data):
