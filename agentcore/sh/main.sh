@@ -118,16 +118,18 @@ check() { # id pid due end kill
 		[ ! -e "$queue/tmp/$1.status" ] || ended=$now
 		keep "$1" "$2" "$due" $ended -
 	else
-		[ "$now" -lt $(($4 + DRAIN_AFTER)) ] || drain "$1"
+		[ "$now" -lt $(($4 + DRAIN_AFTER)) ] || drain "$1" $(($4 + KILL_AFTER))
 		keep "$@"
 	fi
 }
 
-# Lets go of output that something keeps open, once what was printed has been passed on:
-# who does so sleeps where there is no more of it.
-drain() { # id
+# Lets go of output that something keeps open, once what was printed has been passed on: who
+# does so sleeps where there is no more of it.  Where it goes on coming, not for ever.
+drain() { # id limit
 	read -r copier 2>/dev/null <"$queue/tmp/$1.copier" || return 0
-	! look_at_process "$copier" || [ "$state" != S ] || kill "$copier" 2>/dev/null
+	look_at_process "$copier" || return 0
+	[ "$state" = S ] || [ "$now" -ge "$2" ] || return 0
+	kill "$copier" 2>/dev/null || :
 }
 
 has_ended() { # pid
