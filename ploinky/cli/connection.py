@@ -108,7 +108,7 @@ def _nearest(directory: Path, home: Path, trusted: set[int]) -> tuple[Path, str]
         try:
             if not path.is_file() or path.stat().st_uid not in trusted:
                 continue
-        except PermissionError:  # somebody else's directory, above one of ours
+        except OSError:  # somebody else's directory, above one of ours; or just gone
             continue
         try:
             with path.open(encoding="utf-8") as file:
