@@ -41,6 +41,24 @@ class OutputPart:
     mark: str
 
 
+_MEANINGS = {
+    126: "its command is not executable",
+    127: "its command was not found",
+    134: "it gave up, perhaps for want of memory",
+    137: "it was killed, perhaps for want of memory",
+    139: "it crashed (segmentation fault)",
+}
+
+
+def exit_code_in_words(exit_code: int) -> str:
+    """Give the exit code of a program that a shell or a container ran, and what it mostly means.
+
+    Source: exit status in bash(1); 134 is of abort(3), which Node calls where it gets no memory.
+    """
+    meaning = _MEANINGS.get(exit_code)
+    return f"exit code {exit_code}" + (f": {meaning}" if meaning else "")
+
+
 @frozen
 class InstanceDeath:
     """How an instance ended that should have gone on.
@@ -70,10 +88,8 @@ class InstanceDeath:
         """What a caller is told: how it ended, and no word of the agent's own."""
         if self.out_of_memory:
             return f"it was ended for its memory limit (exit code {self.exit_code})"
-        if self.exit_code == 137:
-            return "it was killed (exit code 137), perhaps for want of memory"
         if self.exit_code is not None:
-            return f"it ended with exit code {self.exit_code}"
+            return f"it ended with {exit_code_in_words(self.exit_code)}"
         if self.failed_at == "probe":
             return "it did not answer its probes any more, and was ended"
         return "it was removed, or ended in a way that nobody saw"

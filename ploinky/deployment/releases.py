@@ -34,6 +34,7 @@ from ploinky.deployment.spec import Layout, Plans, kind_of
 from ploinky.errors import NotFound, ValidationFailed
 from ploinky.interfaces import IRuntime
 from ploinky.leader_interfaces import ISource
+from ploinky.observations import exit_code_in_words
 from ploinky.threads import Blocking
 from ploinky.values import DeployRequest, Kind, Release
 
@@ -202,10 +203,8 @@ class ReleaseBuilder:
                 f"{name} ran for over {INSTALL_TIMEOUT_SECONDS:.0f} s and was ended", output=output
             )
         if result.exit_code:
-            hint = ": it was killed, perhaps for want of memory" if result.exit_code == 137 else ""
-            raise InstallFailed(
-                f"{name} exited with status {result.exit_code}{hint}", output=output
-            )
+            how = exit_code_in_words(result.exit_code)
+            raise InstallFailed(f"{name} ended with {how}", output=output)
 
     async def check_kept(self, release: Release) -> None:
         """See that a release that served before could be started again.

@@ -6,7 +6,7 @@ from typing import Any
 
 from ploinky.errors import AGENT, MEMORY
 from ploinky.instance_values import InstanceStatus
-from ploinky.observations import InstanceDeath
+from ploinky.observations import InstanceDeath, exit_code_in_words
 
 OUTPUT_LINES = 50
 
@@ -17,13 +17,7 @@ def how_it_ended(status: InstanceStatus) -> str:
         return f"It was ended for its memory limit (exit code {status.exit_code})"
     if status.exit_code is None:
         return "It ended"
-    hint = {
-        126: ": its command is not executable",
-        127: ": its command was not found",
-        137: ": it was killed, perhaps for want of memory",
-        139: ": it crashed (segmentation fault)",
-    }.get(status.exit_code, "")
-    return f"It ended with exit code {status.exit_code}{hint}"
+    return f"It ended with {exit_code_in_words(status.exit_code)}"
 
 
 def death_of(status: InstanceStatus, at: float, printed: str) -> InstanceDeath:

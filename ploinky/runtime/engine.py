@@ -31,9 +31,10 @@ from ploinky.leader_interfaces import IRuntimeEvents, IRuntimeVolumes, IVolumeCo
 from ploinky.observations import LAST_WORDS_BYTES, InstanceUsage, OutputPart
 from ploinky.runtime import blueprint, facts, inspection, places
 from ploinky.runtime.blueprint import Blueprint, Surroundings
-from ploinky.runtime.events import EventStream
+from ploinky.runtime.events import ContainerEvent, EventStream
 from ploinky.runtime.facts import ApiClient, Connection, EngineFacts
 from ploinky.runtime.figures import part_after, read_usage, since_of
+from ploinky.runtime.last_ends import LastEnds
 from ploinky.runtime.output import TIMED_OUT, OutputTail, end_of
 from ploinky.runtime.volumes import EngineVolumes, VolumeCopy
 from ploinky.runtime.waiting import Shielded, uncut
@@ -99,7 +100,7 @@ class ContainerEngine(Service):
         self._listener: Callable[[str], None] | None = None
         self._events = EventStream(connection, partial(reactor.callFromThread, self._heard))
         self._following: Shielded[None] | None = None
-        self._last_ends: dict[str, tuple[int | None, bool]] = {}
+        self._last_ends = LastEnds()
 
     # --- service
 
@@ -135,15 +136,10 @@ class ContainerEngine(Service):
         if self._following is None:
             self._following = Shielded(self._blocking.run(self._events.follow))
 
-    def _heard(self, instance: str, exit_code: int | None, out_of_memory: bool) -> None:
-        # Want of memory is told before the end that it leads to.
-        if out_of_memory:
-            self._last_ends[instance] = (None, True)
-        elif exit_code is not None:
-            short = self._last_ends.get(instance, (None, False))
-            self._last_ends[instance] = (exit_code, short[0] is None and short[1])
+    def _heard(self, event: ContainerEvent) -> None:
+        self._last_ends.hear(event)
         if self._listener is not None:
-            self._listener(instance)
+            self._listener(event.instance)
 
     # --- IRuntime
 
@@ -189,7 +185,6 @@ class ContainerEngine(Service):
 
     async def remove(self, instance: str, grace_seconds: float) -> str:
         """See `IRuntime`.  Cancelling gives up the wait; it is removed all the same."""
-        self._last_ends.pop(instance, None)
         return await self._blocking.run(self._discard, instance, grace_seconds)
 
     async def instances(self, cluster: str) -> list[InstanceStatus]:
@@ -371,15 +366,14 @@ class ContainerEngine(Service):
                 except docker.errors.NotFound:
                     continue  # removed meanwhile
                 status = inspection.read_status(description, self._bridge_in_reach)
-                found[status.instance] = self._with_last_end(status)
+                if status.running and status.restarts:  # the engine has forgotten how it ended
+                    finished_at = inspection.finished_at(description)
+                    end = self._last_ends.of(description["Id"], finished_at)
+                    status = evolve(
+                        status, exit_code=end.exit_code, out_of_memory=end.out_of_memory
+                    )
+                found[status.instance] = status
         return list(found.values())
-
-    def _with_last_end(self, status: InstanceStatus) -> InstanceStatus:
-        """Add how it ended last to one that the engine has started again, and forgotten how."""
-        if not status.running or not status.restarts:
-            return status
-        exit_code, out_of_memory = self._last_ends.get(status.instance, (None, False))
-        return evolve(status, exit_code=exit_code, out_of_memory=out_of_memory)
 
     def _labelled(self, client: ApiClient, label: str, value: str) -> list[str]:
         filters = {"label": [f"{label}={value}"]}

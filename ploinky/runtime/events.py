@@ -1,8 +1,8 @@
 """The engine's own word of containers that end, followed in a thread.
 
-It only makes a look at the engine come sooner: an event that is missed costs a moment, so
-there is no bookkeeping here.  Source: Docker Engine API 1.41, ``GET /events``; Podman leaves
-labels and names as Docker has them.
+It makes a look at the engine come sooner, and tells how one ended that the engine has started
+again.  An event that is missed costs a moment, or that knowledge.  Source: Docker Engine API
+1.41, ``GET /events``; Podman leaves labels and names as Docker has them.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 import docker.errors
 import requests
 import urllib3.exceptions
+from attrs import frozen
 
 from ploinky.deploy_errors import EngineUnavailable
 from ploinky.runtime import facts
@@ -22,13 +23,43 @@ from ploinky.runtime.blueprint import LABEL_INSTANCE
 from ploinky.runtime.facts import Connection
 
 DEATHS = frozenset({"die", "died"})
-ENDS = DEATHS | {"oom", "destroy", "remove"}
+REMOVALS = frozenset({"destroy", "remove"})
+OUT_OF_MEMORY = "oom"
+ENDS = DEATHS | REMOVALS | {OUT_OF_MEMORY}
 SILENCE_SECONDS = 60.0
 """After which the stream is opened anew: an engine that died says nothing either."""
 RETRY_SECONDS = 1.0
 
 
-Ended = Callable[[str, int | None, bool], None]
+@frozen
+class ContainerEvent:
+    """What an engine tells of a container's end.
+
+    Attributes:
+        action: One of `ENDS`.
+        at: Nanoseconds since 1970, by the engine's clock; 0 where it does not say.
+        exit_code: None where that is not known.
+    """
+
+    instance: str
+    container: str
+    action: str
+    at: int = 0
+    exit_code: int | None = None
+
+
+Heard = Callable[[ContainerEvent], None]
+
+
+def _read(event: Mapping[str, Any]) -> ContainerEvent | None:
+    """Read it; None where it is no end of an instance."""
+    actor = event.get("Actor") or {}
+    told = actor.get("Attributes") or {}
+    instance, action = told.get(LABEL_INSTANCE), event.get("Action", "")
+    if not instance or action not in ENDS:
+        return None
+    at = int(event.get("timeNano") or 0)
+    return ContainerEvent(instance, actor.get("ID", ""), action, at, _exit_code(action, told))
 
 
 def _exit_code(action: str, told: Mapping[str, str]) -> int | None:
@@ -41,13 +72,12 @@ class EventStream:
     """Tells of each end of an instance's container.
 
     Args:
-        ended: Called in the thread with the instance's id, the exit code where that is known,
-            and whether it ran out of memory.
+        heard: Called in the thread with each event.
     """
 
-    def __init__(self, connection: Connection, ended: Ended) -> None:
+    def __init__(self, connection: Connection, heard: Heard) -> None:
         self._connection = connection
-        self._tell = ended
+        self._tell = heard
         self._closed = threading.Event()
         self._guard = threading.Lock()
         self._stream: Any = None
@@ -82,11 +112,10 @@ class EventStream:
                 self._stream = stream
             if self._closed.is_set():
                 return
-            for event in stream:
-                told = (event.get("Actor") or {}).get("Attributes", {})
-                instance, action = told.get(LABEL_INSTANCE), event.get("Action")
-                if instance and action in ENDS:
-                    self._tell(instance, _exit_code(action, told), action == "oom")
+            for said in stream:
+                event = _read(said)
+                if event is not None:
+                    self._tell(event)
         finally:
             with self._guard:
                 self._stream = None

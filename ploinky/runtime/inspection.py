@@ -5,7 +5,9 @@ Source: Docker Engine API 1.41, ``GET /containers/{id}/json``; Podman's compatib
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any
 
 from ploinky.instance_values import InstanceStatus
@@ -39,6 +41,15 @@ def read_status(
         restarts=int(container.get("RestartCount") or 0),
         address=_address(container, bridge_in_reach) if running else None,
     )
+
+
+def finished_at(container: Mapping[str, Any]) -> int:
+    """Give when a container ended last, in nanoseconds since 1970; negative where it never did."""
+    text = container["State"]["FinishedAt"].replace("Z", "+00:00")
+    # `datetime` keeps microseconds; of "2026-01-31T12:00:00.123456789Z" all is wanted.
+    fraction = re.search(r"\.(\d+)", text)
+    seconds = int(datetime.fromisoformat(re.sub(r"\.\d+", "", text)).timestamp())
+    return seconds * 10**9 + (int(fraction[1].ljust(9, "0")) if fraction else 0)
 
 
 def _address(

@@ -31,6 +31,8 @@ LONGEST_BACKOFF_SECONDS = 60.0
 STEADY_SECONDS = 30.0
 """An instance that was ready for so long starts over with its back-off."""
 RESTART_GRACE_SECONDS = 5.0
+LOOKS_FOR_A_CAUSE = 2
+"""An engine tells that one runs again before it tells how it ended; so many looks wait for that."""
 
 Said = Callable[[], None]
 Step = Callable[[], Coroutine[Deferred[Any], Any, Said]]
@@ -69,7 +71,7 @@ class Core:
         era: Grows whenever that changes; what was seen in another era is not about this one.
         restarts: As the engine last counted them.
         attempts: Starts again since it last led a steady life.
-        puzzled: Whether the engine was seen to have started it again, and did not say why.
+        puzzled: How many looks in a row the engine has started it again, and does not say why.
         enders: Who waits until it is gone.
     """
 
@@ -86,7 +88,7 @@ class Core:
     era: int = 0
     restarts: int = 0
     attempts: int = 0
-    puzzled: bool = False
+    puzzled: int = 0
     ready_at: float = 0.0
     failure: Exception | None = None
     enders: list[Deferred[None]] = field(default_factory=list)
@@ -112,12 +114,13 @@ class Core:
         return ready and self.clock.seconds() - self.ready_at >= STEADY_SECONDS
 
     def may_be_explained(self, status: InstanceStatus) -> bool:
-        """Tell whether the engine may say at the next look how one ended that it started again.
+        """Tell whether the engine may say at a next look how one ended that it started again.
 
         It tells that later than that it runs; which part failed follows from the exit code.
         """
-        self.puzzled = status.exit_code is None and not self.puzzled
-        return self.puzzled
+        unexplained = status.exit_code is None and self.puzzled < LOOKS_FOR_A_CAUSE
+        self.puzzled = self.puzzled + 1 if unexplained else 0
+        return unexplained
 
     # --- at most one step at a time; the next waits until the last has let go
 
@@ -240,7 +243,7 @@ class Core:
         Raises:
             ProbeFailed: It is not, or is dead, with what it printed last.
         """
-        self.restarts, self.puzzled, self._cause = status.restarts, False, ""
+        self.restarts, self.puzzled, self._cause = status.restarts, 0, ""
         probing = Deferred.fromCoroutine(self.prober.when_ready(self.spec, status))
         self._probing = probing
         try:

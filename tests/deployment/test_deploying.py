@@ -197,7 +197,7 @@ def test_an_install_that_fails_keeps_its_output(ground: Ground, leader: Leader) 
     ground.push({"install": "npm install"})
     leader.runtime.outcome = RunResult(7, "npm ERR! no such package")
 
-    with pytest.raises(InstallFailed, match="exited with status 7") as caught:
+    with pytest.raises(InstallFailed, match="ended with exit code 7") as caught:
         only(leader.deploy())
 
     assert caught.value.output == "npm ERR! no such package"

@@ -134,7 +134,10 @@ def test_want_of_memory_is_told(server: Server, tmp_path: Path) -> None:
     assert answer.status_code == 200, answer.text
     answer = called(server, "eats", "/eats")
     if server.runtime == "process":
-        assert (answer.status_code, part(answer)) == (500, "agent"), answer.text
+        # Whether V8 or the handler is refused first is not ours to say: the one aborts, the other throws.
+        code, exit_code = answer.json()["code"], answer.json().get("details", {}).get("exitCode")
+        assert (code, exit_code) in {("HANDLER_FAILED", None), ("AGENT_UNREACHABLE", 134)}
+        assert part(answer) == "agent", answer.text
         return
     details = answer.json()["details"]
     assert details["exitCode"] == 137, answer.text

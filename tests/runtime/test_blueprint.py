@@ -190,6 +190,24 @@ def test_a_state_is_read(state: dict[str, Any], running: bool, exit_code: int | 
     assert (status.running, status.exit_code) == (running, exit_code)
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("1970-01-01T00:00:10.000000007Z", 10_000_000_007),
+        ("1970-01-01T01:00:10.25+01:00", 10_250_000_000),
+        ("1970-01-01T00:00:10Z", 10_000_000_000),
+    ],
+)
+def test_the_last_end_is_read_to_the_nanosecond(text: str, expected: int) -> None:
+    """Both engines write as many digits as it takes, Podman in the machine's own zone."""
+    assert inspection.finished_at({"State": {"FinishedAt": text}}) == expected
+
+
+def test_what_never_ended_did_so_before_everything() -> None:
+    """As engines put it: in the year 1."""
+    assert inspection.finished_at({"State": {"FinishedAt": "0001-01-01T00:00:00Z"}}) < 0
+
+
 def test_the_port_of_an_image() -> None:
     """Where it declares exactly one."""
     assert inspection.exposed_port({"Config": {"ExposedPorts": {"80/tcp": {}, "53/udp": {}}}}) == 80

@@ -18,7 +18,7 @@ from ploinky.deploy_errors import EngineUnavailable, ImageUnavailable, StartFail
 from ploinky.instance_values import Resources
 from ploinky.runtime import assembly, facts
 from ploinky.runtime.engine import ContainerEngine
-from ploinky.runtime.events import EventStream
+from ploinky.runtime.events import DEATHS, REMOVALS, ContainerEvent, EventStream
 from ploinky.runtime.facts import Connection, EngineFacts
 from ploinky.threads import Blocking
 from tests.runtime.conftest import ON_ENGINES, PATIENCE, House
@@ -234,13 +234,13 @@ async def test_the_end_of_an_instance_is_told_at_once(house: House) -> None:
 @on_engines
 @pytest_twisted.ensureDeferred
 async def test_only_an_end_has_an_exit_code(house: House) -> None:
-    """Podman says 0 of a removal, too: whoever comes after it under its id did not end so."""
+    """Podman says 0 of a removal, too."""
     ours: set[str] = set()
-    told: list[int | None] = []
+    told: list[ContainerEvent] = []
 
-    def tell(instance: str, exit_code: int | None, out_of_memory: bool) -> None:
-        if instance in ours:
-            told.append(exit_code)
+    def tell(event: ContainerEvent) -> None:
+        if event.instance in ours:
+            told.append(event)
 
     stream = EventStream(house.runtime._connection, tell)
     following = deferToThread(stream.follow)
@@ -252,9 +252,33 @@ async def test_only_an_end_has_an_exit_code(house: House) -> None:
             await house.runtime.start(spec)
             await deferLater(reactor, 0.5)
             await house.runtime.remove(spec.instance, 0.0)
-        await house.until(lambda: told[-1] is None)
+        await house.until(lambda: told[-1].action in REMOVALS)
     finally:
         stream.close()
         await following
-    assert 0 not in told
-    assert 3 in told
+    assert {each.exit_code for each in told if each.action in DEATHS} >= {3}
+    assert {each.exit_code for each in told if each.action not in DEATHS} == {None}
+    assert all(each.at and each.container for each in told)
+
+
+@on_engines
+@pytest_twisted.ensureDeferred
+async def test_what_ended_in_order_does_not_explain_its_successor(house: House) -> None:
+    """That a container was stopped with 0 says nothing of the one that came after it."""
+    told: list[str] = []
+    house.runtime.listen(told.append)
+    obeys = "trap 'exit 0' TERM; echo listening; while :; do sleep 0.05; done"
+    spec = house.spec({"a": ""}, BUSYBOX, command=("sh", "-c", obeys))
+    Path(spec.queue_directory).mkdir(parents=True)
+    await house.runtime.start(spec)
+    while "listening" not in await house.runtime.output(spec.instance, 1):
+        await deferLater(reactor, 0.05)
+    await house.runtime.remove(spec.instance, 5.0)
+    await house.until(lambda: spec.instance in told)
+    dies = attrs.evolve(spec, command=("sh", "-c", "sleep 0.3; exit 3"))
+    await house.runtime.start(dies)
+    seen: set[int | None] = set()
+    while 3 not in seen:
+        statuses = await house.runtime.instances(house.cluster)
+        seen.update(each.exit_code for each in statuses if each.restarts)
+    assert seen <= {3, None}

@@ -278,7 +278,7 @@ def test_it_dies_while_starting_and_the_engine_says_later_how(world: World) -> N
     launching = world.launch(spec)
     world.host.crash(spec.instance)
     world.host.restart(spec.instance)
-    world.turn(0.6)
+    world.turn(1.1)
     found = world.host.instances[spec.instance]
     found.status = attrs.evolve(found.status, exit_code=127)
     world.turn(1)
