@@ -32,12 +32,15 @@ class _Made:
     """What a release was made from.
 
     Attributes:
+        image: Its name, as it was given.
+        image_id: What that name led to then: the engine's own id, which stays the same.
         environment: Names, each with a mask for its value.
         secrets: Names of those variables whose values are masked in output as well.
     """
 
     kind: str | None = None
     image: str | None = None
+    image_id: str | None = None
     commit: str | None = None
     repository: str | None = None
     branch: str | None = None
@@ -262,7 +265,8 @@ def _made_from(release: Release) -> dict[str, Any]:
     request: DeployRequest = release.request
     return {
         "kind": release.settings.get("kind"),
-        "image": release.image or request.image,
+        "image": request.image or (release.settings.get("image") if release.image else None),
+        "image_id": release.image or None,
         "commit": release.commit,
         "repository": request.repository,
         "branch": request.branch,

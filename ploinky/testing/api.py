@@ -72,7 +72,7 @@ class MemoryDeploymentManager:
             ReleaseState.PREPARING,
             request,
             commit="c0ffee",
-            image=request.image or "node:18-alpine",
+            image=f"memory:{request.image or 'node:18-alpine'}",
             settings={"kind": "task", **request.settings},
             environment=request.environment,
         )

@@ -37,7 +37,7 @@ async def test_a_deploy_is_answered_when_it_serves(server):
     assert answer.json["success"] is True
     deployment = answer.json["deployment"]
     assert {"domain": "localhost", "path": "/demo", "agent": "demo", "status": "running",
-            "release": 1, "image": "node:20", "commit": "c0ffee", "kind": "task",
+            "release": 1, "image": "node:20", "imageId": "memory:node:20", "commit": "c0ffee", "kind": "task",
             "healthyInstances": 1, "error": None}.items() <= deployment.items()  # fmt: skip
     (request,) = server.manager.requests
     assert request.key == DEMO
