@@ -17,6 +17,7 @@ from treq.client import HTTPClient
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import UNIXClientEndpoint, UNIXServerEndpoint
+from twisted.internet.protocol import Protocol
 from twisted.internet.task import Clock, deferLater
 from twisted.web.client import Agent, HTTPConnectionPool
 from twisted.web.iweb import IAgentEndpointFactory
@@ -271,8 +272,14 @@ class Server:
         line = json.dumps(entry | more).encode() + b"\n"
         self.collaborators.metrics.take("w-1", number, line)
 
-    async def open(self, path: str, key: str = "admin", **fields: str) -> Opened:
-        """Ask for an answer that goes on; what came of it is read piece by piece."""
+    async def open(
+        self, path: str, key: str = "admin", *, leaving: bool = False, **fields: str
+    ) -> Opened:
+        """Ask for an answer that goes on; what came of it is read piece by piece.
+
+        Args:
+            leaving: Whether the client goes once the first of it has come.
+        """
         answer = await self.client.request(
             "GET",
             f"http://control{API}/{path}",
@@ -285,7 +292,10 @@ class Server:
             unbuffered=True,
         )
         opened = Opened(answer)
-        opened.ended = treq.collect(answer, opened.pieces.append)
+        if leaving:
+            answer.deliverBody(_Leaver())
+        else:
+            opened.ended = treq.collect(answer, opened.pieces.append)
         return opened
 
     async def deploy(self, path: str = "/demo", domain: str = "localhost", **more: Any) -> Any:
@@ -294,6 +304,13 @@ class Server:
         answer = await self.ask("POST", "deployments", body)
         assert answer.status == 200, answer.body
         return answer.json["deployment"]
+
+
+class _Leaver(Protocol):
+    """A client that goes amid an answer."""
+
+    def dataReceived(self, data: bytes) -> None:
+        self.transport.loseConnection()
 
 
 @implementer(IAgentEndpointFactory)

@@ -7,6 +7,7 @@ import json
 import pytest
 import pytest_twisted
 from twisted.internet.task import Clock
+from twisted.logger import LogLevel, globalLogPublisher
 
 from ploinky.api.task_events import GATHER_SECONDS, MOST_AT_ONCE, MOST_OF_ONE, TaskEvents
 from ploinky.instance_values import InstanceSpec
@@ -194,6 +195,21 @@ async def test_silence_is_told_from_death(server):
     """By comments."""
     opened = await server.open("events")
     await opened.until(server, lambda: ": still here\n\n" in opened.text)
+
+
+@pytest_twisted.ensureDeferred
+async def test_whoever_goes_is_let_go_without_a_word(server):
+    """Browsers leave amid a stream all day long: that is no fault, and nothing goes on for them."""
+    said = []
+    globalLogPublisher.addObserver(said.append)
+    try:
+        await server.open("events", leaving=True)
+        stayed = await server.open("events")
+        await stayed.until(server, lambda: server.collaborators.streams.open == 1)
+        assert not stayed.ended.called
+    finally:
+        globalLogPublisher.removeObserver(said.append)
+    assert [event for event in said if event["log_level"] >= LogLevel.warn] == []
 
 
 @pytest_twisted.ensureDeferred
