@@ -89,6 +89,7 @@ class MetricsDocument:
         resolution: Seconds of each stretch in `series`.
         uptime: Of the server, in milliseconds.
         agents: By name; what was removed is added up.
+        deployments: By ``domain/path``: those that are there.
     """
 
     range: str
@@ -100,6 +101,7 @@ class MetricsDocument:
     unauthorized_requests: int
     uptime: int
     agents: dict[str, AgentFigures]
+    deployments: dict[str, CallFigures]
     series: list[PointFigures]
 
 
@@ -162,7 +164,8 @@ class MetricsRoutes:
         total = count_of(counts)
         loads = self._its.loads.by_deployment()
         agents: dict[str, dict[str, Counts]] = {}
-        for deployment, part in by_deployment(counts).items():
+        parts = by_deployment(counts)
+        for deployment, part in parts.items():
             agents.setdefault(_agent(views.get(deployment)), {})[deployment] = part
         for deployment, view in views.items():
             agents.setdefault(_agent(view), {}).setdefault(deployment, {})
@@ -176,7 +179,11 @@ class MetricsRoutes:
             error_rate=rate(total.errors, total.requests),
             unauthorized_requests=total.unauthorized,
             uptime=round((now - self._started_at) * 1000),
-            agents={agent: _of_agent(parts, loads) for agent, parts in sorted(agents.items())},
+            agents={agent: _of_agent(its, loads) for agent, its in sorted(agents.items())},
+            deployments={
+                str(view.deployment.key): figures(parts.get(deployment, {}))
+                for deployment, view in views.items()
+            },
             series=[
                 PointFigures(time=documents.moment(time), **_added_up(part))
                 for time, part in window.series.items()
@@ -264,12 +271,15 @@ def figures(counts: Counts) -> CallFigures:
 def _added_up(counts: Counts) -> dict[str, Any]:
     """Give the fields of a `CallFigures`."""
     total, sums = count_of(counts), summed(counts.values())
+    average = sums.microseconds / 1_000_000 / sums.count if sums.count else None
     shortest, longest = extremes(sums.buckets) or (None, None)
+    if average is not None and shortest is not None and longest is not None:
+        # Of a bucket, one value is told: the sum, which is exact, may lie to either side of it.
+        shortest, longest = min(shortest, average), max(longest, average)
     failed: dict[str, int] = {}
     for label, part in counts.items():
         if label.failed_at:
             failed[label.failed_at] = failed.get(label.failed_at, 0) + part.count
-    average = sums.microseconds / 1_000_000 / sums.count if sums.count else None
     queued = sums.queued_microseconds / 1_000_000 / sums.count if sums.count else None
     return {
         "count": total.requests,
