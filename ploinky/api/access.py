@@ -61,11 +61,16 @@ class LoggedIn(Success):
 
 @frozen
 class Who:
-    """Who calls."""
+    """Who calls.
+
+    Attributes:
+        scope: Domains, or ``domain/path``, to which that role is confined; empty: it is not.
+    """
 
     authenticated: bool
     user_id: str | None = None
     role: Role | None = None
+    scope: tuple[str, ...] | None = None
 
 
 class AccessRoutes:
@@ -159,6 +164,7 @@ class AccessRoutes:
                 "authenticated": True,
                 "userId": call.principal.id,
                 "role": role.value if role else None,
+                "scope": call.principal.scope,
             }
         )
 

@@ -32,7 +32,7 @@ from ploinky.api.instances import InstanceRoutes
 from ploinky.api.keys import KeyRoutes
 from ploinky.api.logs import LogRoutes
 from ploinky.api.metrics import MetricsRoutes
-from ploinky.api.page import PageRoutes
+from ploinky.api.page import Files, PageRoutes, web_directory
 from ploinky.api.reference import ReferenceRoutes
 from ploinky.api.repositories import RepositoryRoutes
 from ploinky.api.requests import (
@@ -101,7 +101,7 @@ def routes(collaborators: Collaborators) -> list[Endpoint]:
     started_at = collaborators.clock.seconds()
     deployments = DeploymentRoutes(collaborators)
     found = [
-        *PageRoutes().endpoints(),
+        *PageRoutes(Files.of(web_directory())).endpoints(),
         *AccessRoutes(collaborators).endpoints(),
         *KeyRoutes(collaborators).endpoints(),
         *AuditRoutes(collaborators).endpoints(),
@@ -283,4 +283,6 @@ def _describe(
     request.setResponseCode(status)
     request.responseHeaders.setRawHeaders("Content-Type", [content_type])
     for name, value in fields:
+        if name in dict(EVERY_ANSWERS_FIELDS):  # this one knows better
+            request.responseHeaders.removeHeader(name)
         request.responseHeaders.addRawHeader(name, value)

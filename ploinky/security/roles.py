@@ -44,6 +44,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
     {
         "root": _EVERYBODY,
         "page": _EVERYBODY,
+        "page.file": _EVERYBODY,
         "init": _EVERYBODY,
         "auth": _EVERYBODY,
         "check-auth": _EVERYBODY,

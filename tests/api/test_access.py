@@ -22,7 +22,7 @@ async def test_a_new_server_is_claimed_on_its_own_machine(serve):
     key = answer.json["apiKey"]
     assert [p.token_hash for p in server.workers.principals] == [token_hash(key)]
     who = await server.ask("GET", "check-auth", key=None, fields={"X-API-Key": key})
-    assert who.json == {"authenticated": True, "userId": "Admin", "role": "admin"}
+    assert who.json == {"authenticated": True, "userId": "Admin", "role": "admin", "scope": []}
     again = await server.ask("POST", "init", {}, **HERE)
     assert (again.status, again.code, again.json["error"]) == (
         409, "CONFLICT", "Already initialized",
@@ -193,7 +193,7 @@ async def test_check_auth_never_refuses(server):
         answer = await server.ask("GET", "check-auth", key=None, fields=fields)
         assert (answer.status, answer.json) == (200, {"authenticated": False})
     answer = await server.ask("GET", "check-auth", key="caller")
-    assert answer.json == {"authenticated": True, "userId": "cleo", "role": "caller"}
+    assert answer.json == {"authenticated": True, "userId": "cleo", "role": "caller", "scope": []}
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ async def test_with_auth_none_everybody_is_admin_on_this_machine(serve):
     body = {"domain": "localhost", "path": "/demo", "agent": "demo"}
     assert (await server.ask("POST", "deployments", body, key=None)).status == 200
     who = await server.ask("GET", "check-auth", key=None)
-    assert who.json == {"authenticated": True, "userId": "Admin", "role": "admin"}
+    assert who.json == {"authenticated": True, "userId": "Admin", "role": "admin", "scope": []}
     evil = {"Origin": "http://evil.example"}
     assert (await server.ask("POST", "deployments", body, key=None, fields=evil)).status == 403
     answer = await server.ask("GET", "deployments", key=None, host="rebound.example.com")

@@ -88,6 +88,7 @@ COMMANDS = [
 NOT_REACHED = {
     "root": "leads browsers to the page",
     "page": "is for browsers",
+    "page.file": "is for browsers",
     "docs": "is for browsers",
     "hooks.push": "is for Git hosts, which sign what they push",
     "tasks.submit": "is for workers",

@@ -26,6 +26,9 @@ async def test_a_key_is_shown_once_and_works(server):
     answer = await made(server, role="viewer", scope=["A.example", "localhost/demo/"])
     token = answer.json["apiKey"]
     assert await role_of(server, token) == "viewer"
+    fields = {"Authorization": f"Bearer {token}"}
+    who = (await server.ask("GET", "check-auth", key=None, fields=fields)).json
+    assert who["scope"] == ["a.example", "localhost/demo"]
     server.clock.advance(60)
     assert await role_of(server, token) == "viewer"
     listed = await server.ask("GET", "keys")

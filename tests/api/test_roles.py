@@ -35,6 +35,7 @@ CARL_QUERY = "domain=localhost&path=/carl"
 WALK = {
     "root": ("GET", "/", None, EVERYBODY),
     "page": ("GET", "/management", None, EVERYBODY),
+    "page.file": ("GET", "/management/web/version/style.css", None, EVERYBODY),
     "init": ("POST", "init", {}, EVERYBODY),
     "auth": ("POST", "/auth", {"command": "logout"}, EVERYBODY),
     "check-auth": ("GET", "check-auth", None, EVERYBODY),
