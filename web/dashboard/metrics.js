@@ -25,10 +25,10 @@ export function callCharts(cloud, agent = '') {
 }
 
 function draw({ series, since, until, resolution }) {
-  const frame = { since: Date.parse(since), until: Date.parse(until) };
+  const frame = { since: Date.parse(since), until: Date.parse(until), step: resolution * 1000 };
   const rate = (name) => (point) => point[name] / resolution;
   const rated = (name, of) => ({
-    name, points: steady(series, frame.since, frame.until, resolution * 1000, rate(of)),
+    name, points: steady(series, frame, rate(of)),
   });
   const took = (name) => ({
     name, points: series.filter((each) => each[name] !== null).map((each) => [Date.parse(each.time), each[name]]),
