@@ -388,6 +388,22 @@ def test_a_viewer_sees_and_changes_nothing(browser: Browser, deployed: str) -> N
     browser.until("API key")  # with its key the session is over, and the door is shown
 
 
+def test_a_restart_of_the_server_loses_nothing_that_was_typed(admin: Browser, deployed: str) -> None:
+    """The page goes on by itself once the server is there again."""
+    admin.open("deployments/localhost/%2Fapp")
+    admin.type("Params", '["still here"]')
+    admin.server.stop()
+    admin.server.start()
+    key = {"domain": "localhost", "path": "/app"}
+    assert admin.server.api("POST", "deployments/stop", key).status_code == 200
+    admin.until("stopped")
+    assert admin.value("Params") == '["still here"]'
+    assert admin.server.api("POST", "deployments/start", key).status_code == 200
+    admin.choose("Command", "hello")
+    admin.click("Call")
+    admin.until(f"{MARKUP} greets ['still here']")
+
+
 def test_a_log_out_ends_the_session(admin: Browser) -> None:
     """For whoever has the cookie, not for this page alone."""
     cookie = admin.driver.get_cookie("authorizationToken")["value"]

@@ -82,6 +82,9 @@ function enter(who) {
   const light = h('span', { class: 'light' });
   const stage = h('main', {});
   let shown = null;
+  let silence = null;
+  let missed = false;
+  let timer = null;
 
   function show() {
     const [name = '', ...rest] = here();
@@ -95,24 +98,39 @@ function enter(who) {
 
   function leave() {
     silence();
+    clearTimeout(timer);
     removeEventListener('hashchange', show);
     shown.leave();
   }
 
-  let missed = false;
-  const silence = listen(cloud.address('events'), {
-    heard: (kind, said) => shown.heard(kind, said),
-    connected: (is) => {
-      light.classList.toggle('on', is);
-      light.title = is ? 'What happens is shown as it happens' : 'The server’s events do not come';
-      if (is && missed) shown.refresh();
-      missed = !is;
-    },
-    refused: () => { // the session is over, or the server restarts
-      leave();
-      setTimeout(begin, RETRY_MS);
-    },
-  });
+  function follow() {
+    silence = listen(cloud.address('events'), {
+      heard: (kind, said) => shown.heard(kind, said),
+      connected: (is) => {
+        light.classList.toggle('on', is);
+        light.title = is ? 'What happens is shown as it happens' : 'The server’s events do not come';
+        if (is && missed) shown.refresh();
+        missed = !is;
+      },
+      refused: () => { timer = setTimeout(askAgain, RETRY_MS); },
+    });
+  }
+
+  /** Finds out whether the session is over, or the server only restarts: what was typed stays, then. */
+  async function askAgain() {
+    try {
+      const { authenticated } = await cloud.get('check-auth');
+      if (authenticated) {
+        follow();
+      } else {
+        leave();
+        await begin();
+      }
+    } catch {
+      timer = setTimeout(askAgain, RETRY_MS);
+    }
+  }
+
   root.replaceChildren(
     h('header', {},
       h('strong', {}, light, 'Ploinky Cloud'),
@@ -124,6 +142,7 @@ function enter(who) {
     stage);
   addEventListener('hashchange', show);
   show();
+  follow();
 }
 
 begin();

@@ -3,6 +3,7 @@
 import { h } from './dom.js';
 
 const MOST_CHARACTERS = 500_000;
+const RETRY_MS = 3000;
 
 /**
  * Shows text that goes on, at its end as long as the reader is there.
@@ -18,12 +19,25 @@ export function followed(cloud, path, query) {
   const ending = new AbortController();
 
   async function follow() {
-    try {
-      for await (const text of cloud.text(path, { ...query, follow: 1 }, { signal: ending.signal })) add(text);
-    } catch (error) {
-      if (ending.signal.aborted) return;
-      trouble.textContent = error.message;
-      trouble.hidden = false;
+    let refused = false;
+    while (!refused && !ending.signal.aborted) {
+      try {
+        await readOn();
+      } catch (error) {
+        refused = error.status >= 400 && error.status < 500;
+        trouble.textContent = error.message;
+        trouble.hidden = false;
+      }
+      await new Promise((resolve) => { setTimeout(resolve, RETRY_MS); });
+    }
+  }
+
+  async function readOn() {
+    let begun = false;
+    for await (const text of cloud.text(path, { ...query, follow: 1 }, { signal: ending.signal })) {
+      if (!begun) shown.replaceChildren(); // it begins with the last lines again
+      begun = trouble.hidden = true;
+      add(text);
     }
   }
 
