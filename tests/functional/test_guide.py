@@ -104,5 +104,6 @@ def test_the_guide_holds(own_server: Server, tmp_path: Path) -> None:
     assert json.loads(types("p-cli cloud call admin.example.com/ hello you")) == {
         "message": "Hello you"
     }
+    types("p-cli cloud destroy --yes")  # what is deployed would outlive the server
     types("p-cli cloud stop")
     assert "no server runs" in types("p-cli cloud stop", status=1)
