@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import select
+import shutil
 import subprocess
 import sys
 import time
@@ -142,6 +143,11 @@ def _start_and_wait(command: list[str], directory: Path) -> dict[str, Any]:
 
 def _could_not_start(status: int, log: Path) -> CommandFailed:
     said = [line for line in log.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if not said and shutil.disk_usage(log.parent).free == 0:
+        return CommandFailed(
+            f"the server could not start: no room is left on the disk of {log.parent}",
+            hint="make room on it; with the server's own old logs, if need be",
+        )
     return CommandFailed(
         "the server could not start",
         output="\n".join(said[-20:]),
