@@ -32,6 +32,7 @@ from ploinky.deployment.releases import ReleaseBuilder
 from ploinky.deployment.revival import Revival
 from ploinky.deployment.rollout import Rollout
 from ploinky.deployment.spec import replicas_of
+from ploinky.errors import Conflict
 from ploinky.interfaces import IDeploymentManager, Report
 from ploinky.leader_interfaces import IInstances
 from ploinky.settings import Settings
@@ -211,7 +212,7 @@ class DeploymentManager(Service):
         entry = self._register.existing(key)
         entry.life.remove()
         if entry.job is not None:
-            entry.job.cancel()
+            entry.job.cancel(Conflict(f"{key} was removed meanwhile"))
         await self._jobs.run(lambda job: self._remove(entry, job))
 
     async def _remove(self, entry: Entry, job: Job) -> None:

@@ -185,7 +185,7 @@ def test_a_removal_that_comes_while_deploying_ends_the_deploy_wherever_it_is(
 
     only(removing)
     if step not in ("store.activate", "workers.publish"):  # else it was past its switch
-        with pytest.raises(CancelledError):
+        with pytest.raises(Conflict, match="localhost/demo was removed meanwhile"):
             only(deploying)
     assert leader.manager.deployments() == []
     assert ground.engine.containers == {}
