@@ -240,3 +240,19 @@ def test_ctrl_c_ends_what_is_followed(own_server: Server) -> None:
         following.send_signal(signal.SIGINT)
         _, said = following.communicate(timeout=60)
     assert (following.returncode, said.strip()) == (130, "Stopped.")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+@pytest.mark.parametrize("command", ["start", "stop", "url"])
+def test_a_server_of_another_user_is_named(own_server: Server, command: str) -> None:
+    """Whether it runs cannot be told from outside."""
+    private = own_server.directory / ".ploinky-cloud" / "run"
+    private.mkdir(parents=True)
+    private.chmod(0)
+    try:
+        done = own_server.p_cli("cloud", command, check=False)
+    finally:
+        private.chmod(0o700)
+    assert done.returncode == 5
+    assert "leader.json cannot be read: Permission denied" in done.stderr
+    assert "bug" not in done.stderr
