@@ -220,9 +220,14 @@ class DeploymentManager(Service):
         async with self._register.turn(entry.key):
             if not self._register.has(entry):
                 return
+            entry.life.remove()  # again, where another removal has failed meanwhile
             with self._register.working(entry, job, unreported) as say:
                 before = self._board.targets(entry.id)
-                await self._cutover.want(entry, REMOVED)
+                try:
+                    await self._cutover.want(entry, REMOVED)
+                except Exception:  # nothing has happened, and nothing will
+                    entry.tell_how_it_stands()
+                    raise
                 self._board.withdraw(entry.id)
                 await self._board.publish()
                 await self._cutover.retire(before, say)
