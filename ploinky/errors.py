@@ -18,7 +18,7 @@ the mapping to an answer happens at the gateway's and the API's edge.
     |   +-- Unauthenticated, Forbidden
     |   +-- AgentUnreachable (AgentLeft), AgentBroken (AgentCutShort), TaskTimeout
     |   +-- IdempotencyKeyReused, Interrupted, TaskExpired, TaskPending, ResultGone
-    |   +-- Overloaded, NoHealthyInstance, Draining   (all with retry_after_seconds)
+    |   +-- Overloaded, NoHealthyInstance, Draining, LeaderAway   (all with retry_after_seconds)
     +-- RequestRefused             a management request cannot be carried out
     |   +-- ValidationFailed, NotFound, Conflict
     |   +-- ManifestInvalid, EnvironmentMissing, AgentAmbiguous, AgentNotFound
@@ -285,6 +285,13 @@ class Draining(CallFailed):
     """This server is shutting down and takes no new calls."""
 
     code = "DRAINING"
+    status = 503
+
+
+class LeaderAway(CallFailed):
+    """The leader, which alone manages, cannot be reached; calls of deployments go on."""
+
+    code = "LEADER_AWAY"
     status = 503
 
 

@@ -31,7 +31,7 @@ from ploinky.git.source import GitRepositories
 from ploinky.interfaces import IRates, IRuntime
 from ploinky.leader_interfaces import ISource
 from ploinky.link import WorkerLinks
-from ploinky.management import CONTROL_SOCKET, Managed, start_management
+from ploinky.management import CONTROL_SOCKET, Managed, make_management
 from ploinky.pids import start_time
 from ploinky.processgroup import LeaderLock, ProcessGroup, WorkerCommand, WorkerRecords
 from ploinky.recurring import recurring
@@ -134,11 +134,14 @@ async def lead(reactor: Any, configuration: Configuration, rooms: AsyncExitStack
         history=history,
         deaths=deaths,
     )
-    streams = await start_management(here, managed, rooms)
+    management = await make_management(here, managed, rooms)
     await keys.load()
     _begin_flushing(here, keys, rooms)
     await tasks.recover()  # before the manager deletes queues that belong to nothing
     await manager.recover()
+    # Workers of an earlier leader bring requests at once: to one that does not know yet what is
+    # deployed, nothing is, and whatever it was asked to deploy would stand in for what is.
+    await listen(here, CONTROL_SOCKET, management.site, rooms)
     leave_other_runtimes(here, rooms)
     schedules = Schedules(reactor, tasks, lambda: planned(manager.deployments()), new_durable_task)
     await begin(schedules, rooms)
@@ -146,7 +149,7 @@ async def lead(reactor: Any, configuration: Configuration, rooms: AsyncExitStack
     # It was on the stack already; now it comes first, while all that it needs still works.
     rooms.push_async_callback(group.stopService)
     # Before that: workers wait for every answer in hand, and these would never end by themselves.
-    rooms.push_async_callback(maybeDeferred, streams.stopService)
+    rooms.push_async_callback(maybeDeferred, management.streams.stopService)
     _begin_pruning(here, history, rooms)
     # What is known by now mostly stays: where that is much, the collector's looks at it are long.
     gc.collect()

@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
+from twisted.internet.interfaces import IProtocolFactory
 from twisted.logger import Logger
 
 from ploinky.backup.making import Backups
@@ -19,7 +20,7 @@ from ploinky.deployment.compose import Neighbours
 from ploinky.deployment.manager import DeploymentManager
 from ploinky.deployment.spec import Layout, Plans
 from ploinky.interfaces import IAuthenticatorFactory, IRates
-from ploinky.rooms import Here, begin, listen, log_directory, new_id, plugins
+from ploinky.rooms import Here, begin, log_directory, new_id, plugins
 from ploinky.routing.upstream import Upstream
 from ploinky.routing.wheel import Wheel
 from ploinky.security.admission import Admission
@@ -75,8 +76,21 @@ class Managed:
     deaths: Deaths
 
 
-async def start_management(here: Here, managed: Managed, rooms: AsyncExitStack) -> Streams:
-    """Listen on the control socket; give what its caller stops before workers are drained."""
+@frozen
+class Management:
+    """The API, before anybody can reach it.
+
+    Attributes:
+        site: What listens on the control socket.
+        streams: What its caller stops before workers are drained.
+    """
+
+    site: IProtocolFactory
+    streams: Streams
+
+
+async def make_management(here: Here, managed: Managed, rooms: AsyncExitStack) -> Management:
+    """Put it together, and start what stands behind it."""
     # Importing Klein installs a reactor, so it comes after twistd chose one.
     from ploinky.api.application import make_site
     from ploinky.api.endpoints import Collaborators
@@ -149,8 +163,7 @@ async def start_management(here: Here, managed: Managed, rooms: AsyncExitStack) 
         commands=commands,
         new_id=new_id,
     )
-    await listen(here, CONTROL_SOCKET, make_site(collaborators), rooms)
-    return streams
+    return Management(make_site(collaborators), streams)
 
 
 async def _authenticators(here: Here, keys: IKeyStore) -> Sequence[Any]:

@@ -96,7 +96,8 @@ async def open_box(data_directory: Path, database: Database) -> SecretBox:
         StateUnusable: A secret does not open with it.
     """
     noted = await sealed_with(database)
-    key = key_in_force(master_keys(data_directory, os.environ, secrets.token_bytes), noted)
+    keys = master_keys(data_directory, os.environ, secrets.token_bytes, is_new=not noted)
+    key = key_in_force(keys, noted)
     settle_key(data_directory, key)
     box = SecretBox(key, secrets.token_bytes)
     if not noted:

@@ -102,6 +102,11 @@ async def test_every_secret_opens_with_the_new_key_and_none_with_the_old(data):
     with pytest.raises(SettingsInvalid, match="another master key"):
         async with Opened(data):
             pass
+    (data / "master.key").unlink()
+    with pytest.raises(SettingsInvalid, match="the master key is missing"):
+        async with Opened(data):
+            pass
+    assert not (data / "master.key").exists()
 
 
 def test_no_sealed_column_is_forgotten():

@@ -6,6 +6,7 @@ and its request id, under which the log has it.
 
 from __future__ import annotations
 
+from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from werkzeug.exceptions import HTTPException
@@ -14,6 +15,7 @@ from werkzeug.exceptions import MethodNotAllowed as WrongMethod
 from ploinky.api.answers import Answer, as_json
 from ploinky.deploy_errors import DeployFailed
 from ploinky.errors import (
+    Draining,
     InternalError,
     MethodNotAllowed,
     NotFound,
@@ -38,6 +40,11 @@ def foreseen(failure: Failure, place: str, log: Logger, request_id: str) -> Ploi
         return MethodNotAllowed(f"{place} is not possible; use {', '.join(allow)}", allow=allow)
     if isinstance(error, HTTPException):
         return NotFound(f"there is nothing at {place}")
+    if isinstance(error, CancelledError):  # not by the client, whose leaving ends no change
+        return Draining(
+            "it was cut short, as this server is shutting down; see how it stands, and repeat it",
+            retry_after_seconds=5,
+        )
     log.failure("{place} broke", failure, place=place, request_id=request_id)
     return InternalError(f"an error inside the server; its log has it under {request_id}")
 

@@ -12,6 +12,7 @@ from urllib.parse import unquote
 
 import msgspec
 from attrs import frozen
+from twisted.logger import Logger
 
 from ploinky.api.answers import Answer, as_json
 from ploinky.api.documents import moment
@@ -25,6 +26,7 @@ from ploinky.errors import (
     Forbidden,
     NotFound,
     ResultGone,
+    StateUnusable,
     TaskPending,
     Unauthenticated,
     ValidationFailed,
@@ -123,6 +125,8 @@ class PatienceQuery:
 class TaskRoutes:
     """What may be done with durable tasks."""
 
+    _log = Logger()
+
     def __init__(self, collaborators: Collaborators) -> None:
         self._its = collaborators
 
@@ -188,6 +192,14 @@ class TaskRoutes:
             return _answered(task, request)
         except CallFailed as error:
             return _refused(error, request.request_id)
+        except StateUnusable as error:  # its words have paths, and anybody may call
+            self._log.error(
+                "{request_id}: a durable task is refused: {why}",
+                request_id=request.request_id,
+                why=error.message,
+            )
+            known = StateUnusable("the task cannot be kept: this server's database cannot be used")
+            return _refused(known, request.request_id)
 
     async def _finished(self, task: Task, seconds: float) -> Task:
         if task.over:
@@ -324,12 +336,12 @@ def _answered(task: Task, request: ManagementRequest) -> Answer:
     return Answer(task.outcome, "application/json", task.status, tuple(fields))
 
 
-def _refused(error: CallFailed, request_id: str) -> Answer:
+def _refused(error: CallFailed | StateUnusable, request_id: str) -> Answer:
     """Refuse in the form of a call's error, which is not that of the management API."""
     document: dict[str, Any] = {"error": True, "code": error.code, "message": error.message}
     document["details"] = {**(error.details or {}), "failedAt": error.failed_at}
     fields: tuple[tuple[str, str], ...] = ((FAILED_AT, error.failed_at),)
-    if error.retry_after_seconds is not None:
+    if isinstance(error, CallFailed) and error.retry_after_seconds is not None:
         fields += (("Retry-After", str(error.retry_after_seconds)),)
     return as_json(document | {"requestId": request_id}, error.status, fields)
 

@@ -15,7 +15,14 @@ from urllib.parse import quote, urlsplit
 import requests
 
 from ploinky.cli.connection import Connection
-from ploinky.cli.failures import CONFIGURATION, CONNECTION, CommandFailed, debug, from_answer
+from ploinky.cli.failures import (
+    AUTHENTICATION,
+    CONFIGURATION,
+    CONNECTION,
+    CommandFailed,
+    debug,
+    from_answer,
+)
 
 API = "/management/api"
 CONNECT_SECONDS = 5.0
@@ -40,8 +47,7 @@ class Client:
         patience_seconds: float = CONNECT_SECONDS,
         is_quiet: bool = False,
     ) -> None:
-        address = urlsplit(connection.url)
-        if address.scheme not in ("http", "https") or not address.hostname:
+        if not _is_address(connection.url):
             raise CommandFailed(
                 f"{connection.url!r} is not a server's address",
                 hint="it looks like http://localhost:8000",
@@ -197,6 +203,14 @@ class Client:
                 f"{self.connection.url} did not answer within {timeout_seconds:.0f} s",
                 exit_code=CONNECTION,
             ) from error
+        except requests.exceptions.InvalidJSONError as error:
+            raise CommandFailed(f"this cannot be sent: {error}", exit_code=CONFIGURATION) from error
+        except requests.exceptions.InvalidHeader:  # whose words would have the key in them
+            raise CommandFailed(
+                "the API key is no key: it has a line's end, or blanks before it",
+                hint="see PLOINKY_API_KEY; a key looks like pk_...",
+                exit_code=AUTHENTICATION,
+            ) from None
         except requests.exceptions.RequestException as error:
             raise CommandFailed(
                 f"no connection to {self.connection.url}: {_reason(error)}",
@@ -225,6 +239,14 @@ class Client:
             )
         if not answer.ok:
             raise from_answer(answer.status_code, _document(answer))
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # of a port, or an IPv6 address, that cannot be one
+        return False
 
 
 def _task(task: str) -> str:

@@ -45,12 +45,10 @@ def find(directory: Path, home: Path, environment: Mapping[str, str]) -> Connect
     nearest = _nearest(directory, home, _trusted(environment))
     path = nearest[0] if nearest else directory / FILE
     document = _document(*nearest) if nearest else {}
-    url = environment.get("PLOINKY_URL") or document.get("url", DEFAULT_URL)
-    return Connection(
-        url=url.rstrip("/"),
-        token=environment.get("PLOINKY_API_KEY") or document.get("token", ""),
-        path=path,
-    )
+    kept = document.get("url", DEFAULT_URL).rstrip("/")
+    url = (environment.get("PLOINKY_URL") or kept).rstrip("/")
+    session = document.get("token", "") if url == kept else ""  # another server must not see it
+    return Connection(url, environment.get("PLOINKY_API_KEY") or session, path)
 
 
 def save(connection: Connection) -> None:

@@ -291,7 +291,7 @@ def logs(
         output.as_json({"output": answer})
         return
     said = output.visible(answer) or "Its instances have printed nothing yet."
-    click.echo(said, nl=not answer)
+    click.echo(said, nl=not said.endswith("\n"))
 
 
 deployments.add_command(stats)

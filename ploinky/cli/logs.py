@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -94,12 +95,18 @@ def _download(date: str | None, log: str | None, want_json: bool) -> None:
         )
     place = Path(f"{log or 'server'}-{date}.jsonl.gz")
     pieces = client().stream("logs/download", date=date, log=log)
+    first = next(pieces, b"")  # an error is told before there is a file
     try:
-        with place.open("xb") as file:
-            for piece in pieces:
-                file.write(piece)
+        file = place.open("xb")
     except FileExistsError as error:
         raise CommandFailed(f"{place} is there already", exit_code=CONFIGURATION) from error
+    with file, ExitStack() as unless_whole:
+        unless_whole.callback(place.unlink)
+        file.write(first)
+        for piece in pieces:
+            file.write(piece)
+        file.flush()
+        unless_whole.pop_all()
     output.done({"file": str(place)}, want_json, str(place))
 
 

@@ -90,6 +90,11 @@ def run(arguments: Sequence[str], **context: Any) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ERROR
+    except OSError as error:  # a disk that is full, a file that may not be read
+        why = error.strerror or str(error)
+        failed = CommandFailed(f"{error.filename}: {why}" if error.filename else why)
+        failed.__cause__ = error
+        return _told(failed, "--json" in arguments)
     except Exception as error:
         bug = CommandFailed(
             f"{type(error).__name__}: {error}",
@@ -115,7 +120,10 @@ def _told(error: click.ClickException, want_json: bool) -> int:
 
 def main() -> None:
     """Run the command line; ends the process with the contract's exit status."""
-    if sys.stdout is None:  # closed by whoever started it: p-cli ... >&-
+    # Closed by whoever started it: p-cli ... <&- >&-
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115
+    if sys.stdout is None:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     if len(sys.argv) > 1 or "_P_CLI_COMPLETE" in os.environ:
         sys.exit(run(sys.argv[1:]))

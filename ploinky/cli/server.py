@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import select
+import shutil
 import subprocess
 import sys
 import time
@@ -42,17 +43,29 @@ def _leader(directory: Path) -> dict[str, Any] | None:
     """Read what a running leader says of itself; None where none runs.
 
     One that was killed leaves its word behind, for whichever process gets its pid.
+
+    Raises:
+        CommandFailed: The directory is another user's.
     """
+    place = directory / DATA_DIRECTORY / "run" / "leader.json"
     try:
-        text = (directory / DATA_DIRECTORY / "run" / "leader.json").read_text(encoding="utf-8")
-        leader: dict[str, Any] = json.loads(text)
+        leader: dict[str, Any] = json.loads(place.read_text(encoding="utf-8"))
         found = start_time(leader["pid"])
+    except PermissionError as error:
+        raise CommandFailed(
+            f"{place} cannot be read: {error.strerror}",
+            hint="it is another user's; choose a directory of your own with --dir",
+            exit_code=CONFIGURATION,
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    try:
         if not found:
             os.kill(leader["pid"], 0)
             return None  # it has ended, and nobody has asked yet how
     except PermissionError:
         return leader  # another user's, and out of sight
-    except (OSError, ValueError, KeyError, TypeError):
+    except OSError:
         return None
     return leader if leader.get("start_time", found) == found else None
 
@@ -142,6 +155,11 @@ def _start_and_wait(command: list[str], directory: Path) -> dict[str, Any]:
 
 def _could_not_start(status: int, log: Path) -> CommandFailed:
     said = [line for line in log.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if not said and shutil.disk_usage(log.parent).free == 0:
+        return CommandFailed(
+            f"the server could not start: no room is left on the disk of {log.parent}",
+            hint="make room on it; with the server's own old logs, if need be",
+        )
     return CommandFailed(
         "the server could not start",
         output="\n".join(said[-20:]),

@@ -114,13 +114,10 @@ class Cutover:
 
     def post_found(self, entry: Entry, targets: tuple[Target, ...]) -> None:
         """Post what an earlier server left, and tell its life; publishing is left to the caller."""
-        if entry.release is None:
-            entry.life.found_failed()
-        elif entry.deployment.wanted == STOPPED:
-            entry.life.found_stopped()
+        entry.tell_how_it_stands()
+        if entry.release is not None and entry.deployment.wanted == STOPPED:
             self._post_stopped(entry)
-        else:
-            entry.life.found_serving()
+        elif entry.release is not None:
             self._post(entry, entry.release, targets)
 
     async def adopt(self, settings: Settings, entries: Iterable[Entry]) -> None:

@@ -81,6 +81,15 @@ class Entry:
         finally:
             self.job, self.step, self.asked = None, "", 0
 
+    def tell_how_it_stands(self) -> None:
+        """Tell its life what is on record."""
+        if self.release is None:
+            self.life.found_failed()
+        elif self.deployment.wanted == STOPPED:
+            self.life.found_stopped()
+        else:
+            self.life.found_serving()
+
     def serving(self) -> Release:
         """Give the active release of a deployment that has served."""
         assert self.release is not None, f"{self.key} never served"

@@ -29,7 +29,7 @@ def earlier_release(releases: Sequence[Release], deployment: Deployment, number:
         Conflict: It is the active one, or never served.
     """
     active = deployment.active_release
-    if number == active:
+    if number and number == active:
         raise Conflict(f"release {number} serves already; p-cli cloud releases lists the others")
     for release in releases:
         served = release.state is ReleaseState.RETIRED

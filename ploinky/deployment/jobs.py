@@ -27,6 +27,7 @@ class Job:
         self._done: Deferred[None] | None = None
         self._committed = False
         self._cancelled = False
+        self._why: Exception | None = None
 
     def commit(self) -> None:
         """Say that from here on the work goes to its end.
@@ -42,11 +43,16 @@ class Job:
         """Say that the work has failed or was cancelled, and that its cleaning goes to its end."""
         self._committed = True
 
-    def cancel(self) -> None:
-        """Stop it where it waits, unless it is past its point of no return."""
+    def cancel(self, why: Exception | None = None) -> None:
+        """Stop it where it waits, unless it is past its point of no return.
+
+        Args:
+            why: What whoever waits for it gets; None: ``CancelledError``.
+        """
         if self._committed or self._cancelled:
             return
         self._cancelled = True
+        self._why = why
         if self._done is not None:
             self._done.cancel()
 
@@ -98,7 +104,8 @@ class Jobs:
         except Exception:  # whoever waits gets it; where nobody does, the log
             failure = Failure()
             if outcome is not None and not outcome.called:
-                outcome.errback(failure)
+                was_told_why = job._why is not None and failure.check(CancelledError)
+                outcome.errback(Failure(job._why) if was_told_why else failure)
             elif not failure.check(CancelledError):
                 self.log.failure("work in the background failed", failure)
         else:

@@ -19,6 +19,7 @@ What really happens to a deployment:
   leaves it out until it is healthy again; a deployment that serves without a healthy instance is
   seen as unhealthy.
 - Stop comes twice, start comes twice, remove comes twice: the second finds nothing to do.
+- Its removal cannot be put on record (the disk is full): it stands as before, and serves.
 - The server was killed: recovery finds out which of the three states it rests in.
 """
 
@@ -37,13 +38,13 @@ class Life(Protocol):
     """Inputs.  Those that begin something tell whether there is anything to do."""
 
     def found_serving(self) -> None:
-        """Recovery: it has a release that should run."""
+        """It has a release that should run: recovery, or a removal that failed."""
 
     def found_stopped(self) -> None:
-        """Recovery: it has a release and its owner stopped it."""
+        """It has a release and its owner stopped it: likewise."""
 
     def found_failed(self) -> None:
-        """Recovery: no release of it ever served."""
+        """No release of it ever served: likewise."""
 
     def deploy(self) -> bool:
         """A new release is begun."""
@@ -90,9 +91,10 @@ def life_machine() -> LifeFactory:
     Returning = machine.state("Returning")
     Removing = machine.state("Removing")
 
-    New.upon(Life.found_serving).to(Serving).returns(None)
-    New.upon(Life.found_stopped).to(Stopped).returns(None)
-    New.upon(Life.found_failed).to(Failed).returns(None)
+    for state in (New, Removing):
+        state.upon(Life.found_serving).to(Serving).returns(None)
+        state.upon(Life.found_stopped).to(Stopped).returns(None)
+        state.upon(Life.found_failed).to(Failed).returns(None)
 
     New.upon(Life.deploy).to(Trying).returns(True)
     Failed.upon(Life.deploy).to(Trying).returns(True)

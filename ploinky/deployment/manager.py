@@ -32,6 +32,7 @@ from ploinky.deployment.releases import ReleaseBuilder
 from ploinky.deployment.revival import Revival
 from ploinky.deployment.rollout import Rollout
 from ploinky.deployment.spec import replicas_of
+from ploinky.errors import Conflict
 from ploinky.interfaces import IDeploymentManager, Report
 from ploinky.leader_interfaces import IInstances
 from ploinky.settings import Settings
@@ -211,7 +212,7 @@ class DeploymentManager(Service):
         entry = self._register.existing(key)
         entry.life.remove()
         if entry.job is not None:
-            entry.job.cancel()
+            entry.job.cancel(Conflict(f"{key} was removed meanwhile"))
         await self._jobs.run(lambda job: self._remove(entry, job))
 
     async def _remove(self, entry: Entry, job: Job) -> None:
@@ -219,9 +220,14 @@ class DeploymentManager(Service):
         async with self._register.turn(entry.key):
             if not self._register.has(entry):
                 return
+            entry.life.remove()  # again, where another removal has failed meanwhile
             with self._register.working(entry, job, unreported) as say:
                 before = self._board.targets(entry.id)
-                await self._cutover.want(entry, REMOVED)
+                try:
+                    await self._cutover.want(entry, REMOVED)
+                except Exception:  # nothing has happened, and nothing will
+                    entry.tell_how_it_stands()
+                    raise
                 self._board.withdraw(entry.id)
                 await self._board.publish()
                 await self._cutover.retire(before, say)

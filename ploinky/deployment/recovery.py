@@ -191,7 +191,9 @@ def _rubbish(layout: Layout, codes: Mapping[str, frozenset[int]], adopted: Set[s
     found = [queue for queue in _entries(layout.queues) if queue.name not in adopted]
     for deployment in _entries(layout.deployments):
         if deployment.name not in codes:
-            found.append(layout.releases(deployment.name))
+            code = layout.releases(deployment.name)
+            holds_more = any(entry != code for entry in _entries(deployment))
+            found.append(code if holds_more else deployment)
             continue
         names = {str(number) for number in codes[deployment.name]}
         releases = _entries(layout.releases(deployment.name))

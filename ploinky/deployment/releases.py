@@ -220,9 +220,8 @@ class ReleaseBuilder:
             )
 
     async def discard(self, release: Release) -> None:
-        """Delete a release's code."""
-        code = self._layout.code(release.deployment, release.number)
-        await self._blocking.run(remove_tree, code)
+        """Delete a release's code, and with the only one the directories made for it."""
+        await self._blocking.run(_discard, self._layout, release)
 
     async def keep_only(self, deployment_id: str, numbers: frozenset[int]) -> None:
         """Delete the code of all other releases of a deployment."""
@@ -277,6 +276,13 @@ def _prune(releases: Path, names: frozenset[str]) -> None:
         for entry in list(releases.iterdir()):
             if entry.name not in names:
                 remove_tree(entry)
+
+
+def _discard(layout: Layout, release: Release) -> None:
+    remove_tree(layout.code(release.deployment, release.number))
+    with contextlib.suppress(OSError):  # other releases, or volumes, are there
+        layout.releases(release.deployment).rmdir()
+        layout.deployment(release.deployment).rmdir()
 
 
 def forget_deployment(layout: Layout, deployment_id: str) -> None:

@@ -23,6 +23,7 @@ from ploinky.errors import (
     AgentUnreachable,
     BodyTooLarge,
     CallFailed,
+    LeaderAway,
     RequestTimeout,
     TaskPending,
     TaskTimeout,
@@ -31,6 +32,7 @@ from ploinky.interfaces import IExchange, ILease, IMovable, IUpgradeAnswer
 from ploinky.routing import access
 from ploinky.routing.access import Subject, subject
 from ploinky.routing.detour import Detour
+from ploinky.routing.endings import without_leader
 from ploinky.routing.headers import REQUEST_ID, answer_head, failed_at, persistence, refusal
 from ploinky.routing.http import RequestHead
 from ploinky.routing.plan import Plan
@@ -338,6 +340,8 @@ class Call:
         if self._opened:
             self._cut_off(_mood(error), error.failed_at, unreachable)
             return
+        if self.route is not None and self.route.kind is Kind.CONTROL:
+            error = without_leader(error)
         self.status = error.status
         head, body = refusal(error, self.id, self._now_as_date())
         self._open(head, len(body))
@@ -492,6 +496,6 @@ class Call:
 def _mood(error: CallFailed) -> str:
     if isinstance(error, (TaskTimeout, RequestTimeout)):
         return access.TIMED_OUT
-    if isinstance(error, (AgentBroken, AgentUnreachable)):
+    if isinstance(error, (AgentBroken, AgentUnreachable, LeaderAway)):
         return access.BROKEN
     return access.REFUSED

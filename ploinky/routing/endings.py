@@ -16,7 +16,15 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from zope.interface import implementer
 
-from ploinky.errors import PARTS, CallFailed, NoSuchRoute
+from ploinky.errors import (
+    PARTS,
+    AgentBroken,
+    AgentLeft,
+    AgentUnreachable,
+    CallFailed,
+    LeaderAway,
+    NoSuchRoute,
+)
 from ploinky.interfaces import IAnswer, IExchange, IRouter, IUpstream
 
 ENDINGS = "/internal/endings"
@@ -179,3 +187,20 @@ def explained(error: CallFailed, ending: Ending, *, with_output: bool) -> CallFa
     known = type(error)(f"{error.message}: {ending.outline}", details=details)
     known.failed_at = ending.failed_at
     return known
+
+
+def without_leader(error: CallFailed) -> CallFailed:
+    """Say of this server's own part what would else be said of an agent."""
+    if isinstance(error, (AgentLeft, AgentBroken)):
+        return LeaderAway(
+            "the server's leader ended amid this request; see whether it was carried out before"
+            " you repeat it",
+            retry_after_seconds=2,
+        )
+    if isinstance(error, AgentUnreachable):
+        return LeaderAway(
+            "the server's leader does not run, so nothing can be managed; what is deployed goes"
+            " on serving. Unless it is about to be back: p-cli cloud start",
+            retry_after_seconds=2,
+        )
+    return error

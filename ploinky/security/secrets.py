@@ -73,26 +73,39 @@ def fingerprint(master_key: bytes) -> str:
 
 
 def master_keys(
-    directory: Path, environment: Mapping[str, str], random_bytes: Callable[[int], bytes]
+    directory: Path,
+    environment: Mapping[str, str],
+    random_bytes: Callable[[int], bytes],
+    *,
+    is_new: bool = True,
 ) -> list[bytes]:
     """Give the master key, and the one that a rotation was about to put in its place, if any.
 
-    The first is made and written to ``directory`` where there is none yet.  Reads and writes
-    small files.
+    The first is made and written to ``directory`` where there is none, and nothing was sealed
+    yet.  Reads and writes small files.
 
     Args:
         directory: The data directory, which exists.
         environment: Usually ``os.environ``.
+        is_new: Whether nothing was sealed yet.
 
     Raises:
-        SettingsInvalid: The variable or a file does not hold a key, or others may read the file.
+        SettingsInvalid: The variable or a file does not hold a key, or others may read the file;
+            or the key is missing.
     """
     given = environment.get(VARIABLE)
     if given:
         return [_decoded(given, f"variable {VARIABLE}")]
     path, unfinished = directory / FILE_NAME, directory / NEXT_NAME
-    if not path.exists():
+    if is_new and not path.exists():
         write_key(path, random_bytes(KEY_BYTES))
+    if not (path.exists() or unfinished.exists()):
+        raise SettingsInvalid(
+            [
+                f"the master key is missing, with which the secrets in the database were sealed:"
+                f" put {path} back, or set {VARIABLE}"
+            ]
+        )
     return [read_key(one) for one in (path, unfinished) if one.exists()]
 
 

@@ -217,6 +217,19 @@ async def test_a_deploy_goes_on_if_the_client_leaves(server):
 
 
 @pytest_twisted.ensureDeferred
+async def test_whoever_waits_for_a_deploy_hears_that_the_server_stops(server):
+    """It is nothing that the server did not foresee."""
+    server.manager.gate = Deferred()
+    body = {"domain": "localhost", "path": "/demo", "agent": "demo"}
+    asking = Deferred.fromCoroutine(server.ask("POST", "deployments", body))
+    while not server.manager.requests:
+        await server.ask("GET", "health", key=None)
+    await server.operations.stopService()
+    answer = await asking
+    assert (answer.status, answer.code, answer.field("Retry-After")) == (503, "DRAINING", "5")
+
+
+@pytest_twisted.ensureDeferred
 async def test_stopping_the_server_ends_deploys_in_progress(server):
     """It waits until they have ended; what comes later is told to come back."""
     server.manager.gate = Deferred()

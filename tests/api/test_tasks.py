@@ -6,7 +6,7 @@ import pytest
 import pytest_twisted
 import treq
 
-from ploinky.errors import Overloaded
+from ploinky.errors import Overloaded, StateUnusable
 from tests.api.conftest import Answered, Server
 
 PLACE = "/_ploinky/tasks"
@@ -66,6 +66,16 @@ async def test_a_refusal_has_the_form_of_a_call(server: Server) -> None:
     assert (answer.status, answer.json["error"], answer.code) == (503, True, "OVERLOADED")
     assert answer.field("Retry-After") == "10"
     assert answer.json["details"] == {"failedAt": "queue"}
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_database_that_cannot_be_used_is_not_the_agents_fault(server: Server) -> None:
+    """It is counted as the server's; whoever calls hears no path of it."""
+    server.tasks.refusal = StateUnusable("the database /srv/x cannot be used: disk is full")
+    answer = await submit(server)
+    assert (answer.status, answer.json["error"], answer.code) == (500, True, "STATE_UNUSABLE")
+    assert answer.field("X-Ploinky-Failed-At") == "gateway"
+    assert "/srv" not in answer.json["message"]
 
 
 @pytest_twisted.ensureDeferred

@@ -32,6 +32,13 @@ def test_the_environment_wins(tmp_path: Path) -> None:
     assert "pk_1" not in repr(found)
 
 
+def test_a_session_goes_to_no_other_server(tmp_path: Path) -> None:
+    """Whoever names another one for once does not hand it what opens the first."""
+    save(Connection("http://mine:8000", "session", tmp_path / FILE))
+    assert find(tmp_path, tmp_path, {"PLOINKY_URL": "http://mine:8000/"}).token == "session"
+    assert find(tmp_path, tmp_path, {"PLOINKY_URL": "http://other:8000"}).token == ""
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="root alone gives files away")
 def test_a_file_of_somebody_else_is_passed_over(tmp_path: Path) -> None:
     """Whoever puts one into a directory above ours would be sent our keys."""

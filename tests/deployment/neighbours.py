@@ -70,6 +70,11 @@ class Steps:
         for gate in waiting:
             gate.callback(None)
 
+    def break_off(self, name: str, error: Exception) -> None:
+        """Let all that are held there fail, and hold no more."""
+        for gate in self._held.pop(name):
+            gate.errback(error)
+
 
 class Stepped:
     """A neighbour whose every method is a step before and a step after."""

@@ -247,7 +247,7 @@ def test_a_manifest_that_does_not_fit_changes_nothing(
     with pytest.raises(error):
         only(leader.deploy())
     assert leader.manager.deployments() == []
-    assert ground.codes() == set()
+    assert list((ground.settings.data_directory / "deployments").iterdir()) == []
 
     ground.push({})
     only(leader.deploy())

@@ -77,6 +77,15 @@ def test_a_rollback_needs_a_release_that_served_and_is_kept(ground: Ground, lead
     assert leader.manager.deployments()[0].state is DeploymentState.RUNNING
 
 
+def test_what_never_served_has_nothing_to_go_back_to(ground: Ground, leader: Leader) -> None:
+    """It does not serve already, either."""
+    leader.instances.sick = {1}
+    with pytest.raises(ProbeFailed):
+        only(leader.deploy())
+    with pytest.raises(NotFound, match="no earlier release"):
+        only(rollback(leader))
+
+
 def test_the_code_of_an_old_release_is_missed_before_anything_happens(ground: Ground) -> None:
     with_settings(ground, releases_kept=1)
     leader = ground.leader()

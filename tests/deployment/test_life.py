@@ -7,7 +7,7 @@ import pytest
 from twisted.internet.defer import CancelledError
 
 from ploinky.deploy_errors import ProbeFailed
-from ploinky.errors import Conflict, NotFound
+from ploinky.errors import Conflict, NotFound, StateUnusable
 from ploinky.values import Address, DeploymentKey, DeploymentState, ReleaseState
 from tests.deployment.neighbours import KEY, Ground, Leader, only
 
@@ -185,7 +185,7 @@ def test_a_removal_that_comes_while_deploying_ends_the_deploy_wherever_it_is(
 
     only(removing)
     if step not in ("store.activate", "workers.publish"):  # else it was past its switch
-        with pytest.raises(CancelledError):
+        with pytest.raises(Conflict, match="localhost/demo was removed meanwhile"):
             only(deploying)
     assert leader.manager.deployments() == []
     assert ground.engine.containers == {}
@@ -215,6 +215,28 @@ def test_work_that_waits_when_the_removal_comes_is_refused_and_later_deploys_beg
     only(second_removal)
     assert view.deployment.id != first.deployment.id
     assert leader.manager.deployments()[0].deployment.id == view.deployment.id
+
+
+@pytest.mark.parametrize("state", [DeploymentState.RUNNING, DeploymentState.STOPPED])
+def test_a_removal_that_cannot_be_put_on_record_changes_nothing(
+    ground: Ground, leader: Leader, state: DeploymentState
+) -> None:
+    """It is no more shown as being removed, nor are deploys refused for it."""
+    only(leader.deploy())
+    if state is DeploymentState.STOPPED:
+        only(leader.begin(leader.manager.stop(KEY)))
+    running = ground.engine.running()
+    leader.steps.hold("store.save_deployment")
+    removing = leader.begin(leader.manager.remove(KEY))
+    leader.steps.break_off("store.save_deployment", StateUnusable("disk is full"))
+
+    with pytest.raises(StateUnusable):
+        only(removing)
+    assert leader.manager.deployments()[0].state is state
+    assert ground.engine.running() == running
+    assert only(leader.deploy()).release.number == 2
+    only(leader.begin(leader.manager.remove(KEY)))
+    assert leader.manager.deployments() == []
 
 
 # --- sickness -------------------------------------------------------------------

@@ -177,13 +177,15 @@ def test_nothing_of_another_server_and_no_volume_is_touched(ground: Ground, lead
     former = deployments / "gonegonegone" / "volumes" / "db"
     for volume in (mine, former):
         volume.mkdir(parents=True)
-    (deployments / "gonegonegone" / "releases" / "4").mkdir(parents=True)
+    for empty in ("gonegonegone", "withoutvolum"):
+        (deployments / empty / "releases" / "4").mkdir(parents=True)
 
     recovered(ground)
 
     assert mine.is_dir()
     assert former.is_dir()
     assert not (deployments / "gonegonegone" / "releases").exists()
+    assert not (deployments / "withoutvolum").exists()
 
 
 def test_a_record_that_this_version_cannot_read_does_not_keep_the_rest_down(

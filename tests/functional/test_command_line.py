@@ -90,6 +90,8 @@ def test_exit_statuses_tell_what_kind_of_failure_it_was(running: Server, tmp_pat
     assert status("deploy", "local host", "/x", "demo") == 5
     broken = git_repository(tmp_path / "broken", {"manifest.json": '{"install": "exit 3"}'})
     assert status("deploy", "localhost", "/x", "x", f"--repository={broken}") == 4
+    why = running.p_cli("cloud", "deployments", "logs", "localhost", "/x").stdout
+    assert why == "install ended with exit code 3\n"
 
 
 def test_a_port_in_use_is_named(own_server: Server) -> None:

@@ -155,6 +155,45 @@ def test_a_pipe_that_nobody_reads_any_more(own_server: Server) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("completion bash >/dev/full", "No space left on device"),
+        ("<&-", "there is no terminal"),
+        ("cloud batch - <&-", "there is nothing to do in it"),
+        ("cloud call /x y --params '[NaN]'", "this cannot be sent"),
+        ("cloud connect http://[::1", "is not a server's address"),
+        ("cloud connect http://localhost:99999", "is not a server's address"),
+    ],
+)
+def test_what_cannot_be_done_here_is_no_bug(own_server: Server, command: str, said: str) -> None:
+    """Not the server's fault either: it is said what is wrong."""
+    done = shell(own_server, f"p-cli {command}")
+    assert done.returncode in (1, 5)
+    assert said in done.stderr
+    for wrong in ("bug", "Traceback", "no connection"):
+        assert wrong not in done.stderr
+
+
+def test_a_key_that_cannot_be_one_is_not_repeated(own_server: Server) -> None:
+    """What stands in an error is seen by more than its owner."""
+    done = own_server.p_cli("cloud", "config", check=False, PLOINKY_API_KEY="abcde\nfghij")
+    assert done.returncode == 3
+    assert "PLOINKY_API_KEY" in done.stderr
+    assert "abcde" not in done.stderr
+
+
+def test_a_download_that_fails_leaves_no_file(own_server: Server) -> None:
+    """Once the reason is gone, the same command works."""
+    own_server.start()
+    date = own_server.p_cli("cloud", "logs", "list").stdout.split()[0]
+    command = ["cloud", "logs", "download", date]
+    away = own_server.p_cli(*command, check=False, PLOINKY_URL="http://127.0.0.1:9")
+    assert away.returncode == 2
+    file = own_server.directory / own_server.p_cli(*command).stdout.strip()
+    assert file.stat().st_size > 0
+
+
 def test_a_directory_that_is_gone(own_server: Server) -> None:
     """It is said in words."""
     done = shell(own_server, "mkdir gone; cd gone; rmdir ../gone; p-cli cloud status")
@@ -201,3 +240,19 @@ def test_ctrl_c_ends_what_is_followed(own_server: Server) -> None:
         following.send_signal(signal.SIGINT)
         _, said = following.communicate(timeout=60)
     assert (following.returncode, said.strip()) == (130, "Stopped.")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+@pytest.mark.parametrize("command", ["start", "stop", "url"])
+def test_a_server_of_another_user_is_named(own_server: Server, command: str) -> None:
+    """Whether it runs cannot be told from outside."""
+    private = own_server.directory / ".ploinky-cloud" / "run"
+    private.mkdir(parents=True)
+    private.chmod(0)
+    try:
+        done = own_server.p_cli("cloud", command, check=False)
+    finally:
+        private.chmod(0o700)
+    assert done.returncode == 5
+    assert "leader.json cannot be read: Permission denied" in done.stderr
+    assert "bug" not in done.stderr

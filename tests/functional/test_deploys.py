@@ -149,6 +149,26 @@ def test_agents_answer_while_the_leader_is_dead_and_a_restart_adopts_them(
     assert [d["status"] for d in found if d["path"] == "/app"] == ["running"]
 
 
+@pytest.mark.program("node")
+def test_a_leader_that_has_just_started_knows_all_that_is_deployed(
+    own_server: Server, repository: Path
+) -> None:
+    """From its first answer on: what it is asked to deploy before would hide what is there."""
+    own_server.start()
+    assert own_server.deploy("/app", f"file://{repository}").status_code == 200
+    own_server.kill_leader()
+    with ThreadPoolExecutor(1) as executor:
+        starting = executor.submit(own_server.start)
+        answers = [own_server.api("GET", "deployments")]
+        while answers[-1].status_code == 503:
+            answers.append(own_server.deploy("/app", f"file://{repository}"))
+        starting.result()
+    assert {answer.json()["code"] for answer in answers[:-1]} == {"LEADER_AWAY"}
+    assert answers[-1].status_code == 200, answers[-1].text
+    found = own_server.api("GET", "deployments").json()["deployments"]
+    assert [d["path"] for d in found] == ["/app"]
+
+
 def test_containers_run_on_while_the_server_is_stopped(deployed: Server) -> None:
     """A stop leaves instances running, and the next start serves by them again."""
     deployed.stop()

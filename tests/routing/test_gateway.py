@@ -11,7 +11,7 @@ import pytest
 import pytest_twisted
 from twisted.internet import reactor
 
-from ploinky.errors import AgentBroken, AgentUnreachable, Overloaded
+from ploinky.errors import AgentBroken, AgentLeft, AgentUnreachable, Overloaded
 from ploinky.testing.routing import FakeExchange, settled
 from ploinky.values import CallAuth, Kind, Principal, Role, TaskCall
 
@@ -398,6 +398,28 @@ async def test_built_in_routes_keep_their_paths(corridor: Any) -> None:
     assert head.startswith(b"GET /management/api/health HTTP/1.1\r\nHost: any.where\r\n")
     assert b"1.2.3.4" not in head
     assert b"X-Ploinky-User" not in head
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (AgentUnreachable("refused", got_nothing=True), "p-cli cloud start"),
+        (AgentLeft("gone"), "ended amid this request"),
+        (AgentBroken("junk"), "ended amid this request"),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_a_leader_that_is_away_is_not_taken_for_an_agent(
+    corridor: Any, error: Exception, said: str
+) -> None:
+    """Whoever manages is told which part does not run, and what goes on."""
+    corridor.upstream.respond = lambda _, exchange: exchange.answer.failed(error)
+    answer = await corridor.ask(get("/management/api/deployments"))
+    document = msgspec.json.decode(answer.body)
+    assert (answer.status, answer.field(b"retry-after")) == (503, b"2")
+    assert (document["code"], document["details"]) == ("LEADER_AWAY", {"failedAt": "gateway"})
+    assert said in document["message"]
+    assert corridor.records()[0]["mood"] == "broken"
 
 
 @pytest_twisted.ensureDeferred

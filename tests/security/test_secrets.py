@@ -91,6 +91,13 @@ def test_a_key_that_others_can_read_is_refused(tmp_path):
         master_keys(tmp_path, {}, os.urandom)
 
 
+def test_a_key_that_is_missing_is_not_replaced(tmp_path):
+    """What was sealed with it would stay so; a new one in its place would pass for it."""
+    with pytest.raises(SettingsInvalid, match=r"is missing.*put .*/master\.key back"):
+        master_keys(tmp_path, {}, os.urandom, is_new=False)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
     """With the system's reason."""
     with pytest.raises(SettingsInvalid, match="No such file"):

@@ -284,8 +284,11 @@ def _put_volumes(made: Draft, pod: Pod) -> None:
             mount.fail(f"the pod has no volume {name!r}")
         claim = volume.node.get("persistentVolumeClaim") if volume else None
         if volume is None or claim is not None:
-            if mount.text("subPath"):
+            if mount.text("subPath") or mount.text("subPathExpr"):
                 mount.note("all of the volume is mounted, not a part of it")
+            if mount.flag("readOnly"):
+                mount.note("can be written to as well")
+            mount.rest({})
             made.volume(name, path, mount)
             mount.note(f"{name} begins empty: what is in it there is not copied")
         elif volume.node.mapping.get("emptyDir") is not None or "emptyDir" in volume.names:

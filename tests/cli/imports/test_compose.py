@@ -71,6 +71,28 @@ def test_a_blog_and_its_database(compose: Planning) -> None:
     assert not plan.is_whole
 
 
+@pytest.mark.parametrize(
+    ("image", "ports", "is_served"),
+    [
+        ("mariadb:10.6.4-focal", [3306, 33060], None),
+        ("mysql", [33060], None),
+        ("bitnami/postgresql", [5433], None),
+        ("rabbitmq:3-management", [5672, 15672], 15672),
+        ("nats", [4222, 6222, 8222], 8222),
+        ("nats", [4222, 6222], None),
+        ("mailhog/mailhog", [1025, 8025], 8025),
+        ("elasticsearch:8.1.0", [9200, 9300], 9200),
+        ("mailserver", [25, 143, 587, 993], None),
+    ],
+)
+def test_a_database_is_none_the_less_for_a_second_port(
+    compose: Planning, image: str, ports: list[int], is_served: int | None
+) -> None:
+    """What is known of the image counts; a port that may be HTTP does for what is not known."""
+    plan = compose(f"services: {{it: {{image: '{image}', expose: {ports}}}}}")
+    assert [one.body["port"] for one in plan.deployments] == ([is_served] if is_served else [])
+
+
 def test_places_that_are_wished_for(compose: Planning) -> None:
     """By name, for all, or for the only one; a place also deploys what would be left out."""
     plan = compose(BLOG, domain="a.example", places={"blog": "/", "db": "b.example/db"})

@@ -318,7 +318,7 @@ def test_limits_privileges_and_mounts(kubernetes: Planning) -> None:
                   privileged: true
                   capabilities: {drop: [ALL], add: [NET_BIND_SERVICE]}
                 volumeMounts:
-                - {name: data, mountPath: /data}
+                - {name: data, mountPath: /data, readOnly: true, mountPropagation: None}
                 - {name: tmp, mountPath: /tmp}
                 - {name: conf, mountPath: /etc/conf}
                 - {name: host, mountPath: /host}
@@ -338,12 +338,14 @@ def test_limits_privileges_and_mounts(kubernetes: Planning) -> None:
         f"{pod}.initContainers",
         f"{pod}.securityContext.fsGroup",
         f"{pod}.containers[1]",
+        f"{container}.volumeMounts[0].mountPropagation",
         f"{container}.volumeMounts[1]",
         f"{container}.volumeMounts[2]",
         f"{container}.volumeMounts[3]",
         f"{container}.securityContext.privileged",
         f"{container}.resources.limits.nvidia.com/gpu",
     } <= remarks(plan).keys()
+    assert "can be written to as well" in [one.why for one in plan.remarks]
 
 
 @pytest.mark.parametrize(
