@@ -19,7 +19,6 @@ from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.endpoints import (
     TCP4ClientEndpoint,
     TCP6ClientEndpoint,
-    UNIXClientEndpoint,
 )
 from twisted.internet.error import ConnectError, ConnectingCancelledError, ConnectionDone
 from twisted.internet.interfaces import IStreamClientEndpoint
@@ -41,6 +40,7 @@ ANSWER_LIMIT_BYTES = 16 * 1024
 SHOWN_CHARACTERS = 200
 GOOD = range(200, 400)
 _LARGEST_DOCUMENT_BYTES = 64 * 1024
+_CONNECT_SECONDS = 30.0  # to a Unix socket, which takes a connection at once or never
 _AGENTS_OWN = ("AGENT_BROKEN", "MANIFEST_INVALID")
 
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] (\d{3})(?: [^\r\n]*)?\r?\n")
@@ -167,7 +167,7 @@ class SocketProber:
 
     def _endpoint(self, address: Address) -> IStreamClientEndpoint:
         if address.path:
-            return UNIXClientEndpoint(self._reactor, self._paths.usable(address.path))
+            return self._paths.endpoint(self._reactor, address, _CONNECT_SECONDS)
         kind = TCP6ClientEndpoint if ":" in address.host else TCP4ClientEndpoint
         return kind(self._reactor, address.host, address.port)
 
