@@ -384,7 +384,7 @@ def _serves_files_alone(path: str) -> bool:
             return "http" not in json.loads(os.read(descriptor, 4096))["transports"]
         finally:
             os.close(descriptor)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
 
 

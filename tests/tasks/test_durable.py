@@ -368,6 +368,7 @@ async def test_what_is_cancelled_while_its_instance_is_asked_about_stays_so(
         (500, b'{"code": "HANDLER_FAILED"}', "agent"),
         (500, b'{"details": {"failedAt": "no such part"}}', "agent"),
         (500, b"", "agent"),
+        (500, b'{"details": {"deep": %b}}' % (b"[" * 5000 + b"]" * 5000), "agent"),
         (503, b'{"details": []}', "queue"),
         (504, b'{"code": "TASK_TIMEOUT"}', "timeout"),
         (504, b'{"code": "TASK_EXPIRED", "details": {"failedAt": "queue"}}', "queue"),
@@ -495,3 +496,16 @@ async def test_an_answer_that_is_none_fails_the_task(leader: Leader, world: Worl
         failed = await leader.tasks.finished(name, 60)
         assert (failed.status, b"AGENT_BROKEN" in failed.outcome) == (502, True)
         await until(lambda: not world.left())
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_ready_file_nested_without_end_holds_no_task_up(
+    leader: Leader, world: World
+) -> None:
+    """An agent that replaces what it said of itself harms no look at any queue."""
+    engine = world.engine()
+    (world.queue / "agent.sock").unlink()
+    (world.queue / "ready").write_text("[" * 4000)
+    await leader.tasks.submit(a_submission())
+    await run_to_the_end(leader, engine, "t-1")
+    assert world.ran == ["t-1"]
