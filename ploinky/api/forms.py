@@ -23,9 +23,13 @@ from cattrs.cols import is_sequence, list_structure_factory
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 from msgspec import Meta
 
+from ploinky.deployment.documents import deeper_than
 from ploinky.errors import BadJson, ValidationFailed
 
 T = TypeVar("T")
+
+DEEPEST = 64
+"""Levels of a body: as p-cli takes of a file."""
 
 
 class _Misfit(ValueError):
@@ -35,11 +39,21 @@ class _Misfit(ValueError):
 def parse_json(raw_body: bytes) -> Any:
     """Read a body; none at all is an empty object.
 
+    It is bounded in depth, as a part of it may be kept and shown again: whatever reads that later
+    could go less deep than this does.
+
     Raises:
         BadJson: With line and column, counted from 1.
     """
     if not raw_body:
         return {}
+    document = _parsed(raw_body)
+    if deeper_than(document, DEEPEST):
+        raise BadJson(f"the body is nested over {DEEPEST} levels deep")
+    return document
+
+
+def _parsed(raw_body: bytes) -> Any:
     try:
         text = raw_body.decode("utf-8")
         return json.loads(text, parse_constant=_no_constant, parse_float=_finite)

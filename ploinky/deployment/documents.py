@@ -76,7 +76,7 @@ def parse_manifest(raw_manifest: bytes) -> dict[str, Any]:
         ) from error
     if not isinstance(document, dict):
         raise ManifestInvalid(f'{MANIFEST}: expected a JSON object, {{"about": ...}}')
-    if _deeper_than(document, DEEPEST):
+    if deeper_than(document, DEEPEST):
         raise ManifestInvalid(f"{MANIFEST} is nested over {DEEPEST} levels deep")
     return document
 
@@ -103,7 +103,8 @@ def _not_json_number(name: str) -> Any:
     raise _Twice(f"{name} is not a JSON number")
 
 
-def _deeper_than(document: Any, levels: int) -> bool:
+def deeper_than(document: Any, levels: int) -> bool:
+    """Tell whether a JSON document is nested deeper than so many levels."""
     layer = [document]
     for _ in range(levels + 1):
         children: list[Any] = []
