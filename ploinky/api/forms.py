@@ -23,7 +23,7 @@ from cattrs.cols import is_sequence, list_structure_factory
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 from msgspec import Meta
 
-from ploinky.deployment.documents import deeper_than
+from ploinky.deployment.documents import deeper_than, has_halves
 from ploinky.errors import BadJson, ValidationFailed
 
 T = TypeVar("T")
@@ -68,6 +68,16 @@ def _parsed(raw_body: bytes) -> Any:
         raise BadJson(f"the body is not JSON: {error}") from error
     except (RecursionError, ValueError) as error:
         raise BadJson("the body is nested too deeply or has a number too long") from error
+
+
+def check_characters(document: Any) -> None:
+    """See that all of a document can be written down and handed on, as UTF-8.
+
+    Raises:
+        BadJson: A text in it has half a character.
+    """
+    if has_halves(document):
+        raise BadJson("the body has half a character in a text: \\ud800 to \\udfff come in pairs")
 
 
 def structured(form: type[T], document: Any, others: Iterable[str] = ()) -> T:

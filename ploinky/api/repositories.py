@@ -6,7 +6,7 @@ import re
 from typing import Annotated
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from attrs import Factory, astuple, frozen
+from attrs import Factory, frozen
 from twisted.internet.defer import Deferred, gatherResults
 
 from ploinky.api import documents
@@ -24,7 +24,6 @@ GIT = (UrlRefused, RepositoryUnreachable, RefNotFound, SourceTooLarge)
 """What may come of looking into a repository."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
-_HALF = re.compile(r"[\ud800-\udfff]")
 
 
 @frozen
@@ -253,8 +252,6 @@ def _read(form: RepositoryForm, now: float) -> Repository:
     if form.credential is not None:
         given = form.credential
         credential = GitCredential(given.username, given.token, given.ssh_key, given.known_hosts)
-        if _HALF.search("".join(astuple(credential))):
-            problems["credential"] = "has half a character in it, which cannot be written anywhere"
     if username:
         if credential is not None:
             problems["credential"] = "the URL holds one already; give it once"

@@ -78,6 +78,10 @@ def parse_manifest(raw_manifest: bytes) -> dict[str, Any]:
         raise ManifestInvalid(f'{MANIFEST}: expected a JSON object, {{"about": ...}}')
     if deeper_than(document, DEEPEST):
         raise ManifestInvalid(f"{MANIFEST} is nested over {DEEPEST} levels deep")
+    if has_halves(document):
+        raise ManifestInvalid(
+            f"{MANIFEST} has half a character in a text: \\ud800 to \\udfff come in pairs"
+        )
     return document
 
 
@@ -101,6 +105,18 @@ def _finite(text: str) -> float:
 
 def _not_json_number(name: str) -> Any:
     raise _Twice(f"{name} is not a JSON number")
+
+
+def has_halves(document: Any) -> bool:
+    """Tell whether a text in a JSON document has half a character, which cannot be written as UTF-8.
+
+    Routes with one reach no worker, and neither does any other from then on.
+    """
+    try:
+        json.dumps(document, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def deeper_than(document: Any, levels: int) -> bool:

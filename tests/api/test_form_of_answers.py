@@ -92,11 +92,13 @@ async def test_broken_json_is_pointed_at(server, data, line, column):
         b'{"a": Infinity}',
         b"[" * 100_000,
         b'{"a": 1' + b"0" * 10_000 + b"}",
+        b'{"target": "http://\\ud800:80"}',
+        b'{"secrets": {"\\udfff": ""}}',
     ],
 )
 @pytest_twisted.ensureDeferred
 async def test_what_only_resembles_json_is_refused(server, data):
-    """Other encodings, other numbers, depth without end."""
+    """Other encodings, other numbers, depth without end, halves of characters."""
     assert fits(await server.ask("POST", "deployments", data=data), 400, "BAD_JSON")
 
 
