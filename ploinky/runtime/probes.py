@@ -40,6 +40,7 @@ ANSWER_LIMIT_BYTES = 16 * 1024
 SHOWN_CHARACTERS = 200
 GOOD = range(200, 400)
 _LARGEST_DOCUMENT_BYTES = 64 * 1024
+_MOST_SAID = 4096  # characters: it is shown wherever the deployment is, and an agent may have said it
 _CONNECT_SECONDS = 30.0  # to a Unix socket, which takes a connection at once or never
 _AGENTS_OWN = ("AGENT_BROKEN", "MANIFEST_INVALID")
 
@@ -250,7 +251,7 @@ def said_failure(spec: InstanceSpec) -> ProbeFailed | None:
     said = _read_document(Path(spec.queue_directory) / places.FAILED)
     if said is None:
         return None
-    code, message = str(said.get("code", "")), str(said.get("message", ""))
+    code, message = (str(said.get(name, ""))[:_MOST_SAID] for name in ("code", "message"))
     part = AGENT if code in _AGENTS_OWN else "start"
     return ProbeFailed(
         f"AgentCore could not start: {message}", details={"code": code}, failed_at=part
