@@ -40,7 +40,7 @@ ANSWER_LIMIT_BYTES = 16 * 1024
 SHOWN_CHARACTERS = 200
 GOOD = range(200, 400)
 _LARGEST_DOCUMENT_BYTES = 64 * 1024
-_MOST_SAID = 4096  # characters: it is shown wherever the deployment is, and an agent may have said it
+_MOST_SAID = 4096  # characters, in each list of deployments; an agent may have said them
 _CONNECT_SECONDS = 30.0  # to a Unix socket, which takes a connection at once or never
 _AGENTS_OWN = ("AGENT_BROKEN", "MANIFEST_INVALID")
 
