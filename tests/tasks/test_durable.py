@@ -30,6 +30,7 @@ from ploinky.task_values import (
     TaskBounds,
     TaskState,
 )
+from ploinky.tasks.durable_queues import MOST_TIDIED
 from ploinky.tasks.outcomes import part_that_failed
 from ploinky.tasks.worker_group import WorkersAndTasks
 from ploinky.testing.api import RecordedWorkers
@@ -480,6 +481,17 @@ async def test_what_a_leader_was_done_with_is_cleared_away(world: World) -> None
     await leader.start()
     await leader.stop()
     assert {Path(name).name for name in world.left()} == {"someone-elses"}
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_an_agent_strews_about_holds_no_start_up(world: World) -> None:
+    """It looks at so many names and no more; what is left harms nobody but the agent."""
+    for number in range(MOST_TIDIED + 10):
+        (world.queue / "results" / f"t-{number}").touch()
+    leader = Leader(world)
+    await leader.start()
+    await leader.stop()
+    assert len(list((world.queue / "results").iterdir())) == 10
 
 
 @pytest_twisted.ensureDeferred
