@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from klein import Klein
+from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web import http
@@ -200,6 +201,8 @@ class Application:
         _describe(request, stream.content_type, 200, stream.fields)
         try:
             await self._its.streams.serve(request, stream, listener)
+        except CancelledError:
+            raise  # the client has gone
         except Exception:  # the API's edge: too late for an error's answer
             self._log.failure("{place} broke off", place=_place(request))
             request.loseConnection()  # type: ignore[no-untyped-call]

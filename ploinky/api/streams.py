@@ -108,7 +108,8 @@ class Streams(Service):
             self._running.pop(producing, None)
             if late and late.active():
                 late.cancel()
-            request.unregisterProducer()  # type: ignore[no-untyped-call]
+            if request.channel is not None:  # else the client has gone
+                request.unregisterProducer()  # type: ignore[no-untyped-call]
 
     def dismiss(self, gone: Set[str]) -> None:
         """End what goes on for keys and sessions that are valid no more, by their hashes."""

@@ -7,6 +7,7 @@ import json
 import pytest
 import pytest_twisted
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs
 
 from ploinky.api.task_events import GATHER_SECONDS, MOST_AT_ONCE, MOST_OF_ONE, TaskEvents
 from ploinky.deploy_errors import ProbeFailed
@@ -272,6 +273,17 @@ def test_a_slow_listener_is_dropped():
         hub.publish("task", str(number))
     assert dropped == ["slow"]
     assert len(slow._queue) == MOST_WAITING
+
+
+@pytest_twisted.ensureDeferred
+async def test_one_that_leaves_is_no_failure(server):
+    """Everybody does, in the end; the log has what breaks."""
+    opened = await server.open("events")
+    await opened.until(server, lambda: "retry" in opened.text)
+    with capturedLogs() as logged:
+        opened.answer.original._transport.loseConnection()
+        await opened.until(server, lambda: not server.collaborators.streams.open)
+    assert [event for event in logged if "log_failure" in event] == []
 
 
 @pytest_twisted.ensureDeferred
