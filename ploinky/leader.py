@@ -330,7 +330,10 @@ async def _start_instances(
 ) -> Instances:
     prober = SocketProber(here.reactor, here.paths)
     run_directory = here.settings.run_directory
-    instances = Instances(here.reactor, runtime, prober, run_directory, here.cluster, history)
+    removing = pool(here.reactor, 2, "removing queues", rooms)
+    instances = Instances(
+        here.reactor, runtime, prober, run_directory, here.cluster, history, removing
+    )
     await begin(instances, rooms)
     return instances
 

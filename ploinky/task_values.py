@@ -9,6 +9,9 @@ from attrs import field, frozen
 
 from ploinky.values import DeploymentKey
 
+SCHEDULE_ID = "Schedule"
+"""Who calls what a schedule has called; no key has this name."""
+
 
 class TaskState(str, enum.Enum):
     """Where a durable task stands."""

@@ -83,6 +83,10 @@ class ReleaseState(str, enum.Enum):
     FAILED = "failed"
 
 
+LONGEST_PATH = 1024
+"""Characters of a deployment's path: a request's target, which has more in it, is bounded too."""
+
+
 def validated_domain(raw_domain: str) -> str:
     """Give the canonical form of a host name: lower case, no port, no final dot.
 
@@ -101,12 +105,14 @@ def validated_path(raw_path: str) -> str:
     """Give the canonical form of a path prefix: one leading slash, none at the end.
 
     Raises:
-        ValidationFailed: A segment is empty, a dot segment, or has characters
+        ValidationFailed: It is too long, a segment is empty, a dot segment, or has characters
             that a URL path cannot hold unescaped.
     """
     segments = raw_path.strip().strip("/")
     if not segments:
         return "/"
+    if len(segments) > LONGEST_PATH:
+        raise ValidationFailed({"path": f"it is over {LONGEST_PATH} characters long"})
     for segment in segments.split("/"):
         if segment in (".", "..") or not _SEGMENT.match(segment):
             raise ValidationFailed(

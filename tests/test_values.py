@@ -36,6 +36,7 @@ def test_one_place_has_one_key(domain: str, path: str, shown: str) -> None:
         ("localhost", "/a//b", {"path"}),
         ("localhost", "/a b", {"path"}),
         ("localhost", "/a%2fb", {"path"}),
+        ("localhost", "/" + "a" * 1025, {"path"}),
         ("*", "/\n", {"domain"}),
         ("*", "/a?b", {"domain", "path"}),
     ],

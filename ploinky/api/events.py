@@ -11,12 +11,14 @@ from functools import partial
 from typing import Any
 
 from attrs import frozen
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 
 from ploinky.api import documents
 from ploinky.api.endpoints import API, Collaborators, Endpoint
 from ploinky.api.forms import plain
 from ploinky.api.metrics import figures
-from ploinky.api.places import Places, masked_death
+from ploinky.api.places import Places
 from ploinky.api.requests import Call
 from ploinky.api.streams import Outlet, Stream
 from ploinky.api.task_events import TaskEvents
@@ -90,6 +92,8 @@ class EventRoutes:
 class EventSources:
     """Tells the hub what happens, once it listens."""
 
+    _log = Logger()
+
     def __init__(self, collaborators: Collaborators) -> None:
         self._its = collaborators
         self._places = Places(collaborators)
@@ -121,10 +125,14 @@ class EventSources:
         self._publish("instance", _placed(document, spec.key), spec.key)
 
     def _died(self, death: InstanceDeath) -> None:
+        telling = Deferred.fromCoroutine(self._tell_death(death))
+        telling.addErrback(lambda failure: self._log.failure("a death is not told", failure))
+
+    async def _tell_death(self, death: InstanceDeath) -> None:
         view = self._its.deployments.deployment_of(death.deployment)
         if view is not None:
             key = view.deployment.key
-            document = plain(documents.death(masked_death(death, view.release)))
+            document = plain(documents.death(await self._places.death(view, death)))
             self._publish("instance", _placed({**document, "up": False}, key), key)
 
     def _counted(self, counts: Counts) -> None:

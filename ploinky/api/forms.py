@@ -23,9 +23,13 @@ from cattrs.cols import is_sequence, list_structure_factory
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 from msgspec import Meta
 
+from ploinky.deployment.documents import deeper_than, has_halves
 from ploinky.errors import BadJson, ValidationFailed
 
 T = TypeVar("T")
+
+DEEPEST = 64
+"""Levels of a body: as p-cli takes of a file."""
 
 
 class _Misfit(ValueError):
@@ -35,11 +39,21 @@ class _Misfit(ValueError):
 def parse_json(raw_body: bytes) -> Any:
     """Read a body; none at all is an empty object.
 
+    It is bounded in depth, as a part of it may be kept and shown again: whatever reads that later
+    could go less deep than this does.
+
     Raises:
         BadJson: With line and column, counted from 1.
     """
     if not raw_body:
         return {}
+    document = _parsed(raw_body)
+    if deeper_than(document, DEEPEST):
+        raise BadJson(f"the body is nested over {DEEPEST} levels deep")
+    return document
+
+
+def _parsed(raw_body: bytes) -> Any:
     try:
         text = raw_body.decode("utf-8")
         return json.loads(text, parse_constant=_no_constant, parse_float=_finite)
@@ -54,6 +68,16 @@ def parse_json(raw_body: bytes) -> Any:
         raise BadJson(f"the body is not JSON: {error}") from error
     except (RecursionError, ValueError) as error:
         raise BadJson("the body is nested too deeply or has a number too long") from error
+
+
+def check_characters(document: Any) -> None:
+    """See that all of a document can be written down and handed on, as UTF-8.
+
+    Raises:
+        BadJson: A text in it has half a character.
+    """
+    if has_halves(document):
+        raise BadJson("the body has half a character in a text: \\ud800 to \\udfff come in pairs")
 
 
 def structured(form: type[T], document: Any, others: Iterable[str] = ()) -> T:

@@ -76,6 +76,13 @@ class Places:
                 return release
         return None
 
+    async def death(self, view: DeploymentView, seen: InstanceDeath) -> InstanceDeath:
+        """Give how an instance died, without the secrets of the release that it was of.
+
+        That may be another one than serves: one that fails, or that is drained.
+        """
+        return masked_death(seen, await self.release(view, seen.release))
+
     async def served(self, key: DeploymentKey) -> Release:
         """Give the release that serves, or else the newest that was tried.
 

@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 from attrs import field, frozen
 from twisted.web.server import Request
 
-from ploinky.api.forms import from_query, parse_json, structured
+from ploinky.api.forms import check_characters, from_query, parse_json, structured
 from ploinky.api.operations import Operation
 from ploinky.errors import BodyTooLarge, Forbidden, ValidationFailed
 from ploinky.routing.headers import TrustedProxies
@@ -216,7 +216,9 @@ class Call:
         body = self.request.whole_body()
         if not body and self.request.method == b"DELETE":
             return self.query_values()
-        return parse_json(body)
+        document = parse_json(body)
+        check_characters(document)
+        return document
 
     def form(self, form: type[T]) -> T:
         """Give the body as an attrs class.

@@ -12,7 +12,7 @@ from ploinky.api.answers import Answer, as_json
 from ploinky.api.endpoints import API, Collaborators, Endpoint
 from ploinky.api.metrics import rate
 from ploinky.api.operations import Finished
-from ploinky.api.places import masked_death
+from ploinky.api.places import Places
 from ploinky.api.requests import Call
 from ploinky.errors import PloinkyError
 from ploinky.security.roles import READERS, reaches
@@ -80,6 +80,7 @@ class StatusRoutes:
 
     def __init__(self, collaborators: Collaborators, started_at: float) -> None:
         self._its = collaborators
+        self._places = Places(collaborators)
         self._started_at = started_at
 
     def endpoints(self) -> list[Endpoint]:
@@ -114,14 +115,16 @@ class StatusRoutes:
             workers=workers,
             agents={"healthyInstances": sum(view.healthy_instances for view in views)},
             deployments=[
-                self._where(view) for view in views if reaches(call.principal, view.deployment.key)
+                await self._where(view)
+                for view in views
+                if reaches(call.principal, view.deployment.key)
             ],
         )
         return as_json(document, status=code)
 
-    def _where(self, view: DeploymentView) -> Where:
+    async def _where(self, view: DeploymentView) -> Where:
         key, failed = view.deployment.key, self._its.history.last_death(view.deployment.id)
-        shown = documents.death(masked_death(failed, view.release)) if failed else None
+        shown = documents.death(await self._places.death(view, failed)) if failed else None
         return Where(key.domain, key.path, view.state, shown)
 
     async def _database(self) -> str:

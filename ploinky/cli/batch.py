@@ -212,5 +212,5 @@ def _calling(fields: dict[str, Any], node: Node, name: str) -> Operation:
         f"{name}:{node.line}",
         title,
         run,
-        lambda answer: json.dumps(answer["result"], ensure_ascii=False),
+        lambda answer: output.json_text(answer["result"]),
     )

@@ -59,7 +59,7 @@ def call(
     p-cli cloud call /demo report --async
     """
     fields = _fields("respond-async" if is_async else "", key)
-    click.echo(_said(_call(where, command, _sent(params, params_json), timeout, fields)))
+    click.echo(output.json_text(_call(where, command, _sent(params, params_json), timeout, fields)))
 
 
 @click.group()
@@ -92,7 +92,7 @@ def task(
     sent = _sent(params, params_json)
     answer = _call(where, command, sent, 60.0 + (wait or 0), _fields(preference, key))
     if want_json or not _is_receipt(answer):
-        click.echo(_said(answer))
+        click.echo(output.json_text(answer))
         return
     click.echo(answer["taskId"])
     click.echo(f"See how it stands: p-cli client task-status {answer['taskId']}", err=True)
@@ -113,7 +113,7 @@ def task_status(task_id: str, wait: int | None, cancel: bool, want_json: bool) -
         shown = ("taskId", "status", "attempts", "command", "createdAt", "startedAt", "finishedAt")
         output.pairs({name: found[name] for name in shown if found.get(name) is not None})
         if "result" in found:
-            click.echo(_said(found["result"]))
+            click.echo(output.json_text(found["result"]))
     if found["status"] == "failed":
         error = found.get("error", {})
         raise CommandFailed(
@@ -175,7 +175,3 @@ def _fields(preference: str, key: str | None) -> dict[str, str]:
 
 def _is_receipt(answer: Any) -> bool:
     return isinstance(answer, dict) and set(answer) == {"taskId", "status", "href"}
-
-
-def _said(answer: Any) -> str:
-    return json.dumps(answer, ensure_ascii=False)

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from ploinky.cli import output
 from ploinky.cli.shared import client
 
 KINDS = ("deployment", "instance", "metrics", "task", "lost")
@@ -30,7 +31,7 @@ def events(kinds: tuple[str, ...], after: str | None, count: int | None, want_js
     pieces = client().stream("events", lastEventId=after)
     wanted = (one for one in parsed(pieces) if not kinds or one["event"] in kinds)
     for one in islice(wanted, count):
-        click.echo(json.dumps(one, ensure_ascii=False) if want_json else _line(one))
+        click.echo(output.json_text(one) if want_json else _line(one))
 
 
 def parsed(pieces: Iterable[bytes]) -> Iterator[dict[str, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import traceback
@@ -25,6 +24,7 @@ from ploinky.cli import (
     keys,
     logs,
     metrics,
+    output,
     repositories,
     rollouts,
     server,
@@ -114,7 +114,7 @@ def _told(error: click.ClickException, want_json: bool) -> int:
         return status
     if not isinstance(error, CommandFailed):
         error = CommandFailed(error.format_message(), hint="--help says what it takes")
-    click.echo(json.dumps(error.document(), ensure_ascii=False), err=True)
+    click.echo(output.json_text(error.document()), err=True)
     return status
 
 

@@ -27,15 +27,21 @@ _COLOURS = {
 }
 
 
-_C1 = re.compile(r"[\x7f-\x9f]")
+_UNFIT_IN_JSON = re.compile(r"[\x7f-\x9f\ud800-\udfff]")
 _COLOUR = re.compile(r"(\x1b\[[0-9;]*m)")
 
 
 def as_json(document: Any) -> None:
     """Print a document on standard output, indented, keys as they came."""
-    text = json.dumps(document, indent=2, ensure_ascii=False)
-    # JSON escapes control characters but for these, which some terminals obey as well.
-    click.echo(_C1.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
+    click.echo(json_text(document, indent=2))
+
+
+def json_text(document: Any, indent: int | None = None) -> str:
+    """Give a document as JSON that can be printed, on one line unless it is indented."""
+    text = json.dumps(document, indent=indent, ensure_ascii=False)
+    # JSON escapes control characters but for some, which terminals may obey as well; and halves
+    # of characters cannot be written at all.
+    return _UNFIT_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def visible(text: str) -> str:

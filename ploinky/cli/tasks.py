@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 from urllib.parse import quote
 
@@ -124,4 +123,4 @@ def _print_one(found: Any, want_json: bool) -> None:
     output.pairs({name: value for name, value in facts.items() if value is not None})
     for name in ("result", "error"):
         if found.get(name) is not None:
-            output.pairs({name: json.dumps(found[name], ensure_ascii=False)})
+            output.pairs({name: output.json_text(found[name])})

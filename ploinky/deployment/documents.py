@@ -76,8 +76,12 @@ def parse_manifest(raw_manifest: bytes) -> dict[str, Any]:
         ) from error
     if not isinstance(document, dict):
         raise ManifestInvalid(f'{MANIFEST}: expected a JSON object, {{"about": ...}}')
-    if _deeper_than(document, DEEPEST):
+    if deeper_than(document, DEEPEST):
         raise ManifestInvalid(f"{MANIFEST} is nested over {DEEPEST} levels deep")
+    if has_halves(document):
+        raise ManifestInvalid(
+            f"{MANIFEST} has half a character in a text: \\ud800 to \\udfff come in pairs"
+        )
     return document
 
 
@@ -103,7 +107,20 @@ def _not_json_number(name: str) -> Any:
     raise _Twice(f"{name} is not a JSON number")
 
 
-def _deeper_than(document: Any, levels: int) -> bool:
+def has_halves(document: Any) -> bool:
+    """Tell whether a text in a JSON document has half a character, which cannot be written as UTF-8.
+
+    Routes with one reach no worker, and neither does any other from then on.
+    """
+    try:
+        json.dumps(document, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def deeper_than(document: Any, levels: int) -> bool:
+    """Tell whether a JSON document is nested deeper than so many levels."""
     layer = [document]
     for _ in range(levels + 1):
         children: list[Any] = []

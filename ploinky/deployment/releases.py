@@ -263,10 +263,11 @@ def _make_way(destination: Path) -> None:
 
 
 def _rewrite_manifest(code: Path, document: dict[str, Any]) -> None:
-    """Replace the file itself: were it a link, what it leads to would be left alone."""
-    scratch = code / f".{MANIFEST}.new"
-    with contextlib.suppress(FileNotFoundError):
-        scratch.unlink()
+    """Replace the file itself: were it a link, what it leads to would be left alone.
+
+    It grows beside the code, where a repository has nothing that could be in the way.
+    """
+    scratch = code.with_name(f".{code.name}.{MANIFEST}")
     scratch.write_text(json.dumps(document, indent=2), encoding="utf-8")
     os.replace(scratch, code / MANIFEST)
 

@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 from ploinky.addresses import client_of
 from ploinky.errors import (
     CallFailed,
+    Forbidden,
     NoSuchRoute,
     TooManyRequests,
     Unauthenticated,
@@ -45,6 +46,7 @@ from ploinky.routing.headers import (
 )
 from ploinky.routing.http import Limits, RequestHead
 from ploinky.routing.logins import Logins
+from ploinky.routing.origins import may_use_session
 from ploinky.routing.plan import Plan, in_scope, plan_again, plan_of
 from ploinky.routing.spool import Spool
 from ploinky.routing.static import FileServer
@@ -226,7 +228,7 @@ class Gateway:
             route = self.router.match(head.host, head.path)
             if route.rate_limit is not None:
                 return None
-            principal, spent = self._identify(head)
+            principal, spent = self._identify(head, peer, route)
             return plan_of(head, peer, route, principal, spent)
         except CallFailed:
             return None
@@ -235,19 +237,29 @@ class Gateway:
         """Match and admit: all that follows from the head alone."""
         head = call.head
         route = call.route = self.router.match(head.host, head.path)
-        principal, spent = self._identify(head)
+        principal, spent = self._identify(head, call.peer, route)
         call.principal = principal
         if route.rate_limit is not None:
             self._count(call, route, route.rate_limit)
         return plan_of(head, call.peer, route, principal, spent)
 
-    def _identify(self, head: RequestHead) -> tuple[Principal, bytes]:
-        """Say who calls, and in which field a credential came that was for us alone."""
+    def _identify(self, head: RequestHead, peer: Peer, route: Route) -> tuple[Principal, bytes]:
+        """Say who calls, and in which field a credential came that was for us alone.
+
+        Raises:
+            Forbidden: A page of another site makes a browser call, and nobody may call unknown.
+        """
         if not _CARRIERS.isdisjoint(head.noted):
             for token, field in _credentials(head):
                 principal = self.router.principal(token)
                 if principal is not NOBODY:
-                    return principal, field
+                    if field or may_use_session(head, route, peer.trusted):
+                        return principal, field
+                    if route.auth is not CallAuth.NONE:
+                        raise Forbidden(
+                            "a call with the session in the cookie must come from this server's"
+                            " own pages; elsewhere send it as Authorization: Bearer <session>"
+                        )
         return NOBODY, b""
 
     def _admit_still(self, route: Route, principal: Principal) -> None:

@@ -314,8 +314,14 @@ def persistence(http_11: bool, closes: bool) -> bytes:
 
 
 def _is_ours(kind: Kind, cookie: bytes) -> bool:
-    """Tell whether a cookie is the server's session, which no agent may put in place of another."""
-    return kind is not Kind.CONTROL and cookie.partition(b"=")[0].strip() == SESSION_COOKIE
+    """Tell whether a cookie is the server's session, which no agent may put in place of another.
+
+    Of one without a name browsers send the value alone, which then reads as a name and a value.
+    """
+    if kind is Kind.CONTROL:
+        return False
+    name, _, value = cookie.partition(b"=")
+    return (name.strip() or value.partition(b"=")[0].strip()) == SESSION_COOKIE
 
 
 def failed_at(kind: Kind, status: int, fields: Sequence[tuple[bytes, bytes]]) -> str:

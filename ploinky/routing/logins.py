@@ -19,10 +19,10 @@ from ploinky.routing.attempts import Attempt
 from ploinky.routing.call import Call
 from ploinky.routing.headers import TrustedProxies
 from ploinky.routing.http import RequestHead
+from ploinky.routing.origins import OF_PAGES
 from ploinky.routing.problem import EVERY_ANSWERS_FIELDS, document_of, fields_of
 from ploinky.values import NOBODY, AuditEntry
 
-_OF_PAGES = frozenset({b"origin", b"sec-fetch-site"})
 _MOST_RECORDS = 200
 """Kept at once: so much of what strangers do is worth a record, and the access log has the rest."""
 
@@ -119,7 +119,7 @@ class Logins:
 
 def _is_from_a_page(head: RequestHead) -> bool:
     """Tell whether a browser says that a page sends it: of another site it must count for nobody."""
-    return any(name in _OF_PAGES for name, _, _ in head.fields)
+    return any(name in OF_PAGES for name, _, _ in head.fields)
 
 
 def _refuse(call: Call, error: CallFailed) -> None:

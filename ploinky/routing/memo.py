@@ -17,6 +17,7 @@ from ploinky.errors import NoSuchRoute
 from ploinky.interfaces import IRouter
 from ploinky.routing.headers import SESSION_COOKIE, forwarded_elsewhere, passes_unread
 from ploinky.routing.http import RequestHead, has_dot_segment
+from ploinky.routing.origins import OF_PAGES
 from ploinky.routing.plan import Plan, plan_elsewhere
 from ploinky.values import Kind
 
@@ -206,10 +207,11 @@ def _free(
     """
     free: list[tuple[int, bytes, int, _Fits]] = []
     after = 0
+    fixed = OF_PAGES if any(SESSION_COOKIE in line for line in lines) else frozenset()
     for number, line in enumerate(lines[1:-2], 1):
         shown, separator, _ = line.partition(b": ")
         name = shown.lower()
-        if not separator or _fits(shown)(line) is None:
+        if not separator or name in fixed or _fits(shown)(line) is None:
             continue
         if not forwarded:
             if name in _MEANINGLESS:

@@ -26,6 +26,7 @@ from ploinky.runtime.life import Life, new_life, observe
 from ploinky.runtime.probes import Prober, Readiness
 from ploinky.runtime.steps import Core
 from ploinky.runtime.waiting import uncut
+from ploinky.threads import Blocking
 from ploinky.values import Target
 
 SWEEP_SECONDS = 0.5
@@ -54,6 +55,7 @@ class Instances(Service):
         run_directory: Holds ``i/<instance>``, the queues.
         cluster: Only what carries this id is looked at.
         history: Keeps what became of them.
+        removing: Threads in which queues are removed; they stay their owner's.
     """
 
     _log = Logger()
@@ -66,9 +68,11 @@ class Instances(Service):
         run_directory: Path,
         cluster: str,
         history: IInstanceHistory,
+        removing: Blocking,
     ) -> None:
         self._clock = clock
         self._history = history
+        self._removing = removing
         self._runtime = runtime
         self._prober = prober
         self._queues = run_directory / "i"
@@ -154,7 +158,7 @@ class Instances(Service):
             self._history.parted(status.deployment, status.release, instance, printed)
         if status is not None and status.exit_code:  # while no leader was there to see it
             self._history.died(death_of(status, self._clock.seconds(), printed))
-        places.remove_queue(str(self._queues / instance))
+        await uncut(self._removing.run(places.remove_queue, str(self._queues / instance)))
 
     def target(self, instance: str) -> Target | None:
         """See `IInstances`."""
@@ -182,6 +186,7 @@ class Instances(Service):
             prober=self._prober,
             spec=spec,
             chronicle=Chronicle(self._clock, spec, self._history),
+            removing=self._removing,
             changed=self._tell,
             over=self._forget,
         )

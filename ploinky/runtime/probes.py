@@ -19,7 +19,6 @@ from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.endpoints import (
     TCP4ClientEndpoint,
     TCP6ClientEndpoint,
-    UNIXClientEndpoint,
 )
 from twisted.internet.error import ConnectError, ConnectingCancelledError, ConnectionDone
 from twisted.internet.interfaces import IStreamClientEndpoint
@@ -41,6 +40,8 @@ ANSWER_LIMIT_BYTES = 16 * 1024
 SHOWN_CHARACTERS = 200
 GOOD = range(200, 400)
 _LARGEST_DOCUMENT_BYTES = 64 * 1024
+_MOST_SAID = 4096  # characters, in each list of deployments; an agent may have said them
+_CONNECT_SECONDS = 30.0  # to a Unix socket, which takes a connection at once or never
 _AGENTS_OWN = ("AGENT_BROKEN", "MANIFEST_INVALID")
 
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] (\d{3})(?: [^\r\n]*)?\r?\n")
@@ -167,7 +168,7 @@ class SocketProber:
 
     def _endpoint(self, address: Address) -> IStreamClientEndpoint:
         if address.path:
-            return UNIXClientEndpoint(self._reactor, self._paths.usable(address.path))
+            return self._paths.endpoint(self._reactor, address, _CONNECT_SECONDS)
         kind = TCP6ClientEndpoint if ":" in address.host else TCP4ClientEndpoint
         return kind(self._reactor, address.host, address.port)
 
@@ -250,7 +251,7 @@ def said_failure(spec: InstanceSpec) -> ProbeFailed | None:
     said = _read_document(Path(spec.queue_directory) / places.FAILED)
     if said is None:
         return None
-    code, message = str(said.get("code", "")), str(said.get("message", ""))
+    code, message = (str(said.get(name, ""))[:_MOST_SAID] for name in ("code", "message"))
     part = AGENT if code in _AGENTS_OWN else "start"
     return ProbeFailed(
         f"AgentCore could not start: {message}", details={"code": code}, failed_at=part

@@ -25,6 +25,8 @@ from ploinky.runtime import places
 from ploinky.runtime.chronicle import Chronicle
 from ploinky.runtime.endings import OUTPUT_LINES
 from ploinky.runtime.probes import Prober, Readiness, said_failure
+from ploinky.runtime.waiting import uncut
+from ploinky.threads import Blocking
 
 FIRST_BACKOFF_SECONDS = 1.0
 LONGEST_BACKOFF_SECONDS = 60.0
@@ -63,6 +65,7 @@ class Core:
 
     Attributes:
         chronicle: Told what becomes of it.
+        removing: Threads for its queue's removal: an agent may have put any number of files there.
         changed: Told (instance, healthy) after the first time that it was ready.
         over: Told once it is gone.
         first: Fires once with the outcome of its first start, or of its adoption.
@@ -80,6 +83,7 @@ class Core:
     prober: Prober
     spec: InstanceSpec
     chronicle: Chronicle
+    removing: Blocking
     changed: Callable[[str, bool], None]
     over: Callable[[str], None]
     first: Deferred[Readiness] = field(default_factory=Deferred)
@@ -227,7 +231,7 @@ class Core:
         except EngineError as error:
             return partial(life.failed, error)
         self._is_present(False)
-        places.remove_queue(self.spec.queue_directory)
+        await uncut(self.removing.run(places.remove_queue, self.spec.queue_directory))
         return life.gone
 
     async def _started(self) -> InstanceStatus:

@@ -13,6 +13,7 @@ from ploinky.security.admission import ADMIN_ID
 from ploinky.security.roles import is_confined
 from ploinky.security.tokens import API_KEY, mint, token_hash
 from ploinky.store_interfaces import IKeyStore
+from ploinky.task_values import SCHEDULE_ID
 from ploinky.values import (
     NOBODY,
     DeploymentKey,
@@ -22,6 +23,8 @@ from ploinky.values import (
 )
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}\Z")
+_NOT_FOR_KEYS = (NOBODY.id.lower(), SCHEDULE_ID.lower())
+"""Agents, and who owns a task, tell these from everybody with a key."""
 _RANKS = (Role.ADMIN, Role.DEPLOYER, Role.VIEWER, Role.CALLER)
 """Each may do all that those after it may."""
 
@@ -174,8 +177,10 @@ def handle_of(session: Principal) -> str:
 def _checked(own: Principal, wanted: WantedKey) -> tuple[tuple[str, ...], dict[str, str]]:
     """Give the scope in canonical form, and what does not fit."""
     problems: dict[str, str] = {}
-    if not _NAME.match(wanted.id) or wanted.id.lower() == NOBODY.id.lower():
+    if not _NAME.match(wanted.id):
         problems["name"] = "expected letters, digits, . _ @ - (64 at most; a letter or digit first)"
+    if wanted.id.lower() in _NOT_FOR_KEYS:
+        problems["name"] = f"expected another name: {wanted.id} calls without a key"
     if wanted.id.lower() == ADMIN_ID.lower() and wanted.role is not Role.ADMIN:
         # Agents and the audit trail know the first admin by this name.
         problems["name"] = f"only an admin's key can be called {wanted.id}"

@@ -41,6 +41,8 @@ from ploinky.tasks.queue_directory import (
 )
 
 RESCAN_SECONDS = 1.0
+MOST_TIDIED = 4096
+"""Names in each place of a queue that a start looks at; far more than one leaves that was killed."""
 
 _ANSWERS = (RESULTS, ERRORS)
 _SOCKET, _READY = "agent.sock", "ready"
@@ -275,6 +277,9 @@ class DurableQueues(Service):
     def tidy(self, parent: str, known: Mapping[str, frozenset[str]]) -> None:
         """Remove what earlier leaders had done with, in all queues of a directory.
 
+        That is what was in hand when one was killed.  Where an agent has put more names than
+        `MOST_TIDIED` the rest is its own trouble: no start waits for it.
+
         Args:
             known: Names that are not done with, by the path of their queue.
         """
@@ -285,7 +290,7 @@ class DurableQueues(Service):
                 continue
             kept = known.get(path, frozenset())
             for place in (TASKS, *_ANSWERS):
-                for name in os.listdir(directory.watchable(place)):
+                for name in directory.names(place, MOST_TIDIED):
                     if name.startswith(DURABLE_PREFIX) and name not in kept:
                         directory.discard(place, name)
                         directory.unlock(name)
@@ -384,7 +389,7 @@ def _serves_files_alone(path: str) -> bool:
             return "http" not in json.loads(os.read(descriptor, 4096))["transports"]
         finally:
             os.close(descriptor)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
 
 

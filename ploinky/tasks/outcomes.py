@@ -93,7 +93,7 @@ def part_that_failed(task: Task) -> str:
         return ""
     try:
         part = msgspec.json.decode(task.outcome, type=_Attributed).details.failedAt
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError):
         part = ""  # the agent's own error
     # 503 and 504 are AgentCore's own words: no place, no time.
     return part if part in PARTS else {503: QUEUE, 504: TIMEOUT}.get(task.status, AGENT)

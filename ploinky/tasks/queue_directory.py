@@ -200,6 +200,11 @@ class QueueDirectory:
             return False
         return True
 
+    def names(self, place: str, most: int) -> list[str]:
+        """Give at most so many names in a sub-directory: an agent may have put any number there."""
+        with os.scandir(self.watchable(place)) as entries:
+            return [entry.name for entry in islice(entries, most)]
+
     def lock(self, task: str) -> bool:
         """Take a task's lock, as an executor would; False where somebody has it."""
         try:

@@ -28,14 +28,12 @@ from twisted.logger import Logger
 from ploinky.errors import NotFound, PloinkyError
 from ploinky.leader_interfaces import IDurableTasks
 from ploinky.task_values import (
+    SCHEDULE_ID,
     Planned,
     Schedule,
     Submission,
     TaskState,
 )
-
-USER = "Schedule"
-"""Who calls."""
 
 CATCH_UP_SECONDS = 86_400.0
 """No longer than the store knows a key."""
@@ -130,7 +128,7 @@ class Schedules(Service):
                 deployment=planned.deployment,
                 command=schedule.command,
                 params=msgspec.json.encode(schedule.params),
-                user=USER,
+                user=SCHEDULE_ID,
                 anonymous=False,
                 request_id=f"schedule-{due:.0f}",
                 key=f"{name} {due:.0f}",

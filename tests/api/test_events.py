@@ -7,9 +7,10 @@ import json
 import pytest
 import pytest_twisted
 from twisted.internet.task import Clock
-from twisted.logger import LogLevel, globalLogPublisher
+from twisted.logger import LogLevel, capturedLogs
 
 from ploinky.api.task_events import GATHER_SECONDS, MOST_AT_ONCE, MOST_OF_ONE, TaskEvents
+from ploinky.deploy_errors import ProbeFailed
 from ploinky.instance_values import InstanceSpec
 from ploinky.observations import InstanceDeath
 from ploinky.security.tokens import token_hash
@@ -57,6 +58,25 @@ async def test_what_happens_is_told(server):
     assert (events[4][1]["count"], "path" in events[4][1]) == (4, False)
     assert events[5][1]["status"] == "removed"
     assert "needle" not in opened.text
+
+
+@pytest_twisted.ensureDeferred
+async def test_how_a_release_that_failed_died_is_told_without_its_secrets(server):
+    """The one that serves has others: those of the release that died are what it said."""
+    serving = await server.deploy(secrets={"TOKEN": "served-needle"})
+    opened = await server.open("events")
+    await opened.until(server, lambda: "retry" in opened.text)
+    server.manager.refusal = ProbeFailed("it is not well")
+    body = {"domain": "localhost", "path": "/demo", "secrets": {"TOKEN": "failed-needle"}}
+    assert (await server.ask("POST", "deployments", body)).code == "PROBE_FAILED"
+    said = "GET /health was answered 500: no database for failed-needle"
+    death = InstanceDeath("one", serving["id"], 2, 1.0, said, "probe", None, False, said)
+    server.collaborators.history.died(death)
+    await opened.until(server, lambda: "instance" in opened.text)
+    health = await server.ask("GET", "health")
+    for told in (opened.text, health.body.decode()):
+        assert "no database for ***" in told
+        assert "failed-needle" not in told
 
 
 @pytest_twisted.ensureDeferred
@@ -200,15 +220,11 @@ async def test_silence_is_told_from_death(server):
 @pytest_twisted.ensureDeferred
 async def test_whoever_goes_is_let_go_without_a_word(server):
     """Browsers leave amid a stream all day long: that is no fault, and nothing goes on for them."""
-    said = []
-    globalLogPublisher.addObserver(said.append)
-    try:
+    with capturedLogs() as said:
         await server.open("events", leaving=True)
         stayed = await server.open("events")
         await stayed.until(server, lambda: server.collaborators.streams.open == 1)
         assert not stayed.ended.called
-    finally:
-        globalLogPublisher.removeObserver(said.append)
     assert [event for event in said if event["log_level"] >= LogLevel.warn] == []
 
 

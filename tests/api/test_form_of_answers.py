@@ -92,12 +92,27 @@ async def test_broken_json_is_pointed_at(server, data, line, column):
         b'{"a": Infinity}',
         b"[" * 100_000,
         b'{"a": 1' + b"0" * 10_000 + b"}",
+        b'{"target": "http://\\ud800:80"}',
+        b'{"secrets": {"\\udfff": ""}}',
     ],
 )
 @pytest_twisted.ensureDeferred
 async def test_what_only_resembles_json_is_refused(server, data):
-    """Other encodings, other numbers, depth without end."""
+    """Other encodings, other numbers, depth without end, halves of characters."""
     assert fits(await server.ask("POST", "deployments", data=data), 400, "BAD_JSON")
+
+
+@pytest.mark.parametrize(("levels", "fit"), [(60, True), (100, False), (600, False)])
+@pytest_twisted.ensureDeferred
+async def test_what_is_kept_can_be_shown(server, levels, fit):
+    """Nobody hides all that is deployed behind something too deep to be listed."""
+    params = json.loads("[" * levels + "]" * levels)
+    schedule = [{"cron": "@daily", "command": "work", "params": params}]
+    body = {"domain": "localhost", "path": "/demo", "agent": "demo", "schedule": schedule}
+    answer = await server.ask("POST", "deployments", body)
+    assert answer.status == 200 if fit else fits(answer, 400, "BAD_JSON")
+    listed = await server.ask("GET", "deployments")
+    assert (listed.status, listed.json["total"]) == (200, int(fit))
 
 
 @pytest_twisted.ensureDeferred

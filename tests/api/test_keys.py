@@ -63,6 +63,7 @@ async def test_a_key_expires(server):
         ("admin", {"name": "InternetUser"}, "name"),
         ("admin", {"name": "internetuser"}, "name"),
         ("deployer", {"name": "Admin"}, "name"),
+        ("admin", {"name": "schedule"}, "name"),
         ("deployer", {"name": "admin"}, "name"),
         ("admin", {"role": "admin", "scope": ["a.example"]}, "scope"),
         ("admin", {"scope": ["http://x"]}, "scope"),

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import pytest
+from click.testing import Result
 
 from ploinky.cli import output
 from ploinky.cli.failures import from_answer
 from ploinky.cli.shared import show_stream
+from tests.cli.conftest import StandIn, ended
 
 CLEARS = "\x1b[2J\x9b2J\x07\x1b]0;title\x07"
 
@@ -44,3 +47,20 @@ def test_json_for_programs_is_not_changed(capsys) -> None:
     """It is escaped, not replaced."""
     output.as_json({"about": CLEARS})
     assert json.loads(capsys.readouterr().out) == {"about": CLEARS}
+
+
+@pytest.mark.parametrize(
+    ("as_batch", "half"), [(False, r"\ud800"), (True, "\N{REPLACEMENT CHARACTER}")]
+)
+def test_what_an_agent_answers_neither_commands_the_terminal_nor_breaks_the_command(
+    stand_in: StandIn, typed: Callable[..., Result], as_batch: bool, half: str
+) -> None:
+    """JSON lets controls of eight bits stand, and halves of characters."""
+    params = r'["\u009b2J", "\ud800", "\u00fc"]'
+    if as_batch:
+        call = f'{{"agent": "/demo", "command": "say", "params": {params}}}'
+        done = typed("batch", "-", stdin=f"[{call}]")
+    else:
+        done = typed("call", "/demo", "say", "--params", params)
+    assert ended(done) == (0, "")
+    assert done.stdout == rf'{{"said": ["say", "\u009b2J", "{half}", "ü"]}}' + "\n"

@@ -585,6 +585,8 @@ def test_commands_that_the_deployment_overrides_are_what_agentcore_reads(
     ground: Ground, leader: Leader
 ) -> None:
     ground.push({"commands": {"a": "echo a", "b": "echo b"}})
+    # Whatever else a repository has, it is not in the way.
+    ground.source.push(URL, {"demo/.manifest.json.new/file": "", "demo/manifest.json.new": ""})
 
     only(leader.deploy(settings={"commands": {"b": "echo better"}}))
 
@@ -592,6 +594,7 @@ def test_commands_that_the_deployment_overrides_are_what_agentcore_reads(
     raw = read_manifest_file(Path(spec.code_directory))
     assert raw is not None
     assert parse_manifest(raw)["commands"] == {"a": "echo a", "b": "echo better"}
+    assert len(ground.codes()) == 1
 
 
 # --- where the code is ----------------------------------------------------------

@@ -64,6 +64,7 @@ def test_bad_json_is_told_with_line_column_and_the_usual_slip(
         (b'{"a": "\xff"}', "not UTF-8"),
         (b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "nested too deeply"),
         (b'{"a":' + b"[" * 40 + b"]" * 40 + b"}", "nested over 16 levels"),
+        (b'{"static": {"root": "\\ud800"}}', "half a character"),
         (b'{"a":' + b"9" * 5000 + b"}", "a number too long"),
         (b'{"a": 1e400}', "a number too long"),
     ],

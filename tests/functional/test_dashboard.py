@@ -388,7 +388,9 @@ def test_a_viewer_sees_and_changes_nothing(browser: Browser, deployed: str) -> N
     browser.until("API key")  # with its key the session is over, and the door is shown
 
 
-def test_a_restart_of_the_server_loses_nothing_that_was_typed(admin: Browser, deployed: str) -> None:
+def test_a_restart_of_the_server_loses_nothing_that_was_typed(
+    admin: Browser, deployed: str
+) -> None:
     """The page goes on by itself once the server is there again."""
     admin.open("deployments/localhost/%2Fapp")
     admin.type("Params", '["still here"]')

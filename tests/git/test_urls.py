@@ -213,7 +213,7 @@ def test_names_that_git_takes_are_taken(ref):
     [
         *("-x", "--output=x", "a..b", "a b", "a~1", "a^", "a:b", "a?", "a*", "a[", "a\\b", "a@{1}"),
         *("@", "/a", "a/", "a//b", ".a", "a/.b", "a.", "a.lock", "a.lock/b", "a\nb", "a\x7f"),
-        "a" * 300,
+        *("a" * 300, "half-a-\ud800-character"),
     ],
 )
 def test_names_that_git_refuses_are_refused(ref):

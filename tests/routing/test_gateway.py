@@ -266,6 +266,75 @@ async def test_who_may_call(
     assert [task.user for _, task, _ in corridor.tasks.sent] == ([user] if user else [])
 
 
+COOKIE = "Cookie: authorizationToken=ps_1"
+FROM_ELSEWHERE = ("Sec-Fetch-Site: cross-site", "Sec-Fetch-Site: same-site", "Origin: null")
+FROM_HERE = ("Sec-Fetch-Site: same-origin", "Sec-Fetch-Site: none", "Origin: http://LOCALHOST")
+
+
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        *(((COOKIE, said), 403) for said in (*FROM_ELSEWHERE, "Origin: https://evil.localhost")),
+        *(((COOKIE, said), 200) for said in FROM_HERE),
+        ((COOKIE, "Sec-Fetch-Site: same-origin", "Origin: https://behind.a.proxy"), 200),
+        *((("Authorization: Bearer ps_1", said), 200) for said in FROM_ELSEWHERE),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_no_page_of_another_site_calls_with_a_visitors_session(
+    corridor: Any, make_route: Any, fields: tuple[str, ...], status: int
+) -> None:
+    """A link may call a command too; what a script had to put there proves itself."""
+    corridor.publish(make_route("localhost/demo", auth=CallAuth.SESSION), principals=PRINCIPALS)
+    corridor.tasks.respond = greets
+    client = await corridor.connect()
+    client.send(post("/demo", HELLO, COOKIE, "Sec-Fetch-Site: same-origin"))
+    assert (await client.answer()).status == 200
+    client.send(post("/demo", HELLO, *fields))
+    assert (await client.answer()).status == status
+    link = get("/demo/subscribe?command=hello", *fields)
+    assert (await corridor.ask(link)).status == status
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_all_may_call_is_called_by_nobody_for_a_page_of_another_site(
+    corridor: Any, make_route: Any
+) -> None:
+    """As by a visitor without a session."""
+    corridor.publish(make_route("localhost/demo"), principals=PRINCIPALS)
+    corridor.tasks.respond = greets
+    client = await corridor.connect()
+    for said in ("http://localhost", "http://evil.localhost"):
+        client.send(post("/demo", HELLO, COOKIE, f"Origin: {said}"))
+        await client.answer()
+    assert [task.user for _, task, _ in corridor.tasks.sent] == ["ann", "InternetUser"]
+
+
+@pytest.mark.parametrize(
+    ("method", "more", "status"),
+    [
+        ("GET", (), 200),
+        ("HEAD", (), 200),
+        ("POST", ("Content-Length: 0",), 403),
+        ("GET", ("Connection: Upgrade", "Upgrade: websocket"), 403),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_a_link_from_elsewhere_shows_a_services_pages_and_no_more(
+    corridor: Any, make_route: Any, method: str, more: tuple[str, ...], status: int
+) -> None:
+    """Who follows one is logged in there; a form or socket of the other site's is not let in."""
+    closed = make_route("localhost/shop", Kind.SERVICE, auth=CallAuth.SESSION)
+    corridor.publish(closed, principals=PRINCIPALS)
+    client = await corridor.connect()
+    client.send(get("/shop", COOKIE, FROM_ELSEWHERE[0], *more, method=method))
+    if status == 200:
+        await until(lambda: corridor.upstream.sent)
+        assert b"X-Ploinky-User: ann" in corridor.upstream.sent[0][1]
+    else:
+        assert (await client.answer()).status == status
+
+
 @pytest_twisted.ensureDeferred
 async def test_a_revoked_key_is_refused_on_an_open_connection(
     corridor: Any, make_route: Any

@@ -161,7 +161,15 @@ def test_a_trusted_proxy_is_believed(make_route: Any) -> None:
     assert named(lines, b"x-ploinky-user") == [b"X-Ploinky-User: InternetUser"]
 
 
-@pytest.mark.parametrize("cookie", [b"authorizationToken=ps_x; Path=/", b" authorizationToken =x"])
+@pytest.mark.parametrize(
+    "cookie",
+    [
+        b"authorizationToken=ps_x; Path=/",
+        b" authorizationToken =x",
+        b"=authorizationToken=ps_x; Path=/management",
+        b" = authorizationToken=ps_x",
+    ],
+)
 def test_no_agent_logs_anybody_in(cookie: bytes) -> None:
     """Its own cookies pass; the server's session is set by the server alone."""
     fields = ((b"Set-Cookie", b"a=authorizationToken"), (b"set-cookie", cookie))

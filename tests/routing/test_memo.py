@@ -116,6 +116,16 @@ def test_what_the_gateway_reads_may_not_change(line: bytes) -> None:
     assert memo_of(before).varied(before.replace(b"X-Own: two", line) + b"{}", ROUTER) is None
 
 
+@pytest.mark.parametrize("target", [b"/demo", b"/shop"])
+@pytest.mark.parametrize("field", [b"Origin", b"Sec-Fetch-Site"])
+def test_the_page_that_a_session_comes_from_may_not_change(target: bytes, field: bytes) -> None:
+    """It is read where there is a session, and there alone."""
+    session = b"Cookie: authorizationToken=ps_1"
+    before = head_of(*FIELDS, session, field + b": here", target=target)
+    changed = before.replace(b": here", b": there")
+    assert memo_of(before).varied(changed + b"{}", ROUTER) is None
+
+
 @pytest.mark.parametrize("value", [b"a\nb", b"a\rb", b"a\0b", b" a", b"a ", b"a\x7f", b"\t"])
 def test_a_value_outside_of_the_grammar_is_read_anew(value: bytes) -> None:
     """And so refused: what is remembered is no way past the grammar."""

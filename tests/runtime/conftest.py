@@ -24,6 +24,7 @@ from ploinky.runtime.probes import SocketProber
 from ploinky.runtime.process import ProcessRuntime
 from ploinky.runtime.sandbox import find_sandbox
 from ploinky.sockets import SocketPaths
+from ploinky.testing.deployment import DirectBlocking
 from ploinky.testing.runtime import RecordedHistory
 from ploinky.values import DeploymentKey, Kind
 from tests.conftest import engine_url
@@ -71,6 +72,7 @@ class House:
             self.directory,
             self.cluster,
             self.history,
+            DirectBlocking(),
         )
         self.instances.watch(lambda instance, healthy: self.changes.append((instance, healthy)))
         self.instances.startService()

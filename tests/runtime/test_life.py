@@ -18,6 +18,7 @@ from twisted.internet.task import Clock
 
 from ploinky.deploy_errors import EngineUnavailable, ProbeFailed, StartFailed
 from ploinky.instance_values import Health, InstanceSpec, InstanceStatus
+from ploinky.runtime import places
 from ploinky.runtime.chronicle import Chronicle
 from ploinky.runtime.endings import how_it_ended
 from ploinky.runtime.instances import Instances
@@ -25,6 +26,7 @@ from ploinky.runtime.life import new_life
 from ploinky.runtime.probes import Readiness
 from ploinky.runtime.steps import Core, Step
 from ploinky.runtime.waiting import uncut
+from ploinky.testing.deployment import DirectBlocking
 from ploinky.testing.runtime import MemoryHost, MemoryRuntime, RecordedHistory
 from ploinky.values import Address, DeploymentKey, Kind, Target
 
@@ -66,12 +68,19 @@ class World:
     prober: ScriptedProber = field(factory=ScriptedProber)
     told: list[tuple[str, bool]] = field(factory=list)
     history: RecordedHistory = field(factory=RecordedHistory)
+    removing: DirectBlocking = field(factory=DirectBlocking)
     instances: Instances = field(init=False)
 
     def open(self) -> Instances:
         runtime = MemoryRuntime(self.clock, self.host, lambda spec: None)
         self.instances = Instances(
-            self.clock, runtime, self.prober, self.directory, CLUSTER, self.history
+            self.clock,
+            runtime,
+            self.prober,
+            self.directory,
+            CLUSTER,
+            self.history,
+            self.removing,
         )
         self.instances.watch(lambda instance, healthy: self.told.append((instance, healthy)))
         self.instances.startService()
@@ -325,6 +334,38 @@ def test_it_is_ended_twice(world: World) -> None:
     assert outcome(world.end(spec.instance)) is None
     assert outcome(world.end(spec.instance)) is None
     assert world.host.instances == {}
+
+
+class HeldBlocking(DirectBlocking):
+    """A thread that is busy until it is let go.
+
+    Attributes:
+        work: What was asked of it.
+    """
+
+    def __init__(self) -> None:
+        self.free: Deferred[None] = Deferred()
+        self.work: list[Any] = []
+
+    async def run(self, work: Any, *args: Any, **kwargs: Any) -> Any:
+        self.work.append((work, *args))
+        await self.free
+        return work(*args, **kwargs)
+
+
+def test_a_queue_full_of_files_is_removed_beside_all_else(world: World) -> None:
+    """An agent may have put any number there; the leader has other things to do meanwhile."""
+    outcome(world.instances.stopService())
+    world.removing = held = HeldBlocking()
+    world.open()
+    full = launched(world)
+    ending = world.end(full.instance)
+    assert held.work == [(places.remove_queue, full.queue_directory)]
+    assert not ending.called
+    launched(world, instance="bbbbbbbbbbbb")
+    held.free.callback(None)
+    assert outcome(ending) is None
+    assert not Path(full.queue_directory).exists()
 
 
 def test_what_ended_is_not_brought_back(world: World) -> None:
@@ -591,7 +632,13 @@ def test_what_was_seen_before_it_was_started_again_is_not_heard(world: World) ->
     outcome(world.instances.stopService())
     runtime = SlowRuntime(world.clock, world.host, lambda spec: None)
     world.instances = Instances(
-        world.clock, runtime, world.prober, world.directory, CLUSTER, world.history
+        world.clock,
+        runtime,
+        world.prober,
+        world.directory,
+        CLUSTER,
+        world.history,
+        world.removing,
     )
     world.instances.watch(lambda instance, healthy: world.told.append((instance, healthy)))
     world.instances.startService()
@@ -619,6 +666,7 @@ def test_a_step_that_was_given_up_before_its_turn_is_never_taken(world: World) -
         world.prober,
         spec,
         Chronicle(world.clock, spec, world.history),
+        world.removing,
         changed=lambda instance, healthy: None,
         over=lambda instance: None,
     )

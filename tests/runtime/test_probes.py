@@ -196,6 +196,16 @@ def test_an_agent_holds_nobody_up_with_what_it_leaves(short_directory: Path, kin
     assert said_failure(spec) is None
 
 
+def test_what_an_agent_says_of_its_failure_fills_no_screen(short_directory: Path) -> None:
+    """It is shown with each list of deployments."""
+    spec = a_spec(short_directory)
+    says(spec, "failed", {"code": "c" * 10_000, "message": "m" * 50_000})
+    failure = said_failure(spec)
+    assert failure is not None
+    assert len(failure.message) < 5000
+    assert len(str(failure.details)) < 5000
+
+
 @pytest_twisted.ensureDeferred
 async def test_an_agent_is_ready_when_it_says_so_and_answers(
     serve: Serve, prober: SocketProber, short_directory: Path

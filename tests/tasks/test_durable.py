@@ -30,6 +30,7 @@ from ploinky.task_values import (
     TaskBounds,
     TaskState,
 )
+from ploinky.tasks.durable_queues import MOST_TIDIED
 from ploinky.tasks.outcomes import part_that_failed
 from ploinky.tasks.worker_group import WorkersAndTasks
 from ploinky.testing.api import RecordedWorkers
@@ -368,6 +369,7 @@ async def test_what_is_cancelled_while_its_instance_is_asked_about_stays_so(
         (500, b'{"code": "HANDLER_FAILED"}', "agent"),
         (500, b'{"details": {"failedAt": "no such part"}}', "agent"),
         (500, b"", "agent"),
+        (500, b'{"details": {"deep": %b}}' % (b"[" * 5000 + b"]" * 5000), "agent"),
         (503, b'{"details": []}', "queue"),
         (504, b'{"code": "TASK_TIMEOUT"}', "timeout"),
         (504, b'{"code": "TASK_EXPIRED", "details": {"failedAt": "queue"}}', "queue"),
@@ -482,6 +484,17 @@ async def test_what_a_leader_was_done_with_is_cleared_away(world: World) -> None
 
 
 @pytest_twisted.ensureDeferred
+async def test_what_an_agent_strews_about_holds_no_start_up(world: World) -> None:
+    """It looks at so many names and no more; what is left harms nobody but the agent."""
+    for number in range(MOST_TIDIED + 10):
+        (world.queue / "results" / f"t-{number}").touch()
+    leader = Leader(world)
+    await leader.start()
+    await leader.stop()
+    assert len(list((world.queue / "results").iterdir())) == 10
+
+
+@pytest_twisted.ensureDeferred
 async def test_an_answer_that_is_none_fails_the_task(leader: Leader, world: World) -> None:
     """An agent that writes rubbish, or a link, harms its own task alone."""
     for name, spoil in (
@@ -495,3 +508,16 @@ async def test_an_answer_that_is_none_fails_the_task(leader: Leader, world: Worl
         failed = await leader.tasks.finished(name, 60)
         assert (failed.status, b"AGENT_BROKEN" in failed.outcome) == (502, True)
         await until(lambda: not world.left())
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_ready_file_nested_without_end_holds_no_task_up(
+    leader: Leader, world: World
+) -> None:
+    """An agent that replaces what it said of itself harms no look at any queue."""
+    engine = world.engine()
+    (world.queue / "agent.sock").unlink()
+    (world.queue / "ready").write_text("[" * 4000)
+    await leader.tasks.submit(a_submission())
+    await run_to_the_end(leader, engine, "t-1")
+    assert world.ran == ["t-1"]
