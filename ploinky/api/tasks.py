@@ -29,7 +29,7 @@ from ploinky.errors import (
     Unauthenticated,
     ValidationFailed,
 )
-from ploinky.routing.durable import SUBMISSIONS
+from ploinky.routing.durable import SUBMISSIONS, TASKS
 from ploinky.security.roles import is_confined, reaches
 from ploinky.task_values import (
     Submission,
@@ -46,7 +46,6 @@ from ploinky.values import (
 
 LONGEST_WAIT_SECONDS = 300
 
-_PLACE = "/_ploinky/tasks"
 FAILED_AT = "X-Ploinky-Failed-At"
 
 
@@ -129,7 +128,7 @@ class TaskRoutes:
     def endpoints(self) -> list[Endpoint]:
         """Give the routes."""
         home = f"{API}/tasks"
-        own = f"{_PLACE}/<task>"
+        own = f"{TASKS}/<task>"
         mine = (NotFound, Unauthenticated)
         return [
             Endpoint("tasks.submit", "POST", SUBMISSIONS, self._submit, internal=True),
@@ -305,7 +304,7 @@ def _answered(task: Task, request: ManagementRequest) -> Answer:
     if preference:
         fields.append(("Preference-Applied", preference))
     at_once = not float(request.text_field("X-Ploinky-Wait"))
-    href = f"{_PLACE}/{task.id}"
+    href = f"{TASKS}/{task.id}"
     if not task.over or (at_once and request.text_field("X-Ploinky-Async")):
         if not request.text_field("X-Ploinky-Async"):
             raise TaskPending(
