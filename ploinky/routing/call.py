@@ -23,6 +23,7 @@ from ploinky.errors import (
     AgentUnreachable,
     BodyTooLarge,
     CallFailed,
+    Overloaded,
     RequestTimeout,
     TaskTimeout,
 )
@@ -376,6 +377,11 @@ class Call:
             return
         if self._late is not None:
             self.failed(self._late)
+            return
+        if self._waiting is not None:
+            # The queue's own clock says so first, unless this process is late with everything.
+            why = f"every instance of {route.key} is busy, and none became free in time"
+            self.failed(Overloaded(why, retry_after_seconds=1))
             return
         what = "task" if route.kind is Kind.TASK else "request"
         self.failed(
