@@ -31,7 +31,7 @@ from ploinky.errors import (
     Unauthenticated,
     ValidationFailed,
 )
-from ploinky.routing.durable import SUBMISSIONS
+from ploinky.routing.durable import SUBMISSIONS, TASKS
 from ploinky.security.roles import is_confined, reaches
 from ploinky.task_values import (
     Submission,
@@ -48,7 +48,6 @@ from ploinky.values import (
 
 LONGEST_WAIT_SECONDS = 300
 
-_PLACE = "/_ploinky/tasks"
 FAILED_AT = "X-Ploinky-Failed-At"
 
 
@@ -133,7 +132,7 @@ class TaskRoutes:
     def endpoints(self) -> list[Endpoint]:
         """Give the routes."""
         home = f"{API}/tasks"
-        own = f"{_PLACE}/<task>"
+        own = f"{TASKS}/<task>"
         mine = (NotFound, Unauthenticated)
         return [
             Endpoint("tasks.submit", "POST", SUBMISSIONS, self._submit, internal=True),
@@ -317,7 +316,7 @@ def _answered(task: Task, request: ManagementRequest) -> Answer:
     if preference:
         fields.append(("Preference-Applied", preference))
     at_once = not float(request.text_field("X-Ploinky-Wait"))
-    href = f"{_PLACE}/{task.id}"
+    href = f"{TASKS}/{task.id}"
     if not task.over or (at_once and request.text_field("X-Ploinky-Async")):
         if not request.text_field("X-Ploinky-Async"):
             raise TaskPending(

@@ -72,9 +72,16 @@ def deployment(
         else:
             near = resembling(field, dict.fromkeys(_KNOWN))
             problems[field] = f"there is no such field{near}"
-    problems |= _misfits(check_settings, settings)
+    problems |= _misfits(check_settings, _of_manifest(settings))
     _say(problems, node, name)
     return {**body, **settings}
+
+
+def _of_manifest(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what a deployment may be and a manifest may not: the server looks at its target."""
+    return {
+        name: value for name, value in settings.items() if (name, value) != ("kind", "external")
+    }
 
 
 def _variables(

@@ -24,8 +24,8 @@ from ploinky.errors import (
     BodyTooLarge,
     CallFailed,
     LeaderAway,
+    Overloaded,
     RequestTimeout,
-    TaskPending,
     TaskTimeout,
 )
 from ploinky.interfaces import IExchange, ILease, IMovable, IUpgradeAnswer
@@ -97,7 +97,7 @@ class Call:
     _bodyless = False
     _paused = False
     _switched = False
-    _is_durable = False
+    _late: CallFailed | None = None
     _failed_at = ""
     _unexplained: CallFailed | None = None
 
@@ -178,9 +178,13 @@ class Call:
         may_stream = self._opened and (self.plan is None or self.plan.may_stream)
         self._connection.await_agent(None if may_stream else route.timeout_seconds)
 
-    def await_leader(self, seconds: float) -> None:
-        """Limit the wait for the leader, which keeps a durable task, to so long."""
-        self._is_durable = True
+    def await_leader(self, seconds: float, late: CallFailed) -> None:
+        """Limit the wait for the leader, which keeps a durable task, to so long.
+
+        Args:
+            late: What to say then.
+        """
+        self._late = late
         self._connection.await_agent(seconds)
 
     def body_data(self, chunk: bytes) -> None:
@@ -375,8 +379,13 @@ class Call:
             self._let_go()
             self._fail(self._unexplained)  # it has waited for long enough already
             return
-        if self._is_durable:
-            self.failed(TaskPending("the server does not say what became of the task; ask again"))
+        if self._late is not None:
+            self.failed(self._late)
+            return
+        if self._waiting is not None:
+            # The queue's own clock says so first, unless this process is late with everything.
+            why = f"every instance of {route.key} is busy, and none became free in time"
+            self.failed(Overloaded(why, retry_after_seconds=1))
             return
         what = "task" if route.kind is Kind.TASK else "request"
         self.failed(

@@ -14,13 +14,24 @@ from collections.abc import Mapping, Sequence
 from attrs import frozen
 from zope.interface import implementer
 
-from ploinky.errors import AgentBroken, AgentUnreachable, BadRequest, CallFailed, Draining
+from ploinky.errors import (
+    GATEWAY,
+    AgentBroken,
+    AgentUnreachable,
+    BadRequest,
+    CallFailed,
+    Draining,
+    TaskPending,
+)
 from ploinky.interfaces import IAnswer
 from ploinky.routing.headers import field_text
 from ploinky.values import NOBODY, Principal, Route, TaskCall
 
 SUBMISSIONS = "/internal/tasks"
 """Of the control socket; outside of every built-in route."""
+
+TASKS = "/_ploinky/tasks"
+"""Where callers ask what became of one, by its id."""
 
 LONGEST_WAIT_SECONDS = 300
 SLACK_SECONDS = 15.0
@@ -115,14 +126,39 @@ def submission_head(
     return b"\r\n".join(said) + b"\r\n\r\n"
 
 
+def unknown_fate(task: str) -> TaskPending:
+    """Say of a submission which the leader may have read that it did not say what it made of it."""
+    href = f"{TASKS}/{task}"
+    error = TaskPending(
+        "the server did not say whether it took the task; repeat the call with the same"
+        f" Idempotency-Key, or see {href}: where it is not found, it was not taken",
+        details={"taskId": task, "href": href},
+    )
+    error.failed_at = GATEWAY
+    return error
+
+
+def _not_taken() -> Draining:
+    return Draining(
+        "durable tasks are not taken while this server restarts; send the call again,"
+        " with an Idempotency-Key if it must not run twice",
+        retry_after_seconds=2,
+    )
+
+
 @implementer(IAnswer)
 class LeadersAnswer:
-    """Passes on what the leader says of a submission; that there is no leader it says in words."""
+    """Passes on what the leader says of a submission; that there is no leader it says in words.
 
-    __slots__ = ("_answer",)
+    Args:
+        unknown: What to say where the leader goes with the submission in hand.
+    """
 
-    def __init__(self, answer: IAnswer) -> None:
+    __slots__ = ("_answer", "_unknown")
+
+    def __init__(self, answer: IAnswer, unknown: TaskPending) -> None:
         self._answer = answer
+        self._unknown = unknown
 
     def started(
         self, status: int, fields: Sequence[tuple[bytes, bytes]], length: int | None
@@ -140,9 +176,5 @@ class LeadersAnswer:
 
     def failed(self, error: CallFailed) -> None:
         if isinstance(error, (AgentUnreachable, AgentBroken)):
-            error = Draining(
-                "durable tasks are not taken while this server restarts; send the call again,"
-                " with an Idempotency-Key if it must not run twice",
-                retry_after_seconds=2,
-            )
+            error = _not_taken() if error.got_nothing else self._unknown
         self._answer.failed(error)

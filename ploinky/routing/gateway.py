@@ -36,7 +36,13 @@ from ploinky.interfaces import (
 )
 from ploinky.routing.access import AccessLog
 from ploinky.routing.call import Call
-from ploinky.routing.durable import SLACK_SECONDS, LeadersAnswer, Wish, submission_head
+from ploinky.routing.durable import (
+    SLACK_SECONDS,
+    LeadersAnswer,
+    Wish,
+    submission_head,
+    unknown_fate,
+)
 from ploinky.routing.endings import Endings, explained
 from ploinky.routing.headers import (
     SESSION_COOKIE,
@@ -369,8 +375,9 @@ class Gateway:
         patience = wish.patience(plan.route)
         task = self._task(call, plan, self._new_task())
         head = submission_head(task, plan.route, plan.principal, wish, patience)
-        call.await_leader(patience + SLACK_SECONDS)
-        answer = LeadersAnswer(call)
+        unknown = unknown_fate(task.task)
+        call.await_leader(patience + SLACK_SECONDS, unknown)
+        answer = LeadersAnswer(call, unknown)
         call.handed_over(self.upstream.exchange(leader.address, head, call.params, answer))
 
     def _ask_for_upgrade(self, call: Call, plan: Plan, lease: ILease) -> IExchange:

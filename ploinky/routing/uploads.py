@@ -124,7 +124,7 @@ class Reception:
                 else:
                     self._add(bytes(event))
         except MultipartError as error:
-            self._refuse(BadRequest(f"the body is no upload in multipart/form-data: {error}"))
+            self._refuse(_no_upload(error))
         except CallFailed as error:
             self._refuse(error)
 
@@ -137,7 +137,7 @@ class Reception:
             if self._metadata is not None:
                 self._metadata.read()
         except MultipartError as error:
-            self._refuse(BadRequest(f"the body is no upload in multipart/form-data: {error}"))
+            self._refuse(_no_upload(error))
         except CallFailed as error:
             self._refuse(error)
         else:
@@ -246,6 +246,11 @@ class Reception:
         """See `IExchange.resume`."""
         if self._exchange is not None:
             self._exchange.resume()
+
+
+def _no_upload(error: MultipartError) -> BadRequest:
+    """Say why a body is none; what the parser adds to its first words is Python's."""
+    return BadRequest(f"the body is no upload in multipart/form-data: {error.args[0]}")
 
 
 @define

@@ -12,7 +12,6 @@ import attrs
 from attrs import define, field
 from twisted.internet.defer import Deferred
 
-from ploinky.errors import Draining
 from ploinky.task_values import Task
 from ploinky.tasks.durable_queues import Errand
 
@@ -78,12 +77,10 @@ class Shelf:
                 waiter.callback(task)
 
     def close(self) -> None:
-        """Tell all who wait that nobody will tell them here."""
+        """Tell all who wait how it stands, as nobody will tell them here how it ends."""
         for held in self:
             for waiter in held.waiters[:]:
-                waiter.errback(
-                    Draining("this server is shutting down; ask again", retry_after_seconds=5)
-                )
+                waiter.callback(held.task)
 
     # --- lines --------------------------------------------------------------
 

@@ -40,6 +40,12 @@ def test_the_guides_own_file(tmp_path: Path) -> None:
     assert config(tmp_path, yaml).items() <= found.items()
 
 
+def test_something_that_already_runs(tmp_path: Path) -> None:
+    """A deployment may be external, which no manifest may."""
+    found = config(tmp_path, "agent: wiki\nkind: external\ntarget: http://127.0.0.1:9000\n")
+    assert (found["kind"], found["target"]) == ("external", "http://127.0.0.1:9000")
+
+
 def test_variables_are_as_they_are_written(tmp_path: Path) -> None:
     """Numbers and words need no quotes, and are not rounded or turned."""
     text = "environment: {PORT: 8080, ON: on, VERSION: 1.10, YES: true, EMPTY: ''}\n"

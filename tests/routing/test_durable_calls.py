@@ -9,7 +9,7 @@ import pytest
 import pytest_twisted
 from twisted.internet import reactor
 
-from ploinky.errors import AgentUnreachable, BadRequest
+from ploinky.errors import AgentBroken, AgentLeft, AgentUnreachable, BadRequest, CallFailed
 from ploinky.routing.durable import Wish, wish_of
 from ploinky.testing.routing import settled
 from ploinky.values import Kind, Principal, Role
@@ -154,12 +154,30 @@ async def test_a_client_cannot_ask_the_leader_itself(leading: Any) -> None:
 async def test_without_a_leader_nothing_is_accepted(leading: Any) -> None:
     """503, and how to be sure that it runs once."""
     leading.upstream.respond = lambda head, exchange: exchange.answer.failed(
-        AgentUnreachable("connection refused")
+        AgentUnreachable("connection refused", got_nothing=True)
     )
     answer = await leading.ask(post("/demo", HELLO, "Prefer: respond-async"))
     said = msgspec.json.decode(answer.body)
     assert (answer.status, said["code"], answer.field(b"retry-after")) == (503, "DRAINING", b"2")
     assert "Idempotency-Key" in said["message"]
+
+
+@pytest.mark.parametrize("error", [AgentLeft("it closed"), AgentBroken("half a line")])
+@pytest_twisted.ensureDeferred
+async def test_a_leader_that_goes_with_the_call_in_hand_may_have_accepted_it(
+    leading: Any, error: CallFailed
+) -> None:
+    """So it is not said that it did not; its caller learns where that can be seen."""
+    leading.upstream.respond = lambda head, exchange: exchange.answer.failed(error)
+    answer = await leading.ask(post("/demo", HELLO, "Prefer: respond-async"))
+    said = msgspec.json.decode(answer.body)
+    assert (answer.status, said["code"]) == (504, "TASK_PENDING")
+    assert answer.field(b"retry-after") is None
+    assert said["details"] == {
+        "taskId": "t-made",
+        "href": "/_ploinky/tasks/t-made",
+        "failedAt": "gateway",
+    }
 
 
 @pytest.mark.parametrize(
@@ -192,8 +210,8 @@ async def test_a_leader_that_says_nothing_is_not_waited_for(leading: Any) -> Non
     client.send(post("/demo", HELLO, "Prefer: wait=5"))
     await settled(reactor, lambda: leading.upstream.sent)
     leading.clock.advance(5 + 15 + 2)
-    answer = await client.answer()
-    assert (answer.status, msgspec.json.decode(answer.body)["code"]) == (504, "TASK_PENDING")
+    said = msgspec.json.decode((await client.answer()).body)
+    assert (said["code"], said["details"]["taskId"]) == ("TASK_PENDING", "t-made")
 
 
 @pytest_twisted.ensureDeferred

@@ -220,6 +220,21 @@ async def test_a_caller_that_waited_in_vain_is_told_when_to_come_again(corridor:
     assert (answer.status, answer.field(b"retry-after")) == (503, b"2")
 
 
+@pytest_twisted.ensureDeferred
+async def test_what_never_had_a_place_was_not_aborted(corridor: Any) -> None:
+    """503 also where its time is up before the queue says so, as on a busy machine: it may be repeated."""
+    corridor.orchestrator.full = True
+    client = await corridor.connect()
+    client.send(post("/demo", HELLO))
+    await until(lambda: corridor.orchestrator.waiting)
+    corridor.clock.pump([0.5] * 62)
+    answer = await client.answer()
+    assert (answer.status, msgspec.json.decode(answer.body)["code"]) == (503, "OVERLOADED")
+    assert answer.field(b"retry-after") == b"1"
+    assert corridor.orchestrator.waiting == []
+    assert corridor.records()[0]["failedAt"] == "queue"
+
+
 # --- who calls
 
 KEY = Principal("ci", Role.CALLER, token("pk_1"))

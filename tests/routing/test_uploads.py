@@ -240,6 +240,12 @@ async def test_a_full_agent_is_waited_for_with_the_files_in_hand(
         (END, "", 400, b"has no file"),
         (part("metadata", b"x") + END, "", 400, b"has no file"),
         (part("file", b"x", "a"), "", 400, b"multipart"),
+        (
+            part("file", b"x", "a").replace(b'"a"', b'"\xfc"') + END,
+            "",
+            400,
+            b'multipart/form-data: Segment header failed to decode","details"',
+        ),
         (part("other", b"x", "a") + END, "", 400, b"'other'"),
         (part("metadata", b"x") * 2 + END, "", 400, b"more than one"),
         (part("file", b"x") * 101 + END, "", 400, b"100"),
