@@ -113,6 +113,29 @@ def test_junk_is_the_agents_fault_and_goes_away(
     assert answer.json() == 1
 
 
+@pytest.mark.parametrize(
+    ("written", "passed_on"),
+    [
+        (rb'"\ud83d"', "\ufffd"),
+        (rb'"a\uDE00\ud83d\ude00\ud83dz"', "a\ufffd😀\ufffdz"),
+        (rb'{"\ud83d": "\\ud83d"}', {"\ufffd": "\\ud83d"}),
+    ],
+)
+def test_half_a_surrogate_pair_costs_no_answer(
+    transport: FileTransport, queue: Queue, loop: Loop, written: bytes, passed_on: object
+) -> None:
+    """Text that was cut amid an emoji has one: it stands for no character, and the rest holds."""
+    call, answer, _ = sent(transport, queue)
+    queue.put("results", call.task, b'{"id":"%b","data":%b}' % (call.task.encode(), written))
+    loop.turn()
+    assert (answer.status, answer.json()) == (200, passed_on)
+    call, answer, _ = sent(transport, queue)
+    error = b'{"status":409,"code":"CUT","message":"a\\ud83d"}'
+    queue.put("errors", call.task, b'{"id":"%b","error":%b}' % (call.task.encode(), error))
+    loop.turn()
+    assert (answer.status, answer.json()["message"]) == (409, "a\ufffd")
+
+
 def test_cancelling_takes_the_task_back(transport: FileTransport, queue: Queue, loop: Loop) -> None:
     """The executor sees its file vanish; a result that comes all the same is removed unread."""
     call, answer, exchange = sent(transport, queue)
