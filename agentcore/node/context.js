@@ -5,7 +5,10 @@
  * Signal and log are made on first use: most handlers touch neither.
  */
 
+const { inspect } = require('util');
 const { AbortController } = require('./abort');
+
+const { stringify } = JSON; // whatever handlers make of that
 
 class Context {
   #reason;
@@ -36,7 +39,7 @@ class Context {
       const { command, taskId, requestId } = this;
       const at = (level) => (message, fields) => {
         const line = { time: Date.now(), level, message: String(message), command, taskId, requestId, ...fields };
-        process.stderr.write(`${JSON.stringify(line)}\n`);
+        process.stderr.write(`${jsonOf(line)}\n`);
       };
       this.#log = { debug: at('debug'), info: at('info'), warn: at('warn'), error: at('error') };
     }
@@ -48,6 +51,16 @@ class Context {
     this.#reason = new Error(reason === 'timeout' ? 'The deadline of the task has passed.' : 'The caller went away.');
     this.#reason.name = reason === 'timeout' ? 'TimeoutError' : 'AbortError';
     if (this.#controller) this.#controller.abort(this.#reason);
+  }
+}
+
+/** Gives a line's JSON; a field that has none (a BigInt, what contains itself) in words. */
+function jsonOf(line) {
+  try {
+    return stringify(line);
+  } catch (_) {
+    const inWords = (value) => (typeof value === 'object' || typeof value === 'bigint' ? inspect(value) : value);
+    return stringify(Object.fromEntries(Object.entries(line).map(([name, value]) => [name, inWords(value)])));
   }
 }
 

@@ -36,7 +36,9 @@ class Streaming {
   async run() {
     let breath = Date.now();
     while (!this._isOver) {
-      const { done, value } = await this._next();
+      const step = await this._next();
+      if (step === null || typeof step !== 'object') throw new TypeError(`The iterator gave ${String(step)}, not {done, value}.`);
+      const { done, value } = step;
       if (done || this._isOver) break;
       const text = this._task.json(await value); // a plain iterator may give promises
       this._ahead += text.length;

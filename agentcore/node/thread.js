@@ -4,14 +4,15 @@
  *
  * Handlers live apart so that one that blocks, throws out of turn or exits does
  * not take the agent down.  There is one thread, as what a handler keeps in
- * memory is kept once; when it ends, a new one takes its place.
+ * memory is kept once; when it ends, a new one takes its place.  The two talk by a
+ * channel of their own: `parentPort` is within handlers' reach.
  *
  * Messages are batched: one `postMessage` per turn of the loop, whatever the
  * number of tasks, because waking the other thread is what costs.
  */
 
 const path = require('path');
-const { Worker } = require('worker_threads');
+const { MessageChannel, Worker, receiveMessageOnPort } = require('worker_threads');
 const { ITEM } = require('./streaming');
 const { Table } = require('./table');
 const { failure } = require('./tasks');
@@ -28,9 +29,10 @@ class HandlerThread {
     this._flush = () => {
       const batch = this._outbox;
       this._outbox = [];
-      if (this._worker && batch.length) this._worker.postMessage(batch);
+      if (this._worker && batch.length) this._port.postMessage(batch);
     };
     this._worker = undefined;
+    this._port = undefined;
     this._progress = undefined;
     this._stopped = false;
   }
@@ -81,17 +83,24 @@ class HandlerThread {
     const worker = new Worker(path.join(__dirname, 'worker.js'), {
       workerData: { ...this._options, progress: this._progress },
     });
+    const { port1: port, port2: theirs } = new MessageChannel();
+    worker.postMessage(theirs, [theirs]);
     this._worker = worker;
+    this._port = port;
     let end;
-    worker.on('message', (message) => {
+    const hear = (message) => {
       if (Array.isArray(message)) message.forEach((answer) => this._take(answer));
       else if (message.loaded) resolve(message.loaded);
       else end = end || message;
-    });
+    };
+    port.on('message', hear);
     worker.on('error', (error) => {
       end = end || { ending: `failed: ${error.message}` };
     });
     worker.on('exit', (code) => {
+      // What it said last may be on its way still.
+      for (let said = receiveMessageOnPort(port); said; said = receiveMessageOnPort(port)) hear(said.message);
+      port.close();
       end = end || { ending: `ended with exit status ${code}` };
       reject(failure(500, 'AGENT_BROKEN', end.broken || `The agent's index module, while it was loaded, ${end.ending}.`));
       if (this._worker === worker) this._ended(end);

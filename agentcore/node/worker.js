@@ -21,17 +21,19 @@ const { Table } = require('./table');
 const { failure, isCommandName, paramsOf } = require('./tasks');
 
 const { agentDir, maxResultBytes, progress } = workerData;
+const { parse, stringify } = JSON; // whatever handlers make of that
 const current = new AsyncLocalStorage();
 const loaded = new Map();
 const contexts = new Table();
 const streams = new Table();
 let functions = new Map();
 let outbox = [];
+let port; // not `parentPort`, which is for handlers to use or close
 
 function flush() {
   const batch = outbox;
   outbox = [];
-  if (batch.length) parentPort.postMessage(batch);
+  if (batch.length) port.postMessage(batch);
 }
 
 function tell(message) {
@@ -52,7 +54,7 @@ function load(file) {
   try {
     return require(file);
   } catch (error) {
-    if (error.code === 'ERR_REQUIRE_ESM') return import(pathToFileURL(file).href);
+    if (error && error.code === 'ERR_REQUIRE_ESM') return import(pathToFileURL(file).href);
     throw error;
   }
 }
@@ -144,9 +146,9 @@ function succeed(sequence, result) {
 function jsonOf(result, command) {
   let text;
   try {
-    text = result === undefined ? 'null' : JSON.stringify(result);
+    text = result === undefined ? 'null' : stringify(result);
   } catch (error) {
-    const reason = error.message.split('\n')[0];
+    const [reason] = failureOf(error, command).message.split('\n');
     throw unserialisable(command, result, `: ${reason}`);
   }
   if (text === undefined) throw unserialisable(command, result, '.');
@@ -180,23 +182,40 @@ function tooLarge(command, size) {
   );
 }
 
-/** Turns what a handler threw into a failure, with what the error says of itself. */
 function fail(sequence, thrown) {
   const context = contexts.get(sequence);
   if (!context) return;
   const streaming = streams.get(sequence);
   if (streaming) streaming.stop();
+  const failed = failureOf(thrown, context.command);
+  if (failed.status >= 500) context.log.error(failed.message, { stack: stackOf(thrown) });
+  answer(sequence, undefined, failed);
+}
+
+/** Turns what a handler threw into a failure, with what the error says of itself. */
+function failureOf(thrown, command) {
   const error = thrown !== null && typeof thrown === 'object' ? thrown : { message: String(thrown) };
-  const status = Number.isInteger(error.status) && error.status >= 400 && error.status <= 599 ? error.status : 500;
-  const code = typeof error.code === 'string' && error.code ? error.code : 'HANDLER_FAILED';
-  const message = error.message ? String(error.message) : `${context.command} failed: ${error.name || 'it threw an empty value'}`;
-  if (status >= 500) context.log.error(message, { stack: error.stack });
-  answer(sequence, undefined, failure(status, code, message, jsonOrNothing(error.details)));
+  try {
+    const status = Number.isInteger(error.status) && error.status >= 400 && error.status <= 599 ? error.status : 500;
+    const code = typeof error.code === 'string' && error.code ? error.code : 'HANDLER_FAILED';
+    const message = error.message ? String(error.message) : `${command} failed: ${error.name || 'it threw an empty value'}`;
+    return failure(status, code, message, jsonOrNothing(error.details));
+  } catch (_) {
+    return failure(500, 'HANDLER_FAILED', `${command} failed with an error that cannot be read.`); // its getters throw
+  }
+}
+
+function stackOf(thrown) {
+  try {
+    return typeof thrown.stack === 'string' ? thrown.stack : undefined;
+  } catch (_) {
+    return undefined;
+  }
 }
 
 function jsonOrNothing(value) {
   try {
-    return value === undefined ? undefined : JSON.parse(JSON.stringify(value));
+    return value === undefined ? undefined : parse(stringify(value));
   } catch (error) {
     return undefined;
   }
@@ -232,29 +251,34 @@ function watchExits() {
   process.exit = function (code) {
     const sequence = current.getStore() || 0;
     flush();
-    parentPort.postMessage({ ending: `called process.exit(${code === undefined ? '' : code})`, sequence });
+    port.postMessage({ ending: `called process.exit(${code === undefined ? '' : code})`, sequence });
     exit.call(process, code);
   };
   process.on('uncaughtException', escaped);
   process.on('unhandledRejection', escaped);
 }
 
-loadIndex().then(
-  () => {
-    watchExits();
-    const list = [...functions].map(([name, value]) => ({ name, about: typeof value.about === 'string' ? value.about : undefined }));
-    parentPort.postMessage({ loaded: list });
-    parentPort.on('message', (batch) => {
-      for (const message of batch) {
-        const [sequence, what] = message;
-        if (message.length > 2) run(message);
-        else if (typeof what === 'number') taken(sequence, what);
-        else abort(sequence, what);
-      }
-    });
-  },
-  (error) => {
-    parentPort.postMessage({ broken: error.message });
+function take(batch) {
+  for (const message of batch) {
+    const [sequence, what] = message;
+    if (message.length > 2) run(message);
+    else if (typeof what === 'number') taken(sequence, what);
+    else abort(sequence, what);
+  }
+}
+
+async function serve(given) {
+  port = given;
+  try {
+    await loadIndex();
+  } catch (error) {
+    port.postMessage({ broken: error.message });
     process.exit(1);
   }
-);
+  watchExits();
+  const list = [...functions].map(([name, value]) => ({ name, about: typeof value.about === 'string' ? value.about : undefined }));
+  port.postMessage({ loaded: list });
+  port.on('message', take);
+}
+
+parentPort.once('message', serve);

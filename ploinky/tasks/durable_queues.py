@@ -18,7 +18,6 @@ What really happens here, and is told apart:
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -39,13 +38,13 @@ from ploinky.tasks.queue_directory import (
     TASKS,
     QueueDirectory,
 )
+from ploinky.tasks.queue_engine import SIGNS, Engine, engine_of
 
 RESCAN_SECONDS = 1.0
 MOST_TIDIED = 4096
 """Names in each place of a queue that a start looks at; far more than one leaves that was killed."""
 
 _ANSWERS = (RESULTS, ERRORS)
-_SOCKET, _READY = "agent.sock", "ready"
 
 
 @frozen
@@ -79,8 +78,6 @@ class Lost:
 
 
 Ending = Answered | Broken | Lost
-Engine = tuple[int, int]
-"""What tells an engine from the one before it."""
 
 
 class _Queue:
@@ -90,20 +87,6 @@ class _Queue:
         self.directory = directory
         self.errands: dict[str, Errand] = {}
         self.watches: list[int] = []
-
-    def engine(self) -> Engine | None:
-        """Tell which engine serves it now; None where that cannot be told."""
-        path = self.directory.path
-        try:
-            found = os.stat(f"{path}/{_SOCKET}", follow_symlinks=False)
-        except OSError:
-            if not _serves_files_alone(path):
-                return None
-            try:
-                found = os.stat(f"{path}/{_READY}", follow_symlinks=False)
-            except OSError:
-                return None
-        return found.st_ino, found.st_ctime_ns
 
 
 class Errand:
@@ -158,7 +141,7 @@ class Errand:
         if self._over:
             return
         directory, name = self._queue.directory, self._name
-        engine = self._queue.engine()
+        engine = engine_of(self._queue.directory.path)
         try:
             for place in _ANSWERS:
                 content = directory.peek(place, name)
@@ -182,7 +165,7 @@ class Errand:
         if self._queue.directory.has(LOCKS, self._name):
             self._begun = True
             # Only if no other engine came up meanwhile was it surely this one's lock.
-            self._engine = engine if engine == self._queue.engine() else None
+            self._engine = engine if engine == engine_of(self._queue.directory.path) else None
 
     def deleted(self, certain: bool) -> None:
         """The queue is gone.
@@ -352,7 +335,7 @@ class DurableQueues(Service):
             queue.errands[name].locked()
 
     def _changed(self, queue: _Queue, name: str) -> None:
-        if name in (_SOCKET, _READY, *SUBDIRECTORIES):
+        if name in (*SIGNS, *SUBDIRECTORIES):
             self._look(queue, certain=True)
 
     def _delete(self, queue: _Queue, certain: bool) -> None:
@@ -378,19 +361,6 @@ class DurableQueues(Service):
         finally:  # one look that breaks must not be the last
             if self._queues:
                 self._rescan = self._clock.callLater(RESCAN_SECONDS, self._look_again)
-
-
-def _serves_files_alone(path: str) -> bool:
-    """Tell whether what is said to be ready is an engine without HTTP."""
-    try:
-        # The agent can write here: what it puts there must not hold us up.
-        descriptor = os.open(f"{path}/{_READY}", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        try:
-            return "http" not in json.loads(os.read(descriptor, 4096))["transports"]
-        finally:
-            os.close(descriptor)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return False
 
 
 def _directories(parent: str) -> Iterator[str]:

@@ -8,6 +8,10 @@ misses what came before it and drops events when its own queue is full.
 Several workers share a queue directory.  Task ids are unique among them, each
 reads the results of its own tasks alone, and what nobody has read for ten
 minutes belonged to a worker that is gone: it is swept.
+
+An engine that dies leaves its locks, and no later one runs what is locked.  Each says where it
+listens, or that it is ready, before it takes a file: a lock that is older than that, of a task
+that was queued before it, is a dead engine's, and the caller is told so.
 """
 
 from __future__ import annotations
@@ -21,9 +25,16 @@ from zope.interface import implementer
 
 from ploinky.errors import AgentLeft, AgentUnreachable, CallFailed, Draining
 from ploinky.interfaces import IAgentTransport, IAnswer, IExchange, ILease
-from ploinky.tasks.inotify import IN_DELETE, IN_MOVED_FROM, IN_MOVED_TO, Inotify
+from ploinky.tasks.inotify import (
+    IN_CREATE,
+    IN_DELETE,
+    IN_MOVED_FROM,
+    IN_MOVED_TO,
+    Inotify,
+)
 from ploinky.tasks.messages import Outcome, error_outcome, result_outcome, task_file
 from ploinky.tasks.queue_directory import ERRORS, RESULTS, SUBDIRECTORIES, TASKS, QueueDirectory
+from ploinky.tasks.queue_engine import SIGNS, Engine, engine_of
 from ploinky.values import TaskCall
 
 RESCAN_SECONDS = 1.0
@@ -34,16 +45,21 @@ SWEEP_SECONDS = 60.0
 CANCELLED_SECONDS = 10.0
 """How long the result of a cancelled task may still come, and is then removed at once."""
 
+_CHANGES = IN_CREATE | IN_MOVED_TO | IN_DELETE | IN_MOVED_FROM
+_TICK_NS = 10_000_000
+"""By how much the times of two files may be wrong; no engine starts as fast."""
+
 _OUTCOMES = {RESULTS: result_outcome, ERRORS: error_outcome}
 
 
 class _Queue:
     """A queue directory that is open and watched, and who waits for what from it."""
 
-    __slots__ = ("cancelled", "directory", "pending", "swept_at", "watches")
+    __slots__ = ("cancelled", "directory", "engine", "pending", "swept_at", "watches")
 
     def __init__(self, directory: QueueDirectory, now: float) -> None:
         self.directory = directory
+        self.engine: Engine | None = None
         self.pending: dict[str, _FileExchange] = {}
         self.cancelled: dict[str, float] = {}
         self.watches: list[int] = []
@@ -54,13 +70,14 @@ class _Queue:
 class _FileExchange:
     """One task in a queue.  Task and result come whole, so most of the interface is void."""
 
-    __slots__ = ("_transport", "answer", "call", "queue")
+    __slots__ = ("_transport", "answer", "call", "engine", "queue")
 
     def __init__(
         self, transport: FileTransport, queue: _Queue | None, call: TaskCall, answer: IAnswer
     ) -> None:
         self._transport = transport
         self.queue = queue
+        self.engine = queue.engine if queue is not None else None
         self.call = call
         self.answer = answer
 
@@ -164,8 +181,9 @@ class FileTransport(Service):
                 queue.watches.append(
                     self._inotify.watch(directory.watchable(place), IN_MOVED_TO, told)
                 )
-            gone = partial(self._deleted, queue)
-            queue.watches.append(self._inotify.watch(path, IN_DELETE | IN_MOVED_FROM, gone))
+            changed = partial(self._changed, queue)
+            queue.watches.append(self._inotify.watch(path, _CHANGES, changed))
+            queue.engine = engine_of(path)
             directory.sweep(queue.swept_at - UNCLAIMED_SECONDS)
         except OSError:
             self._release(queue)
@@ -173,8 +191,10 @@ class FileTransport(Service):
         self._queues[path] = queue
         return queue
 
-    def _deleted(self, queue: _Queue, name: str) -> None:
-        if name in SUBDIRECTORIES:
+    def _changed(self, queue: _Queue, name: str) -> None:
+        if name in SIGNS:
+            self._look_for_engine(queue)
+        elif name in SUBDIRECTORIES:
             self._close(queue, AgentLeft("the instance was removed with the task in hand"))
 
     def _release(self, queue: _Queue) -> None:
@@ -212,6 +232,29 @@ class FileTransport(Service):
             self._tell(exchange.answer, error)
             return
         self._tell(exchange.answer, outcome)
+
+    def _look_for_engine(self, queue: _Queue) -> None:
+        """See whether another engine serves a queue; if so, what a dead one had will not come."""
+        engine = engine_of(queue.directory.path)
+        if engine is None:
+            return
+        queue.engine = engine
+        for task, exchange in list(queue.pending.items()):
+            if exchange.engine != engine and queue.directory.locked_before(
+                task, engine.came_ns - _TICK_NS
+            ):
+                self._lost(queue, exchange)
+
+    def _lost(self, queue: _Queue, exchange: _FileExchange) -> None:
+        """Tell a caller that the engine ended, unless it had answered before it did."""
+        task = exchange.call.task
+        for place in _OUTCOMES:
+            self._arrived(queue, place, task)
+        # In this order: nobody begins a task that has gone.
+        queue.directory.discard(TASKS, task)
+        queue.directory.unlock(task)
+        if queue.pending.pop(task, None) is not None:
+            self._tell(exchange.answer, AgentLeft("the agent ended with the task in hand"))
 
     def _tell(self, answer: IAnswer, outcome: Outcome | CallFailed) -> None:
         try:
@@ -260,3 +303,4 @@ class FileTransport(Service):
         for task in list(queue.pending):
             for place in _OUTCOMES:
                 self._arrived(queue, place, task)
+        self._look_for_engine(queue)

@@ -7,6 +7,7 @@ as, never decoded and encoded again.  No I/O here.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TypeVar
 from urllib.parse import quote
@@ -41,6 +42,12 @@ EVENT_BEGIN = b"data: "
 EVENT_END = b"\n\n"
 LAST_EVENT = b"event: end\ndata: null\n\n"
 """What an agent says after its last item, and the server for one that cannot."""
+
+_HIGH, _LOW = rb"\\u[dD][89abAB][0-9a-fA-F]{2}", rb"\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+_ESCAPES = re.compile(rb"%b%b|(%b|%b)|\\." % (_HIGH, _LOW, _HIGH, _LOW), re.DOTALL)
+_NO_CHARACTER = rb"\ufffd"
+_MOST_MENDED = 1024 * 1024
+"""Of an answer that cannot be read as it is; it is gone through escape by escape."""
 
 _BLANKS = bytes.maketrans(b"\r\n", b"  ")
 
@@ -148,7 +155,7 @@ def _command_field(call: TaskCall) -> tuple[bytes, bytes]:
 
 def _read(decoder: msgspec.json.Decoder[_T], content: bytes, call: TaskCall, place: str) -> _T:
     try:
-        found = decoder.decode(content)
+        found = _decoded(decoder, content)
         if not content.isascii():
             content.decode()  # msgspec does not look into the strings of a Raw
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -157,3 +164,20 @@ def _read(decoder: msgspec.json.Decoder[_T], content: bytes, call: TaskCall, pla
     if found.id != call.task:
         raise AgentBroken(f"the agent wrote {place}/{call.task} with the id of another task")
     return found
+
+
+def _decoded(decoder: msgspec.json.Decoder[_T], content: bytes) -> _T:
+    """Decode what may have halves of surrogate pairs in it: JavaScript makes them by cutting text.
+
+    HTTP and frames pass such a result on unread.  Here it is read, so that they become what stands
+    for no character; else what the agent did would be lost for it.
+    """
+    try:
+        return decoder.decode(content)
+    except msgspec.DecodeError:
+        if len(content) > _MOST_MENDED:
+            raise
+        whole = _ESCAPES.sub(lambda escape: _NO_CHARACTER if escape[1] else escape[0], content)
+        if whole == content:
+            raise
+        return decoder.decode(whole)

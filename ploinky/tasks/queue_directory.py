@@ -205,6 +205,14 @@ class QueueDirectory:
         with os.scandir(self.watchable(place)) as entries:
             return [entry.name for entry in islice(entries, most)]
 
+    def locked_before(self, task: str, when_ns: int) -> bool:
+        """Tell whether a task has a lock that was made before this Unix time."""
+        try:
+            found = os.stat(task, dir_fd=self._open[LOCKS], follow_symlinks=False)
+        except OSError:
+            return False
+        return found.st_mtime_ns < when_ns
+
     def lock(self, task: str) -> bool:
         """Take a task's lock, as an executor would; False where somebody has it."""
         try:

@@ -7,13 +7,15 @@ reactor's loop: the kernel has an event ready as soon as the file was renamed.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import socket
 from pathlib import Path
 
 import attrs
 import pytest
 
-from ploinky.errors import AgentBroken, AgentUnreachable, Draining
+from ploinky.errors import AgentBroken, AgentLeft, AgentUnreachable, Draining
 from ploinky.tasks.file_transport import FileTransport
 from ploinky.testing.tasks import HeldLease, RecordedAnswer, a_call
 from tests.tasks.queues import Loop, Queue, answered, sent, started
@@ -109,6 +111,29 @@ def test_junk_is_the_agents_fault_and_goes_away(
     queue.put("results", call.task, {"id": call.task, "data": 1})
     loop.turn()
     assert answer.json() == 1
+
+
+@pytest.mark.parametrize(
+    ("written", "passed_on"),
+    [
+        (rb'"\ud83d"', "\ufffd"),
+        (rb'"a\uDE00\ud83d\ude00\ud83dz"', "a\ufffd😀\ufffdz"),
+        (rb'{"\ud83d": "\\ud83d"}', {"\ufffd": "\\ud83d"}),
+    ],
+)
+def test_half_a_surrogate_pair_costs_no_answer(
+    transport: FileTransport, queue: Queue, loop: Loop, written: bytes, passed_on: object
+) -> None:
+    """Text that was cut amid an emoji has one: it stands for no character, and the rest holds."""
+    call, answer, _ = sent(transport, queue)
+    queue.put("results", call.task, b'{"id":"%b","data":%b}' % (call.task.encode(), written))
+    loop.turn()
+    assert (answer.status, answer.json()) == (200, passed_on)
+    call, answer, _ = sent(transport, queue)
+    error = b'{"status":409,"code":"CUT","message":"a\\ud83d"}'
+    queue.put("errors", call.task, b'{"id":"%b","error":%b}' % (call.task.encode(), error))
+    loop.turn()
+    assert (answer.status, answer.json()["message"]) == (409, "a\ufffd")
 
 
 def test_cancelling_takes_the_task_back(transport: FileTransport, queue: Queue, loop: Loop) -> None:
@@ -331,3 +356,93 @@ def test_locks_of_tasks_that_are_over_are_swept(
     sent(transport, queue)
     left = {path.name for path in (queue.root / "locks").iterdir()}
     assert left == {"waiting-mkdir", "waiting-touch", "young-mkdir", "young-touch"}
+
+
+def lock(queue: Queue, task: str, *, linked: bool = False) -> None:
+    """Take a task as an engine does: by a directory, or by a further name for a file of its own."""
+    if linked:
+        own = queue.root / "tmp" / "lock-of-this-engine"
+        own.touch()
+        (queue.root / "locks" / task).hardlink_to(own)
+    else:
+        (queue.root / "locks" / task).mkdir()
+
+
+def engine(queue: Queue, after: Path | None = None, *, speaks_http: bool = True) -> None:
+    """Have an engine come up as a dead one's successor: it listens, or says that it is ready.
+
+    Args:
+        after: What the dead one left; file times are a tick of the kernel apart then.
+    """
+    for name in ("agent.sock", "ready"):
+        (queue.root / name).unlink(missing_ok=True)
+    if after is not None:
+        os.utime(after, (0, 0))
+    if speaks_http:
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(str(queue.root / "agent.sock"))
+    else:
+        queue.put("tmp", "ready", {"transports": ["file"]}).rename(queue.root / "ready")
+
+
+@pytest.mark.parametrize("speaks_http", [True, False])
+@pytest.mark.parametrize("linked", [True, False])
+def test_a_task_that_an_engine_died_with_fails_once_the_next_one_is_up(
+    transport: FileTransport, queue: Queue, loop: Loop, linked: bool, speaks_http: bool
+) -> None:
+    """Nobody will ever answer it: the caller need not wait for its deadline to hear that."""
+    engine(queue, speaks_http=speaks_http)
+    call, answer, _ = sent(transport, queue)
+    lock(queue, call.task, linked=linked)
+    loop.turn()
+    assert not answer.whole.called
+    engine(queue, queue.root / "locks" / call.task, speaks_http=speaks_http)
+    loop.turn()
+    assert isinstance(answer.error, AgentLeft)
+    assert not answer.error.got_nothing, "it was begun: nobody may run it again"
+    assert not (queue.root / "tasks" / call.task).exists()
+    assert os.listdir(queue.root / "locks") == []
+
+
+def test_what_an_engine_answered_before_it_died_counts(
+    transport: FileTransport, queue: Queue, loop: Loop
+) -> None:
+    """It was killed between the answer and the end of its lock, and inotify lost the answer."""
+    engine(queue)
+    call, answer, _ = sent(transport, queue)
+    lock(queue, call.task)
+    whole = json.dumps({"id": call.task, "data": 1})
+    (queue.root / "results" / call.task).write_text(whole)  # not renamed: no event
+    engine(queue, queue.root / "locks" / call.task)
+    loop.turn()
+    assert answer.json() == 1
+    assert os.listdir(queue.root / "locks") == []
+
+
+def test_what_the_next_engine_has_begun_is_its_own(
+    transport: FileTransport, queue: Queue, loop: Loop
+) -> None:
+    """A task that the dead engine had not begun is run by the next one, and answered by it."""
+    engine(queue)
+    call, answer, _ = sent(transport, queue)
+    engine(queue)
+    lock(queue, call.task)
+    loop.turn()
+    loop.advance(1.1)
+    assert not answer.whole.called
+    queue.put("results", call.task, {"id": call.task, "data": 1})
+    loop.turn()
+    assert answer.json() == 1
+
+
+def test_a_lock_of_the_engine_that_serves_holds_whatever_its_time_is(
+    transport: FileTransport, queue: Queue, loop: Loop
+) -> None:
+    """A clock that is put back makes a lock look older than its engine; nothing died."""
+    engine(queue)
+    call, answer, _ = sent(transport, queue)
+    lock(queue, call.task)
+    os.utime(queue.root / "locks" / call.task, (0, 0))
+    loop.advance(1.1)
+    assert not answer.whole.called
+    assert (queue.root / "tasks" / call.task).exists()

@@ -11,8 +11,8 @@ the result's JSON, `["item", sequence]` + an item's, `["end", sequence]` after t
 
 from __future__ import annotations
 
-import json
 import struct
+from json import dumps, loads  # by name: whatever handlers put in their place
 from typing import Any, Iterator, List, Tuple
 
 _LENGTH = struct.Struct("!I")
@@ -22,7 +22,7 @@ Frame = Tuple[List[Any], bytes]
 
 def encode(message: List[Any], body: bytes = b"") -> bytes:
     """Write one frame."""
-    line = json.dumps(message).encode()
+    line = dumps(message).encode()
     return b"".join((_LENGTH.pack(len(line) + 1 + len(body)), line, b"\n", body))
 
 
@@ -43,6 +43,6 @@ class Decoder:
             if len(buffer) < end:
                 break
             line = buffer.index(b"\n", start + 4)
-            yield json.loads(buffer[start + 4 : line]), bytes(buffer[line + 1 : end])
+            yield loads(buffer[start + 4 : line]), bytes(buffer[line + 1 : end])
             start = end
         del buffer[:start]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import threading
 import time
-from typing import Any, Optional
+from json import dumps  # by name: whatever handlers put in its place
+from typing import Any, Dict, Optional
 
 
 class Signal:
@@ -42,27 +42,38 @@ class Log:
     def __init__(self, **task: str) -> None:
         self._task = task
 
-    def debug(self, message: object, **fields: Any) -> None:
+    def debug(self, message: object, /, **fields: Any) -> None:
         """Write what helps to find an error."""
         self._write("debug", message, fields)
 
-    def info(self, message: object, **fields: Any) -> None:
+    def info(self, message: object, /, **fields: Any) -> None:
         """Write what happened."""
         self._write("info", message, fields)
 
-    def warning(self, message: object, **fields: Any) -> None:
+    def warning(self, message: object, /, **fields: Any) -> None:
         """Write what may become an error."""
         self._write("warning", message, fields)
 
-    def error(self, message: object, **fields: Any) -> None:
+    def error(self, message: object, /, **fields: Any) -> None:
         """Write what went wrong."""
         self._write("error", message, fields)
 
     def _write(self, level: str, message: object, fields: Any) -> None:
-        line = {"time": int(time.time() * 1000), "level": level, "message": str(message)}
-        line.update(self._task)
-        line.update(fields)
-        sys.stderr.write(json.dumps(line, default=str) + "\n")
+        try:
+            line = {"time": int(time.time() * 1000), "level": level, "message": str(message)}
+            line.update(self._task)
+            line.update(fields)
+            sys.stderr.write(_json_of(line) + "\n")
+        except Exception:
+            pass  # a handler closed it, or gave what has no text: the task goes on
+
+
+def _json_of(line: Dict[str, Any]) -> str:
+    """Give a line's JSON; where it has none (what contains itself), that of its fields' texts."""
+    try:
+        return dumps(line, default=str)
+    except (RecursionError, TypeError, ValueError):
+        return dumps({name: str(value) for name, value in line.items()})
 
 
 class Context:

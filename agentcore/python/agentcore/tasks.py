@@ -6,9 +6,9 @@ Raw bytes enter, values leave.  Knows nothing of HTTP, files or handlers.
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import re
+from json import dumps, loads  # by name: whatever handlers put in their place
 from typing import Any, Callable, Dict, List, NoReturn, Optional
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\Z")
@@ -62,10 +62,10 @@ def dump(value: object) -> bytes:
         ValueError: The value contains itself, or is no number.
     """
     try:
-        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        text = dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
         return text.encode()
     except UnicodeEncodeError:  # half a surrogate pair
-        return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
+        return dumps(value, separators=(",", ":"), allow_nan=False).encode()
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -79,7 +79,7 @@ def load(raw: bytes) -> Any:
         ValueError: It is not UTF-8, or not JSON.
     """
     try:
-        return json.loads(raw.decode(), parse_constant=_refuse_constant)
+        return loads(raw.decode(), parse_constant=_refuse_constant)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
 
@@ -137,7 +137,7 @@ def bad_command(command: object) -> Failure:
     """Give the failure for what is no command's name."""
     if command is None:
         return Failure(400, "BAD_COMMAND", 'The task names no "command".')
-    shown = json.dumps(command)[:100]
+    shown = dumps(command)[:100]
     return Failure(
         400,
         "BAD_COMMAND",

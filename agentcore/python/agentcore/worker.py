@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
-import json
 import os
 import queue
 import signal
@@ -21,10 +20,10 @@ import traceback
 from typing import Any, Awaitable, Callable, Dict, List, Optional
 
 from .channel import Decoder, encode
-from .context import Context
+from .context import Context, Log
 from .handlers import Handlers
 from .streaming import Streaming, is_async_stream, is_stream
-from .tasks import Failure, dump, params_of
+from .tasks import Failure, dump, load, params_of
 
 _DEFAULT_MAX_RESULT_BYTES = 16 * 1024 * 1024
 
@@ -123,10 +122,11 @@ class Worker:
         try:
             handler = self._handlers.find(file, command)
             params = params_of(run.raw)
-            result = handler(params, run.context)
+            self._take(run, handler(params, run.context))
         except BaseException as error:
             self._fail(run, error)
-            return
+
+    def _take(self, run: Run, result: Any) -> None:
         if inspect.isawaitable(result):
             self._event_loop().call_soon_threadsafe(self._start, run, result)
         elif is_async_stream(result):
@@ -164,7 +164,7 @@ class Worker:
         with self._sending:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
-                threading.Thread(target=self._loop.run_forever, daemon=True).start()
+                threading.Thread(target=_run_for_ever, args=(self._loop,), daemon=True).start()
             return self._loop
 
     def _start(self, run: Run, result: Awaitable[Any], streams: bool = False) -> None:
@@ -227,22 +227,32 @@ class Worker:
 
     def _fail(self, run: Run, error: BaseException) -> None:
         """Turn what a handler raised into a failure, with what it says of itself."""
-        status = getattr(error, "status", None)
-        if not isinstance(status, int) or not 400 <= status <= 599:
-            status = 500
-        code = getattr(error, "code", None)
-        if not isinstance(code, str) or not code:
-            code = "HANDLER_FAILED"
-        message = _message_of(error)
-        if status >= 500 and not run.context.signal.aborted:
+        try:
+            failure = _failure_of(error)
+        except Exception:  # its attributes, or its text, raise
+            kind = type(error).__name__
+            message = f"{run.context.command} raised a {kind} that cannot be read."
+            failure = Failure(500, "HANDLER_FAILED", message)
+        if failure.status >= 500 and not run.context.signal.aborted:
             stack = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-            run.context.log.error(message, stack=stack)
-        self._finish(run, Failure(status, code, message, _json_or_none(error)))
+            run.context.log.error(failure.message, stack=stack)
+        self._finish(run, failure)
 
     def _finish(self, run: Run, failed: Optional[Failure], raw: bytes = b"") -> None:
         self._runs.pop(run.sequence, None)
         fields = failed.fields() if failed else None
         self.send(["done", run.sequence, fields], raw)
+
+
+def _failure_of(error: BaseException) -> Failure:
+    status = getattr(error, "status", None)
+    if not isinstance(status, int) or not 400 <= status <= 599:
+        status = 500
+    # The code of SystemExit is an exit status, or the words to end with.
+    code = None if isinstance(error, SystemExit) else getattr(error, "code", None)
+    if not isinstance(code, str) or not code:
+        code = "HANDLER_FAILED"
+    return Failure(status, code, _message_of(error), _json_or_none(error))
 
 
 def _message_of(error: BaseException) -> str:
@@ -255,9 +265,18 @@ def _message_of(error: BaseException) -> str:
 
 def _json_or_none(error: BaseException) -> Any:
     try:
-        return json.loads(dump(getattr(error, "details", None)))
-    except (TypeError, ValueError):
+        return load(dump(getattr(error, "details", None)))
+    except (RecursionError, TypeError, ValueError):
         return None
+
+
+def _run_for_ever(loop: asyncio.AbstractEventLoop) -> None:
+    """Run the loop of all async handlers, whatever one of them does to end it."""
+    while not loop.is_closed():
+        try:
+            loop.run_forever()  # a handler's `stop` ends it
+        except BaseException:  # as `sys.exit` in a task of a handler's own does
+            Log().error("An error escaped a handler.", stack=traceback.format_exc())
 
 
 def _watch_exits(worker: Worker) -> None:
