@@ -28,8 +28,9 @@ from ploinky.deployment.spec import Layout
 from ploinky.engines import leave_other_runtimes, note_runtime, start_runtime
 from ploinky.errors import SettingsInvalid, StateUnusable
 from ploinky.git.source import GitRepositories
-from ploinky.interfaces import IRates, IRuntime
+from ploinky.interfaces import IRuntime
 from ploinky.leader_interfaces import ISource
+from ploinky.limit_interfaces import IRates
 from ploinky.link import WorkerLinks
 from ploinky.management import CONTROL_SOCKET, Managed, make_management
 from ploinky.pids import start_time

@@ -19,7 +19,8 @@ from ploinky.configuration import Change
 from ploinky.deployment.compose import Neighbours
 from ploinky.deployment.manager import DeploymentManager
 from ploinky.deployment.spec import Layout, Plans
-from ploinky.interfaces import IAuthenticatorFactory, IRates
+from ploinky.interfaces import IAuthenticatorFactory
+from ploinky.limit_interfaces import IRates
 from ploinky.rooms import Here, begin, log_directory, new_id, plugins
 from ploinky.routing.upstream import Upstream
 from ploinky.routing.wheel import Wheel

@@ -16,8 +16,9 @@ from ploinky.api.streams import Stream, Streams
 from ploinky.backup.making import Backups
 from ploinky.configuration import Change, Configuration
 from ploinky.errors import PloinkyError
-from ploinky.interfaces import IAuthenticator, IDeploymentManager, ILoginThrottle, IRuntime
+from ploinky.interfaces import IAuthenticator, IDeploymentManager, IRuntime
 from ploinky.leader_interfaces import IDurableTasks, ISource, IWorkerGroup
+from ploinky.limit_interfaces import ILoginThrottle
 from ploinky.security.admission import Admission
 from ploinky.security.bootstrap import BootstrapToken
 from ploinky.security.keyring import Keyring

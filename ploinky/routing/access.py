@@ -18,6 +18,14 @@ from typing import Any
 from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 
+from ploinky.errors import (
+    AgentBroken,
+    AgentUnreachable,
+    CallFailed,
+    LeaderAway,
+    RequestTimeout,
+    TaskTimeout,
+)
 from ploinky.latencies import BOUNDS_SECONDS
 
 SERVED = "served"
@@ -215,6 +223,15 @@ def line_of(
     """Give what many lines have in common, up to the value of the id."""
     more = _more(failed_at, queued_seconds) if failed_at or queued_seconds else ""
     return f'{subject.text},"command":{_quoted(command)},"status":{status},"mood":"{mood}"{more},"id":"'
+
+
+def mood_of(error: CallFailed) -> str:
+    """Give the word for a request that ended with an error."""
+    if isinstance(error, (TaskTimeout, RequestTimeout)):
+        return TIMED_OUT
+    if isinstance(error, (AgentBroken, AgentUnreachable, LeaderAway)):
+        return BROKEN
+    return REFUSED
 
 
 def _entry(sums: Sums) -> dict[str, Any]:

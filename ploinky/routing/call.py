@@ -23,7 +23,6 @@ from ploinky.errors import (
     AgentUnreachable,
     BodyTooLarge,
     CallFailed,
-    LeaderAway,
     Overloaded,
     RequestTimeout,
     TaskTimeout,
@@ -342,7 +341,7 @@ class Call:
         self._waiting = None
         unreachable = isinstance(error, AgentUnreachable)
         if self._opened:
-            self._cut_off(_mood(error), error.failed_at, unreachable)
+            self._cut_off(access.mood_of(error), error.failed_at, unreachable)
             return
         if self.route is not None and self.route.kind is Kind.CONTROL:
             error = without_leader(error)
@@ -350,7 +349,7 @@ class Call:
         head, body = refusal(error, self.id, self._now_as_date())
         self._open(head, len(body))
         self.data(body)
-        self._over(_mood(error), error.failed_at, unreachable)
+        self._over(access.mood_of(error), error.failed_at, unreachable)
 
     def drained(self) -> None:
         """The client has taken all that was queued for it."""
@@ -388,9 +387,8 @@ class Call:
             self.failed(Overloaded(why, retry_after_seconds=1))
             return
         what = "task" if route.kind is Kind.TASK else "request"
-        self.failed(
-            TaskTimeout(f"the {what} took longer than {route.timeout_seconds:g} s and was aborted")
-        )
+        why = f"the {what} took longer than {route.timeout_seconds:g} s and was aborted"
+        self.failed(TaskTimeout(why))
 
     def probe(self) -> None:
         """Send what a client that waits passes over, and one that has gone refuses to take.
@@ -500,11 +498,3 @@ class Call:
         route = self.route
         shown, deployment = (str(route.key), route.deployment) if route is not None else (None, "")
         return subject(self.head.method, shown, deployment, self.principal.id)
-
-
-def _mood(error: CallFailed) -> str:
-    if isinstance(error, (TaskTimeout, RequestTimeout)):
-        return access.TIMED_OUT
-    if isinstance(error, (AgentBroken, AgentUnreachable, LeaderAway)):
-        return access.BROKEN
-    return access.REFUSED

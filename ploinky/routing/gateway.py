@@ -25,15 +25,8 @@ from ploinky.errors import (
     TooManyRequests,
     Unauthenticated,
 )
-from ploinky.interfaces import (
-    IAgentTransport,
-    IExchange,
-    ILease,
-    IOrchestrator,
-    IRates,
-    IRouter,
-    IUpstream,
-)
+from ploinky.interfaces import IAgentTransport, IExchange, ILease, IOrchestrator, IRouter, IUpstream
+from ploinky.limit_interfaces import IRates
 from ploinky.routing.access import AccessLog
 from ploinky.routing.call import Call
 from ploinky.routing.durable import (

@@ -14,7 +14,8 @@ from typing import Annotated, Literal
 import msgspec
 
 from ploinky.errors import CallFailed, TooManyRequests, Unauthenticated
-from ploinky.interfaces import ILoginThrottle, IRouter
+from ploinky.interfaces import IRouter
+from ploinky.limit_interfaces import ILoginThrottle
 from ploinky.routing.attempts import Attempt
 from ploinky.routing.call import Call
 from ploinky.routing.headers import TrustedProxies

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from zope.interface import implementer
 
-from ploinky.interfaces import IRates
+from ploinky.limit_interfaces import IRates
 from ploinky.values import RateLimit
 
 FILE_NAME = "rates-1"

@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from ploinky.errors import StateUnusable, TooManyRequests
-from ploinky.interfaces import IRates
+from ploinky.limit_interfaces import IRates
 from ploinky.security.throttle import LoginThrottle
 from ploinky.store_interfaces import IAuditTrail
 from ploinky.values import NOBODY, AuditEntry, RateLimit

@@ -8,7 +8,7 @@ from zope.interface import implementer
 
 from ploinky.addresses import client_of
 from ploinky.errors import TooManyRequests
-from ploinky.interfaces import ILoginThrottle, IRates
+from ploinky.limit_interfaces import ILoginThrottle, IRates
 from ploinky.values import RateLimit
 
 ATTEMPTS = 10

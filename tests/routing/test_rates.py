@@ -14,7 +14,7 @@ import pytest_twisted
 from zope.interface.verify import verifyObject
 
 from ploinky.addresses import client_of
-from ploinky.interfaces import IRates
+from ploinky.limit_interfaces import IRates
 from ploinky.routing.headers import TrustedProxies
 from ploinky.routing.rates import FILE_NAME, SharedRates
 from ploinky.values import CallAuth, Kind, Principal, RateLimit, Role

@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
 from ploinky.errors import Forbidden, TooManyRequests, Unauthenticated
-from ploinky.interfaces import ILoginThrottle
+from ploinky.limit_interfaces import ILoginThrottle
 from ploinky.routing.rates import LOGINS_FILE_NAME, SharedRates
 from ploinky.security.bootstrap import BootstrapToken, comes_from_here, is_loopback
 from ploinky.security.roles import RULES, check, reaches, reaches_domain
