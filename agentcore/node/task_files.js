@@ -20,6 +20,8 @@ const { Table } = require('./table');
 // Kept for writing over, at most; more than are usually in flight.
 const SPARE_FILES = 64;
 const READ_BYTES = 65536;
+// What lies there need not be a file: opening a pipe must not wait for its other end.
+const { O_NONBLOCK, O_RDONLY, O_RDWR } = fs.constants;
 // A longer file is not cut but filled up with blanks, which mean nothing in JSON.
 const MAX_BLANKS = 1024;
 
@@ -31,7 +33,7 @@ class TaskFiles {
     this._read = new Table(); // id -> {name, descriptor, size} of a task that was read
     this._spare = []; // the same, of tasks that are done
     this._room = SPARE_FILES;
-    this._mode = 'r+';
+    this._mode = O_RDWR;
     // Never an earlier engine's, whose locks would look as young as these.
     this._key = `${root}/tmp/lock-${process.pid}-${Date.now().toString(36)}`;
     this._links = true;
@@ -111,7 +113,7 @@ class TaskFiles {
   remove(id) {
     const file = `${this._root}/tasks/${id}`;
     const spare = this._read.get(id);
-    if (!spare || this._mode === 'r' || spare.size >= READ_BYTES || this._spare.length >= this._room) {
+    if (!spare || this._mode === O_RDONLY || spare.size >= READ_BYTES || this._spare.length >= this._room) {
       isThere(() => fs.unlinkSync(file));
     } else if (isThere(() => fs.renameSync(file, spare.name))) {
       this._read.delete(id);
@@ -148,11 +150,11 @@ class TaskFiles {
 
   _open(file) {
     try {
-      return fs.openSync(file, this._mode);
+      return fs.openSync(file, this._mode | O_NONBLOCK);
     } catch (error) {
-      if (error.code !== 'EACCES' || this._mode === 'r') throw error;
-      this._mode = 'r'; // the server is another user: its files are not for writing over
-      return fs.openSync(file, this._mode);
+      if (error.code !== 'EACCES' || this._mode === O_RDONLY) throw error;
+      this._mode = O_RDONLY; // the server is another user: its files are not for writing over
+      return fs.openSync(file, this._mode | O_NONBLOCK);
     }
   }
 

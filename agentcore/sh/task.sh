@@ -113,6 +113,10 @@ timed_out() {
 exited() {
 	stderr=$(tail -c 4096 "$tmp.err")
 	last=$(printf '%s\n' "$stderr" | tail -n 1)
+	# What this shell itself says where it cannot start another: the arguments are too many.
+	case $status:$last in
+	126:"$0: "*' too long') fail 413 BODY_TOO_LARGE "The parameters of $command are too long for a command line." ;;
+	esac
 	if [ "$status" -gt 128 ]; then
 		how="was killed by signal $((status - 128))"
 		what="\"signal\":$((status - 128))"

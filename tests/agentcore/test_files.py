@@ -101,6 +101,13 @@ def test_what_is_no_task_is_left_alone(agent: Agent) -> None:
     holds(agent.queue / "tasks", *names)
 
 
+def test_a_pipe_in_place_of_a_task_holds_nothing_up(agent: Agent) -> None:
+    """Opening it waits for its other end, which nobody has."""
+    os.mkfifo(agent.queue / "tasks" / "a-pipe")
+    agent.start()
+    assert queue_task(agent, "good", seconds_left=60).answer().body == "x"
+
+
 def test_task_of_another_name_is_refused(agent: Agent) -> None:
     """A file holds the task that it is named after."""
     agent.start()

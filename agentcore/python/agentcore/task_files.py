@@ -22,6 +22,8 @@ SPARE_FILES = 64
 READ_BYTES = 65536
 # A longer file is not cut but filled up with blanks, which mean nothing in JSON.
 MAX_BLANKS = 1024
+# What lies there need not be a file: opening a pipe must not wait for its other end.
+_SAFELY = os.O_CLOEXEC | os.O_NONBLOCK
 
 
 class _Spare:
@@ -168,11 +170,11 @@ class TaskFiles:
 
     def _open(self, path: str) -> int:
         try:
-            return os.open(path, self._mode | os.O_CLOEXEC)
+            return os.open(path, self._mode | _SAFELY)
         except PermissionError:
             # The server is another user: its files are not for writing over.
             self._mode = os.O_RDONLY
-            return os.open(path, self._mode | os.O_CLOEXEC)
+            return os.open(path, self._mode | _SAFELY)
 
     def _forget(self, name: str) -> None:
         spare = self._read.pop(name, None)
