@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -18,4 +19,6 @@ def test_every_package_is_named_in_setup_cfg() -> None:
         for path in (ROOT / "ploinky").rglob("__init__.py")
     }
     assert there <= listed
-    assert all((ROOT / name.replace(".", "/")).is_dir() for name in listed)
+    elsewhere = dict(re.findall(r"(\S+) = (\S+)", setup["options"]["package_dir"]))
+    places = {elsewhere.get(name, name.replace(".", "/")) for name in listed}
+    assert all((ROOT / place).is_dir() for place in places)

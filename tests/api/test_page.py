@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import pytest
 import pytest_twisted
 
 PAGE = "/management"
@@ -14,11 +15,12 @@ def named(html: str) -> list[str]:
     return re.findall(r'(?:src|href)="([^"]+)"', html)
 
 
+@pytest.mark.parametrize("path", [PAGE, f"{PAGE}/"])
 @pytest_twisted.ensureDeferred
-async def test_the_page_has_all_that_it_asks_for(server):
+async def test_the_page_has_all_that_it_asks_for(server, path):
     """For strangers too: it is where they log in; nothing comes from elsewhere."""
-    page = await server.ask("GET", PAGE, key=None)
-    assert page.status == 200
+    page = await server.ask("GET", path, key=None)
+    assert (page.status, page.field("Content-Type")) == (200, "text/html; charset=utf-8")
     files = named(page.body.decode())
     assert {each.rpartition(".")[2] for each in files} == {"js", "css", "svg"}
     for each in files:

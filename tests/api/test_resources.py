@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import re
-
 import pytest
 import pytest_twisted
 
@@ -324,24 +320,6 @@ async def test_the_configuration_is_what_is_in_force(serve, short_directory):
     assert config["settings"]["port"] == 8080
     assert config["settings"]["gitFileRoots"] == ["/srv"]
     assert config["settings"]["taskTimeout"] == 30_000
-
-
-@pytest.mark.parametrize("path", ["/management", "/management/"])
-@pytest_twisted.ensureDeferred
-async def test_the_page_needs_nothing_from_elsewhere(server, path):
-    """Its policy allows its own script and style, by their digests, and nothing else."""
-    answer = await server.ask("GET", path, key=None)
-    assert answer.status == 200
-    assert answer.field("Content-Type") == "text/html; charset=utf-8"
-    html = answer.body.decode()
-    policy = answer.field("Content-Security-Policy")
-    assert policy.startswith("default-src 'none'")
-    for tag in ("script", "style"):
-        (content,) = re.findall(rf"<{tag}>(.*?)</{tag}>", html, re.DOTALL)
-        digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
-        assert f"{tag}-src 'sha256-{digest}'" in policy
-    assert not re.search(r"(src|href)=", html)
-    assert "p-cli cloud deploy" in html
 
 
 @pytest_twisted.ensureDeferred

@@ -14,6 +14,7 @@ import pytest_twisted
 from twisted.internet.defer import Deferred
 
 from ploinky.api.application import routes
+from ploinky.api.page import Files, web_directory
 from ploinky.security.roles import READERS, RULES
 from ploinky.security.tokens import token_hash
 from ploinky.task_values import Submission
@@ -32,10 +33,12 @@ EVERYBODY = {*SOMEBODY, None}
 CARL = {"domain": "localhost", "path": "/carl"}
 CARL_QUERY = "domain=localhost&path=/carl"
 
+VERSION = Files.of(web_directory()).version
+
 WALK = {
     "root": ("GET", "/", None, EVERYBODY),
     "page": ("GET", "/management", None, EVERYBODY),
-    "page.file": ("GET", "/management/web/version/style.css", None, EVERYBODY),
+    "page.file": ("GET", f"/management/web/{VERSION}/style.css", None, EVERYBODY),
     "init": ("POST", "init", {}, EVERYBODY),
     "auth": ("POST", "/auth", {"command": "logout"}, EVERYBODY),
     "check-auth": ("GET", "check-auth", None, EVERYBODY),
