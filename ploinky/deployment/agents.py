@@ -93,7 +93,12 @@ class AgentFinder:
         """
         registered = await self._repositories.repositories()
         if request.repository:
-            return await self._in_given(request, registered, fresh)
+            try:
+                return await self._in_given(request, registered, fresh)
+            except AgentNotFound:
+                if fresh:
+                    raise
+                return await self._in_given(request, registered, True)  # as below
         missed: list[str] = []
         for again in (fresh, True):  # what was pushed since the mirror was made is found too
             missed.clear()

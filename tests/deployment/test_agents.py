@@ -92,6 +92,14 @@ def test_what_was_pushed_since_the_mirror_was_made_is_found(searched: Searched) 
     assert [fresh for _, fresh in searched.source.fetched] == [False, False, True, True]
 
 
+def test_what_was_pushed_since_is_found_in_a_given_repository_too(searched: Searched) -> None:
+    """Another deployment may have made the mirror, a moment before the push."""
+    with pytest.raises(AgentNotFound):
+        searched.find(repository=ONE)
+
+    assert [fresh for _, fresh in searched.source.fetched] == [False, True]
+
+
 def test_a_repository_that_is_away_does_not_hide_the_others(searched: Searched) -> None:
     searched.source.broken[ONE] = RepositoryUnreachable("connection refused")
     searched.add(TWO, "demo")
