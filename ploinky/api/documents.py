@@ -20,6 +20,7 @@ from ploinky.values import (
     DeploymentState,
     DeploymentView,
     DeployRequest,
+    Kind,
     Release,
     ReleaseState,
 )
@@ -264,7 +265,7 @@ def _of_death(seen: InstanceDeath) -> dict[str, Any]:
 def _made_from(release: Release) -> dict[str, Any]:
     request: DeployRequest = release.request
     return {
-        "kind": release.settings.get("kind"),
+        "kind": Kind.EXTERNAL.value if request.target else release.settings.get("kind"),
         "image": request.image or (release.settings.get("image") if release.image else None),
         "image_id": release.image or None,
         "commit": release.commit,

@@ -49,6 +49,13 @@ async def test_a_deploy_is_answered_when_it_serves(server):
 
 
 @pytest_twisted.ensureDeferred
+async def test_what_runs_elsewhere_is_external(server):
+    """Whatever kind its settings would be of: nothing of it runs here."""
+    deployment = await server.deploy(target="http://10.0.0.1:80")
+    assert (deployment["kind"], deployment["target"]) == ("external", "http://10.0.0.1:80")
+
+
+@pytest_twisted.ensureDeferred
 async def test_deployments_are_listed_and_found(server):
     """All, those of one domain, or the one at a path."""
     await server.repositories.add_domain("a.example")
