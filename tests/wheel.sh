@@ -20,7 +20,7 @@ assert not missing, f"the wheel lacks agentcore/{missing}"
 from ploinky.api.page import Files, web_directory
 served = Files.of(web_directory()).others
 source = Path("source/web")
-lacking = {p.relative_to(source).as_posix() for p in source.rglob("*.*") if p.suffix != ".html"} - set(served)
+lacking = {p.relative_to(source).as_posix() for p in source.rglob("*.*") if p.suffix not in (".html", ".json")} - set(served)
 assert served and not lacking, f"the wheel lacks web/{lacking}"
 PY
 echo "The wheel works outside of the checkout."
