@@ -117,13 +117,17 @@ exited() {
 	case $status:$last in
 	126:"$0: "*' too long') fail 413 BODY_TOO_LARGE "The parameters of $command are too long for a command line." ;;
 	esac
-	if [ "$status" -gt 128 ]; then
-		how="was killed by signal $((status - 128))"
-		what="\"signal\":$((status - 128))"
-	else
-		how="ended with exit status $status"
-		what="\"exitStatus\":$status"
-	fi
+	how="ended with exit status $status"
+	what="\"exitStatus\":$status"
+	signal=
+	[ "$status" -le 128 ] || signal=$(kill -l $((status - 128)) 2>/dev/null)
+	case $signal in
+	'' | [0-9]*) ;; # there is no such signal: the script itself ended so
+	*)
+		how="was killed by SIG$signal"
+		what="\"signal\":\"SIG$signal\""
+		;;
+	esac
 	fail 500 HANDLER_FAILED "$command $how${last:+: $last}" \
 		"{$what,\"stderr\":$(printf '%s' "$stderr" | read_bytes quote)}"
 }

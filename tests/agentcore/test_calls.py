@@ -113,7 +113,15 @@ def test_script_that_is_killed_is_explained(client: Client) -> None:
     """By the signal."""
     answer = client.call("killed")
     assert (answer.status, answer.code) == (500, "HANDLER_FAILED")
-    assert "killed was killed by " in answer.message
+    assert answer.message.startswith("killed was killed by SIGKILL")
+    assert answer.body["details"]["signal"] == "SIGKILL"
+
+
+def test_a_high_exit_status_is_no_signal(client: Client) -> None:
+    """Where there is no such signal, the script itself ended so."""
+    answer = client.call("high")
+    assert answer.message == "high ended with exit status 250"
+    assert answer.body["details"]["exitStatus"] == 250
 
 
 @pytest.mark.parametrize("command", ["big", "endless"])
