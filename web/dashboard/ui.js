@@ -71,8 +71,18 @@ export function choice(name, options, properties = {}) {
   return made;
 }
 
+/** Makes the way through a list's pages; nothing where there is but one. */
+export function pager(page, total, perPage, turn) {
+  const last = Math.ceil(total / perPage);
+  if (last <= 1) return '';
+  return h('p', { class: 'row' },
+    h('button', { type: 'button', disabled: page <= 1, click: () => turn(page - 1) }, 'Newer'),
+    `page ${page} of ${last}`,
+    h('button', { type: 'button', disabled: page >= last, click: () => turn(page + 1) }, 'Older'));
+}
+
 /** Asks; gives whether the answer was yes. */
-export function sure(question, label) {
+function sure(question, label) {
   return asked((close) => [
     h('p', {}, question),
     h('p', { class: 'row' },

@@ -3,7 +3,7 @@
 import { h, table } from '../dom.js';
 import { moment } from '../format.js';
 import { Live, section, view } from '../live.js';
-import { button } from '../ui.js';
+import { button, pager } from '../ui.js';
 
 const PER_PAGE = 100;
 
@@ -17,17 +17,13 @@ export function audit({ cloud }) {
   }
 
   function draw({ entries, total }) {
-    const last = Math.max(1, Math.ceil(total / PER_PAGE));
     return [
       table(['No.', 'When', 'Who', 'From', 'What', 'Where', 'Status', 'With'], entries.map((each) => [
         each.number, moment(each.time), `${each.user} (${each.role ?? '–'})`, each.address, each.action, each.subject,
         each.code ? h('span', { class: 'trouble' }, `${each.status} ${each.code}`) : each.status,
         each.body && h('code', { class: 'long' }, each.body),
       ])),
-      h('p', { class: 'row' },
-        h('button', { type: 'button', disabled: page <= 1, click: () => turn(page - 1) }, 'Newer'),
-        `page ${page} of ${last}`,
-        h('button', { type: 'button', disabled: page >= last, click: () => turn(page + 1) }, 'Older')),
+      pager(page, total, PER_PAGE, turn),
     ];
   }
 

@@ -8,7 +8,7 @@ import { callCharts } from '../metrics.js';
 import { output } from '../output.js';
 import { go } from '../router.js';
 import { tryOut } from '../tryout.js';
-import { button, sure, tell } from '../ui.js';
+import { button, tell } from '../ui.js';
 
 export function deployment({ cloud, deploys }, domain, path) {
   const key = { domain, path };
@@ -49,12 +49,11 @@ function actions(cloud, key, where) {
       return `It runs on ${scale.value} instances.`;
     })),
     button('Webhook', async () => {
-      if (!(await sure('Make a new webhook? One that was made before stops working.', 'Make'))) return;
       const made = await cloud.post('deployments/hook', key);
       await tell('Enter this at the Git host', facts([
         ['URL', h('code', {}, made.url)], ['Secret', h('code', {}, made.secret)],
       ]), h('p', {}, 'The secret is not shown again.'));
-    }),
+    }, { ask: 'Make a new webhook? One that was made before stops working.' }),
     button('Remove', async () => {
       await cloud.delete('deployments', key);
       go('deployments');

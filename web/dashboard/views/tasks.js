@@ -4,7 +4,7 @@ import { badge, h, link, table } from '../dom.js';
 import { moment, span } from '../format.js';
 import { Live, section, view } from '../live.js';
 import { place } from '../router.js';
-import { button, choice, tell } from '../ui.js';
+import { button, choice, pager, tell } from '../ui.js';
 
 const PER_PAGE = 50;
 const STATES = [['', 'all'], 'queued', 'running', 'succeeded', 'failed', 'cancelled', ['dead', 'dead letters']];
@@ -26,14 +26,10 @@ export function tasks({ cloud, deploys }) {
   }
 
   function draw({ tasks: found, total }) {
-    const last = Math.max(1, Math.ceil(total / PER_PAGE));
     return [
       table(['Task', 'Where', 'Command', 'State', 'Begun', 'Made', 'Took', ''], found.map(row), 'There are none.'),
-      last > 1 && h('p', { class: 'row' },
-        h('button', { type: 'button', disabled: page <= 1, click: () => turn(page - 1) }, 'Newer'),
-        `page ${page} of ${last}`,
-        h('button', { type: 'button', disabled: page >= last, click: () => turn(page + 1) }, 'Older')),
-    ].filter(Boolean);
+      pager(page, total, PER_PAGE, turn),
+    ];
   }
 
   function row(task) {
